@@ -1,0 +1,44 @@
+// Package abi holds the words that image and host share: verdicts, rules and
+// the version of the contract. Its subpackages hold one section each.
+//
+// The whole tree under abi imports only the standard library, uses neither
+// reflect nor encoding/json, and decodes zero bytes to a denial. It is the only
+// place where the image half and the host half of Lorica meet.
+package abi
+
+// Version is the contract spoken by this build; an image and a tender talk
+// when their versions are equal or one apart.
+const Version = 1
+
+// Compatible reports whether this build can talk to a peer of version v.
+func Compatible(v uint32) bool { return v == Version || v+1 == Version || v == Version+1 }
+
+// A Verdict is the outcome of a decision. The zero Verdict is Deny.
+type Verdict uint8
+
+const (
+	Deny Verdict = iota
+	Allow
+)
+
+func (v Verdict) String() string {
+	if v == Allow {
+		return "Allow"
+	}
+	return "Deny"
+}
+
+// A Rule names what decided: the policy's own name for a rule, or a name that
+// starts with "default:" where no rule matched, and where it is written.
+type Rule struct {
+	ID   string // for example "staff-read" or "default:authorization"
+	Line string // for example "policy.yaml:41"; empty where nothing is written
+}
+
+// Modules that judge, as decisions and audit records name them.
+const (
+	StageFirewall = "firewall"
+	StageFilter   = "filter"
+	StageAuthn    = "authn"
+	StageAuthz    = "authz"
+)

@@ -1,0 +1,134 @@
+// Package audit is the audit section of a program and the record of one
+// decision, as it goes from the image to its tender.
+package audit
+
+import (
+	"errors"
+	"fmt"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/wire"
+)
+
+// Name of the section.
+const Name = "audit"
+
+// Million is the sampling rate that keeps every allowed request.
+const Million = 1_000_000
+
+// Fields that a policy may ask to redact.
+const (
+	FieldPrincipal = "principal"
+	FieldSource    = "source"
+	FieldPath      = "path"
+)
+
+// A Section says which decisions are recorded. Denials always are.
+type Section struct {
+	AllowedPerMillion uint32 // sampling of allowed requests, 0 to Million
+	Redact            []string
+}
+
+// Encode returns the section's bytes.
+func (s *Section) Encode() []byte {
+	var w wire.Writer
+	w.U32(s.AllowedPerMillion)
+	w.Strings(s.Redact)
+	return w.Bytes()
+}
+
+// Decode reads a section.
+func Decode(b []byte) (Section, error) {
+	if len(b) == 0 {
+		return Section{}, errors.New("audit: no section")
+	}
+	r := wire.NewReader(b)
+	s := Section{AllowedPerMillion: r.U32(), Redact: r.Strings()}
+	if s.AllowedPerMillion > Million {
+		r.Fail(errors.New("sampling above one"))
+	}
+	if err := r.Close(); err != nil {
+		return Section{}, fmt.Errorf("audit: %w", err)
+	}
+	return s, nil
+}
+
+// Bounds of a record's text fields, in bytes. Longer values are cut, with an
+// ellipsis, before they are encoded: what a client sends is never unbounded.
+const (
+	MaxField  = 256
+	MaxPath   = 1024
+	MaxRecord = 4096
+)
+
+// A Record is one decision. Path is canonical, never the raw request target.
+type Record struct {
+	Time      int64  // Unix nanoseconds
+	ID        string // random; the only part a client sees
+	Verdict   abi.Verdict
+	Stage     string // which module decided
+	Rule      abi.Rule
+	Reason    string // in words, for a denial
+	Status    uint16 // HTTP status of a denial; 0 for a connection or an allow
+	Principal string
+	Source    string
+	Method    string
+	Route     string
+	Path      string
+	Level     string
+	Revision  uint64
+	Program   [32]byte
+}
+
+// Append encodes r at the end of w, cutting long fields.
+func (r *Record) Append(w *wire.Writer) {
+	w.I64(r.Time)
+	w.U8(uint8(r.Verdict))
+	w.U16(r.Status)
+	w.U64(r.Revision)
+	w.Fixed(r.Program[:])
+	for _, s := range r.texts() {
+		w.String(Cut(*s, MaxField))
+	}
+	w.String(Cut(r.Path, MaxPath))
+}
+
+func (r *Record) texts() []*string {
+	return []*string{&r.ID, &r.Stage, &r.Rule.ID, &r.Rule.Line, &r.Reason, &r.Principal, &r.Source, &r.Method, &r.Route, &r.Level}
+}
+
+// Read decodes one record.
+func Read(rd *wire.Reader) Record {
+	var r Record
+	r.Time = rd.I64()
+	v := rd.U8()
+	if v > uint8(abi.Allow) {
+		rd.Fail(fmt.Errorf("audit: verdict %d is unknown", v))
+	}
+	r.Verdict, r.Status, r.Revision = abi.Verdict(v), rd.U16(), rd.U64()
+	copy(r.Program[:], rd.Fixed(len(r.Program)))
+	for _, s := range r.texts() {
+		*s = text(rd, MaxField)
+	}
+	r.Path = text(rd, MaxPath)
+	if rd.Err() != nil {
+		return Record{}
+	}
+	return r
+}
+
+func text(rd *wire.Reader, limit int) string {
+	b := rd.Blob()
+	if len(b) > limit {
+		rd.Fail(fmt.Errorf("audit: field of %d bytes; the limit is %d", len(b), limit))
+	}
+	return string(b)
+}
+
+// Cut bounds s to limit bytes, marking what was cut.
+func Cut(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return s[:limit-3] + "..."
+}

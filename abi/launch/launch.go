@@ -1,0 +1,136 @@
+// Package launch is what a tender tells an image before anything else: who it
+// is, whom it trusts, what it was handed, and the filter it seals itself with.
+// It travels in the first frame of the control channel, never in argv, in the
+// environment or on a disk.
+package launch
+
+import (
+	"errors"
+	"fmt"
+
+	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/wire"
+)
+
+// Descriptors that every image of the process target starts with. Listeners
+// follow from FirstListenerFD in the order of Params.Listeners.
+const (
+	ControlFD       = 3
+	ProgramFD       = 4
+	FirstListenerFD = 5
+)
+
+// The program lives in a window of the address space that is its own: aligned to
+// 4 GiB, so that a system call filter, which compares 32 bits at a time, can
+// name it. The 4 GiB below it is a guard: no call may start there either, and no
+// call may be 4 GiB long, so none can reach the window from outside.
+const (
+	WindowBase  = 0x6000_0000_0000
+	WindowHigh  = WindowBase >> 32
+	GuardHigh   = WindowHigh - 1
+	MaxSlots    = 4
+	MaxListener = 16
+)
+
+// A Listener is a listening socket that was handed in.
+type Listener struct {
+	Name string
+	Port uint16 // as the policy names it
+}
+
+// An Instruction of a classic BPF program, as seccomp takes it.
+type Instruction struct {
+	Code   uint16
+	JT, JF uint8
+	K      uint32
+}
+
+// Params are the launch parameters.
+type Params struct {
+	Version     uint32
+	Instance    string
+	Tenant      string
+	Workload    string
+	Tier        string   // confinement that the tender reached
+	Trust       [32]byte // Ed25519 public key that programs are signed with
+	MinRevision uint64   // high-water mark: an older program is refused
+	MaxProcs    uint32
+	MemoryLimit uint64 // bytes; the Go soft limit
+	Slots       uint8  // at WindowBase, SlotSize bytes each
+	SlotSize    uint32
+	First       control.Prepare // the program to start with
+	Listeners   []Listener
+	Seal        []Instruction // installed for all threads before Ready
+}
+
+// Frame encodes p.
+func (p *Params) Frame() control.Frame {
+	var w wire.Writer
+	w.U32(p.Version)
+	w.String(p.Instance)
+	w.String(p.Tenant)
+	w.String(p.Workload)
+	w.String(p.Tier)
+	w.Fixed(p.Trust[:])
+	w.U64(p.MinRevision)
+	w.U32(p.MaxProcs)
+	w.U64(p.MemoryLimit)
+	w.U8(p.Slots)
+	w.U32(p.SlotSize)
+	w.Blob(p.First.Frame().Payload)
+	w.U32(uint32(len(p.Listeners)))
+	for _, l := range p.Listeners {
+		w.String(l.Name)
+		w.U16(l.Port)
+	}
+	w.U32(uint32(len(p.Seal)))
+	for _, i := range p.Seal {
+		w.U16(i.Code)
+		w.U8(i.JT)
+		w.U8(i.JF)
+		w.U32(i.K)
+	}
+	return control.Frame{Kind: control.KindLaunch, Payload: w.Bytes()}
+}
+
+// Decode reads launch parameters. A filter is mandatory: an image that cannot
+// seal itself must not serve.
+func Decode(f control.Frame) (*Params, error) {
+	if f.Kind != control.KindLaunch {
+		return nil, fmt.Errorf("launch: first frame is of kind %d", f.Kind)
+	}
+	r := wire.NewReader(f.Payload)
+	p := &Params{Version: r.U32(), Instance: r.String(), Tenant: r.String(), Workload: r.String(), Tier: r.String()}
+	copy(p.Trust[:], r.Fixed(len(p.Trust)))
+	p.MinRevision, p.MaxProcs, p.MemoryLimit, p.Slots, p.SlotSize = r.U64(), r.U32(), r.U64(), r.U8(), r.U32()
+	first, err := control.Frame{Kind: control.KindPrepare, Payload: r.Blob()}.Decode()
+	if err != nil {
+		r.Fail(err)
+	} else {
+		p.First = first.(control.Prepare)
+	}
+	for range r.Count(6) {
+		p.Listeners = append(p.Listeners, Listener{Name: r.String(), Port: r.U16()})
+	}
+	for range r.Count(8) {
+		p.Seal = append(p.Seal, Instruction{r.U16(), r.U8(), r.U8(), r.U32()})
+	}
+	if err := r.Close(); err != nil {
+		return nil, fmt.Errorf("launch: %w", err)
+	}
+	return p, p.validate()
+}
+
+func (p *Params) validate() error {
+	switch {
+	case len(p.Seal) == 0:
+		return errors.New("launch: no filter to seal with")
+	case p.Slots < 2 || p.Slots > MaxSlots || p.SlotSize == 0 || p.SlotSize%4096 != 0:
+		return fmt.Errorf("launch: %d slots of %d bytes", p.Slots, p.SlotSize)
+	case p.First.Slot >= p.Slots || p.First.Length > p.SlotSize:
+		return fmt.Errorf("launch: the first program is outside its slot")
+	case len(p.Listeners) == 0 || len(p.Listeners) > MaxListener:
+		return fmt.Errorf("launch: %d listeners", len(p.Listeners))
+	}
+	return nil
+}

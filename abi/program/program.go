@@ -1,0 +1,155 @@
+// Package program is the container of a policy as it is enforced: data, signed,
+// named by its digest, for one plan and one security level.
+//
+// A program is a header, named sections (one per enforcement module), and an
+// Ed25519 signature over all that precedes it. An image accepts a program only
+// for its own plan id, only from its trust root, and never with a revision
+// below one it has enforced. See docs/program-format.md.
+package program
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"lorica.dev/lorica/abi/wire"
+)
+
+const magic = "LORICAP1"
+
+// context separates program signatures from any other use of the same key.
+const context = "lorica program v1\x00"
+
+// MaxSize bounds a signed program; it is the size of a slot in the sealed memory.
+const MaxSize = 16 << 20
+
+// Errors of Open, in the order in which they are checked.
+var (
+	ErrSignature = errors.New("program: the signature is not from the trust root")
+	ErrFormat    = errors.New("program: malformed")
+)
+
+// A PlanID names what an image was generated for: the hash of its modules,
+// toolchain, target and application.
+type PlanID [32]byte
+
+func (p PlanID) String() string { return "plan:" + hex.EncodeToString(p[:]) }
+
+// A Digest is the SHA-256 of a signed program.
+type Digest [32]byte
+
+func (d Digest) String() string { return "sha256:" + hex.EncodeToString(d[:]) }
+
+// A Section is one module's part of a program.
+type Section struct {
+	Name string // the module's stage, for example "authz"
+	Data []byte
+}
+
+// A Program is the content of a container. Sections keep their order.
+type Program struct {
+	Plan     PlanID
+	Revision uint64   // monotonic per deployment
+	Tenant   string   //
+	Workload string   //
+	Policy   string   // name of the SecurityPolicy; empty when there is none
+	Levels   []string // level names from the lowest to the one this program is for
+	Sections []Section
+}
+
+// Level returns the level the program is for.
+func (p *Program) Level() string {
+	if len(p.Levels) == 0 {
+		return ""
+	}
+	return p.Levels[len(p.Levels)-1]
+}
+
+// Section returns the named section, or nil, which every module must read as
+// "deny".
+func (p *Program) Section(name string) []byte {
+	for _, s := range p.Sections {
+		if s.Name == name {
+			return s.Data
+		}
+	}
+	return nil
+}
+
+// Content returns the digest of what the program enforces: everything but the
+// plan and the revision. Equal contents enforce the same policy.
+func (p *Program) Content() Digest {
+	c := *p
+	c.Plan, c.Revision = PlanID{}, 0
+	return sha256.Sum256(c.encode())
+}
+
+func (p *Program) encode() []byte {
+	var w wire.Writer
+	w.Fixed([]byte(magic))
+	w.Fixed(p.Plan[:])
+	w.U64(p.Revision)
+	w.String(p.Tenant)
+	w.String(p.Workload)
+	w.String(p.Policy)
+	w.Strings(p.Levels)
+	w.U32(uint32(len(p.Sections)))
+	for _, s := range p.Sections {
+		w.String(s.Name)
+		w.Blob(s.Data)
+	}
+	return w.Bytes()
+}
+
+// Sign encodes and signs p. The same program and key give the same bytes.
+func Sign(p *Program, key ed25519.PrivateKey) ([]byte, error) {
+	body := p.encode()
+	if len(body)+ed25519.SignatureSize > MaxSize {
+		return nil, fmt.Errorf("program: %d bytes; the limit is %d", len(body), MaxSize-ed25519.SignatureSize)
+	}
+	sig := ed25519.Sign(key, append([]byte(context), body...))
+	return append(body, sig...), nil
+}
+
+// Sum returns the digest of a signed program.
+func Sum(signed []byte) Digest { return sha256.Sum256(signed) }
+
+// Open verifies the signature and decodes. Section data aliases signed. Its
+// errors wrap ErrSignature or ErrFormat.
+func Open(signed []byte, trust ed25519.PublicKey) (*Program, error) {
+	n := len(signed) - ed25519.SignatureSize
+	if n < 0 || len(trust) != ed25519.PublicKeySize {
+		return nil, ErrSignature
+	}
+	if !ed25519.Verify(trust, append([]byte(context), signed[:n]...), signed[n:]) {
+		return nil, ErrSignature
+	}
+	return Decode(signed[:n])
+}
+
+// Decode reads an unsigned body. Use Open wherever the bytes are not one's own.
+func Decode(body []byte) (*Program, error) {
+	r := wire.NewReader(body)
+	if !bytes.Equal(r.Fixed(len(magic)), []byte(magic)) {
+		return nil, fmt.Errorf("%w: no %s header", ErrFormat, magic)
+	}
+	p := &Program{}
+	copy(p.Plan[:], r.Fixed(len(p.Plan)))
+	p.Revision = r.U64()
+	p.Tenant, p.Workload, p.Policy = r.String(), r.String(), r.String()
+	p.Levels = r.Strings()
+	for range r.Count(8) {
+		s := Section{Name: r.String(), Data: r.Blob()}
+		if r.Err() == nil && p.Section(s.Name) != nil {
+			r.Fail(fmt.Errorf("section %q twice", s.Name))
+		}
+		p.Sections = append(p.Sections, s)
+	}
+	if err := r.Close(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	return p, nil
+}

@@ -1,0 +1,112 @@
+// Package route is the request filter's section of a program: limits, and the
+// routes that exist. A request whose canonical path and method match no route
+// never reaches authorization or the application.
+package route
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/wire"
+)
+
+// Name of the section.
+const Name = abi.StageFilter
+
+// Limits bound what one client can make the image hold. Zero values refuse:
+// the compiler writes every field.
+type Limits struct {
+	MaxHeaderBytes     uint32
+	MaxBodyBytes       uint64
+	MaxPathBytes       uint32
+	MaxConnections     uint32
+	HeaderTimeout      time.Duration // first byte to end of headers
+	BodyTimeout        time.Duration // end of headers to end of body
+	WriteTimeout       time.Duration // end of headers to end of response
+	IdleTimeout        time.Duration // between requests
+	RejectEncodedSlash bool          // refuse %2F rather than treat it as data
+}
+
+// A Route is a method and a pattern of segments. A segment is literal, {name},
+// or, at the end only, {name...}, which matches the rest, empty included.
+type Route struct {
+	Name    string
+	Group   string // may be empty
+	Line    string
+	Method  string // "*" matches any
+	Pattern string // canonical, starts with "/"
+}
+
+// Segments splits the pattern: "/a/{id}" gives "a", "{id}"; "/" gives none.
+func (r *Route) Segments() []string {
+	p := strings.TrimPrefix(r.Pattern, "/")
+	if p == "" {
+		return nil
+	}
+	return strings.Split(p, "/")
+}
+
+// A Section is the whole of it. The zero Section has no routes and lets nothing
+// through.
+type Section struct {
+	Line   string // where the routes are written, for "no route" decisions
+	Limits Limits
+	Open   bool // no routes are declared and every canonical path may pass
+	Routes []Route
+}
+
+// Encode returns the section's bytes.
+func (s *Section) Encode() []byte {
+	var w wire.Writer
+	w.String(s.Line)
+	l := &s.Limits
+	w.U32(l.MaxHeaderBytes)
+	w.U64(l.MaxBodyBytes)
+	w.U32(l.MaxPathBytes)
+	w.U32(l.MaxConnections)
+	for _, d := range []time.Duration{l.HeaderTimeout, l.BodyTimeout, l.WriteTimeout, l.IdleTimeout} {
+		w.I64(int64(d))
+	}
+	w.Bool(l.RejectEncodedSlash)
+	w.Bool(s.Open)
+	w.U32(uint32(len(s.Routes)))
+	for _, r := range s.Routes {
+		w.String(r.Name)
+		w.String(r.Group)
+		w.String(r.Line)
+		w.String(r.Method)
+		w.String(r.Pattern)
+	}
+	return w.Bytes()
+}
+
+// Decode reads a section.
+func Decode(b []byte) (Section, error) {
+	if len(b) == 0 {
+		return Section{}, errors.New("route: no section")
+	}
+	r := wire.NewReader(b)
+	s := Section{Line: r.String()}
+	l := &s.Limits
+	l.MaxHeaderBytes, l.MaxBodyBytes, l.MaxPathBytes, l.MaxConnections = r.U32(), r.U64(), r.U32(), r.U32()
+	for _, d := range []*time.Duration{&l.HeaderTimeout, &l.BodyTimeout, &l.WriteTimeout, &l.IdleTimeout} {
+		if *d = time.Duration(r.I64()); *d < 0 {
+			r.Fail(errors.New("negative timeout"))
+		}
+	}
+	l.RejectEncodedSlash, s.Open = r.Bool(), r.Bool()
+	for range r.Count(20) {
+		x := Route{Name: r.String(), Group: r.String(), Line: r.String(), Method: r.String(), Pattern: r.String()}
+		if r.Err() == nil && !strings.HasPrefix(x.Pattern, "/") {
+			r.Fail(fmt.Errorf("route %q: pattern %q", x.Name, x.Pattern))
+		}
+		s.Routes = append(s.Routes, x)
+	}
+	if err := r.Close(); err != nil {
+		return Section{}, fmt.Errorf("route: %w", err)
+	}
+	return s, nil
+}

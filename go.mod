@@ -1,0 +1,3 @@
+module lorica.dev/lorica
+
+go 1.26
