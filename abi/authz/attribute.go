@@ -1,0 +1,50 @@
+// Package authz is the authorization section of a program: Cedar policies
+// compiled to a form that an image evaluates without parsing, and the
+// attributes that they read.
+package authz
+
+import "lorica.dev/lorica/abi"
+
+// Name of the section.
+const Name = abi.StageAuthz
+
+// A Type is the Cedar type of an attribute.
+type Type uint8
+
+const (
+	TypeString Type = 1 + iota
+	TypeLong
+	TypeBool
+	TypeIP
+	TypeDecimal
+)
+
+// A SourceKind says where an attribute's value comes from.
+type SourceKind uint8
+
+const (
+	SourceLevel  SourceKind = 1 + iota // the security level in force
+	SourceHour                         // clock.hour, 0 to 23, UTC
+	SourcePeer                         // peer.address
+	SourceMethod                       // request.method
+	SourceRoute                        // route.NAME, a path parameter
+	SourceQuery                        // query.NAME; given twice is an error
+	SourceHeader                       // header.NAME; given twice is an error
+	SourceBody                         // body.json:POINTER (RFC 6901)
+	SourceGroups                       // basic.groups, the parents of the principal
+)
+
+// A Source is a kind and its argument: the parameter's name, the query key, the
+// header (canonical form) or the JSON pointer.
+type Source struct {
+	Kind SourceKind
+	Arg  string
+}
+
+// An Attribute of the Cedar context.
+type Attribute struct {
+	Name     string
+	Type     Type
+	Optional bool // absent is not an error
+	Source   Source
+}

@@ -1,0 +1,68 @@
+// Package catalog reads module manifests: what each module provides, requires
+// and conflicts with, and which system calls it makes. A manifest lies beside
+// its module's code, in module.yaml.
+package catalog
+
+import "lorica.dev/lorica/api"
+
+// A Class is the place of a module in the image. The chain runs in the order of
+// the constants; the generated main lists constructors in it.
+type Class string
+
+const (
+	ClassCore  Class = "core"  // lifecycle; always linked
+	ClassNet   Class = "net"   // listening and accepting
+	ClassGate  Class = "gate"  // judges connections
+	ClassGuard Class = "guard" // judges requests
+	ClassAudit Class = "audit" // records decisions
+	ClassApp   Class = "app"   // the application
+)
+
+// A Module is one manifest.
+type Module struct {
+	ID        string   // the folder: "pep/firewall"
+	Version   string   // changes when behaviour does
+	Summary   string   // one line, for plan
+	Class     Class    //
+	Order     int      // place among modules of the same class
+	Weight    int      // cost in KiB of image, for the choice of the minimal set
+	Provides  []string // capabilities: "firewall", "authn/basic"
+	Requires  []string // capabilities
+	Conflicts []string // module ids or capabilities
+	Targets   []string // "process"; empty: every target
+	Section   string   // program section it takes; empty: none
+	Syscalls  []Syscall
+}
+
+// A Syscall is a call that a module needs after the seal; every condition must
+// hold. Several entries for one name are alternatives.
+type Syscall struct {
+	Name string
+	When []Condition
+}
+
+// A ConditionKind is a form that a condition on arguments takes in a manifest.
+type ConditionKind string
+
+const (
+	Equal   ConditionKind = "equal"   // "arg0 == 0xd0f00"
+	Masked  ConditionKind = "masked"  // "arg2 & 0x4 == 0"
+	Self    ConditionKind = "self"    // "arg0 == self": the process id of the image
+	Outside ConditionKind = "outside" // "arg0+arg1 outside program": a range that cannot reach the sealed memory
+)
+
+// A Condition compares one argument (or, for Outside, an address and a length).
+type Condition struct {
+	Kind   ConditionKind
+	Arg    int
+	Length int    // index of the length argument, for Outside
+	Mask   uint64 // for Masked
+	Value  uint64 // for Equal and Masked
+}
+
+// A Requirement is a capability that a policy or a workload asks for, and why.
+type Requirement struct {
+	Capability string
+	Why        string // in words: "authorization decides with Cedar"
+	Pos        api.Pos
+}

@@ -1,0 +1,154 @@
+// Package pep is the contract of enforcement modules: what they are given, what
+// they answer, and how a change of policy reaches all of them at once.
+//
+// A module is a constructor that returns a Gate or a Guard. For each program the
+// lifecycle calls Prepare of every module; when all succeed, one pointer is
+// swapped and the new states, a generation, decide. A request is judged by the
+// generation that was in force at its first byte, until its audit record is
+// written. What outlives a generation (attempt counters, verified credentials)
+// lives in the module; what depends on the program lives in the state.
+//
+// The zero Decision denies, and every error inside a module is a denial.
+package pep
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/flow"
+	"lorica.dev/lorica/abi/route"
+)
+
+// Headers of the contract with applications and clients. The first two are
+// stripped from what clients send and set for the application; the third is in
+// every response.
+const (
+	HeaderPrincipal = "Lorica-Principal"
+	HeaderGroups    = "Lorica-Groups" // comma separated
+	HeaderDecision  = "Lorica-Decision"
+)
+
+// An Input is what a module prepares a program from. Section aliases sealed
+// memory that stays mapped and unchanged until the state is released.
+type Input struct {
+	Level    string   // the level the program is for
+	Levels   []string // from the lowest up to Level
+	Revision uint64
+	Program  [32]byte
+	Section  []byte            // nil: the program has none, so deny
+	Secrets  map[string][]byte // by name
+}
+
+// A Decision is a verdict with what one needs to explain it. The zero Decision
+// denies with status 403.
+type Decision struct {
+	Verdict abi.Verdict
+	Stage   string
+	Rule    abi.Rule
+	Reason  string // in words, for the audit record; never sent to the client
+	Status  int    // of a denial; 0 means 403
+	Record  bool   // record although allowed (a rule with audit: true)
+}
+
+// A Gate judges connections before their first byte.
+type Gate interface {
+	Prepare(*Input) (GateState, error)
+}
+
+// A GateState is one generation of a Gate, safe for concurrent use.
+type GateState interface {
+	Admit(flow.Flow) Decision
+}
+
+// A Guard judges requests.
+type Guard interface {
+	Prepare(*Input) (GuardState, error)
+}
+
+// A GuardState is one generation of a Guard, safe for concurrent use. Judge may
+// fill the fields of the exchange that later guards read.
+type GuardState interface {
+	Judge(*Exchange) Decision
+}
+
+// A Limiter is a GuardState that also bounds the server in front of it.
+type Limiter interface {
+	Limits() route.Limits
+}
+
+// A Param is a path parameter of the matched route.
+type Param struct{ Name, Value string }
+
+// An Exchange is a request on its way through the guards. It belongs to one
+// goroutine.
+type Exchange struct {
+	Request *http.Request
+	Header  http.Header // response header: WWW-Authenticate, Allow, Retry-After
+	Flow    flow.Flow
+	Now     time.Time // when the request arrived; every guard uses this clock
+
+	Path      string       // canonical; set by the filter
+	Route     *route.Route // set by the filter; nil where routes are open
+	Params    []Param      // set by the filter
+	MaxBody   int64        // set by the filter
+	Principal string       // set by authentication; empty: nobody asked
+	Groups    []string     // set by authentication, sorted
+
+	body    []byte
+	bodyErr error
+	read    bool
+}
+
+// ErrBody reports a body that could not be read within its bounds.
+var ErrBody = errors.New("pep: the body is too large or did not arrive in time")
+
+// Body reads the whole body, at most MaxBody bytes, once; the application then
+// gets exactly the bytes that were judged.
+func (x *Exchange) Body() ([]byte, error) {
+	if x.read {
+		return x.body, x.bodyErr
+	}
+	x.read = true
+	b, err := io.ReadAll(io.LimitReader(x.Request.Body, x.MaxBody+1))
+	switch {
+	case err != nil:
+		x.bodyErr = errors.Join(ErrBody, err)
+	case int64(len(b)) > x.MaxBody:
+		x.bodyErr = ErrBody
+	default:
+		x.body = b
+		x.Request.Body = &judged{data: b, src: x.Request.Body}
+		x.Request.ContentLength = int64(len(b))
+	}
+	return x.body, x.bodyErr
+}
+
+// judged replays a body that was read.
+type judged struct {
+	data []byte
+	src  io.Closer
+}
+
+func (j *judged) Read(p []byte) (int, error) {
+	if len(j.data) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, j.data)
+	j.data = j.data[n:]
+	return n, nil
+}
+
+func (j *judged) Close() error { return j.src.Close() }
+
+// Param returns the named path parameter.
+func (x *Exchange) Param(name string) (string, bool) {
+	for _, p := range x.Params {
+		if p.Name == name {
+			return p.Value, true
+		}
+	}
+	return "", false
+}

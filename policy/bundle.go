@@ -1,0 +1,50 @@
+// Package policy reads what users write: it loads and checks workloads and
+// security policies, runs the tests that travel with them, and explains
+// decisions with a reference evaluator.
+//
+// Everything here is deterministic: no clock, no network, no processes.
+package policy
+
+import (
+	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/x/exp/ast"
+
+	"lorica.dev/lorica/abi/authz"
+	"lorica.dev/lorica/api"
+)
+
+// A Bundle is a checked set of documents.
+type Bundle struct {
+	Deployments []*Deployment // in file order of their workloads
+}
+
+// A Deployment is a workload and the policy that selects it.
+type Deployment struct {
+	Workload      *api.Workload
+	Policy        *api.SecurityPolicy
+	Authorization *Authorization // nil where the policy has none
+}
+
+// Name returns "tenant/workload".
+func (d *Deployment) Name() string {
+	return d.Workload.Metadata.Tenant + "/" + d.Workload.Metadata.Name
+}
+
+// Authorization is the checked Cedar part of a policy.
+type Authorization struct {
+	Rules      []CedarRule       // in file order; ids are unique
+	Attributes []authz.Attribute // of the context, ordered by name
+	Principal  cedar.EntityType  // "User"
+	Group      cedar.EntityType  // parent type of the principal; empty: none
+	Resource   cedar.EntityType  // "Route"
+	RouteGroup cedar.EntityType  // parent type of the resource; empty: none
+	Action     cedar.EntityUID   // Action::"call"
+}
+
+// A CedarRule is one Cedar policy. Its ID is the @id annotation, or "cedar-N"
+// where N counts from one.
+type CedarRule struct {
+	ID     string
+	Pos    api.Pos // in the document, not in the block
+	Policy *ast.Policy
+}
