@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/abi/route"
 )
@@ -79,12 +80,25 @@ type Limiter interface {
 	Limits() route.Limits
 }
 
+// An Auditor turns decisions into records.
+type Auditor interface {
+	Prepare(*Input) (AuditState, error)
+}
+
+// An AuditState is one generation of an Auditor, safe for concurrent use.
+// Record returns the record of d and whether it is to be kept: denials always
+// are. The request of x is nil where d is about a connection.
+type AuditState interface {
+	Record(x *Exchange, d Decision) (audit.Record, bool)
+}
+
 // A Param is a path parameter of the matched route.
 type Param struct{ Name, Value string }
 
 // An Exchange is a request on its way through the guards. It belongs to one
 // goroutine.
 type Exchange struct {
+	ID      string // random; what the client sees
 	Request *http.Request
 	Header  http.Header // response header: WWW-Authenticate, Allow, Retry-After
 	Flow    flow.Flow

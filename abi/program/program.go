@@ -38,6 +38,17 @@ type PlanID [32]byte
 
 func (p PlanID) String() string { return "plan:" + hex.EncodeToString(p[:]) }
 
+// ParsePlanID reads the 64 hexadecimal digits of a plan id.
+func ParsePlanID(s string) (PlanID, error) {
+	var p PlanID
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(p) {
+		return PlanID{}, fmt.Errorf("program: %q is not a plan id", s)
+	}
+	copy(p[:], b)
+	return p, nil
+}
+
 // A Digest is the SHA-256 of a signed program.
 type Digest [32]byte
 
