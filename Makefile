@@ -1,0 +1,39 @@
+# `make help` lists what one can do here.
+SHELL := /bin/bash
+GO ?= go
+export GOFLAGS := -buildvcs=false
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: build
+build: bin/lorica ## build bin/lorica
+
+.PHONY: bin/lorica
+bin/lorica:
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/lorica ./cmd/lorica
+
+.PHONY: demo
+demo: bin/lorica ## generate and run examples/payments and show what is allowed, denied, and why (CHECK=1: exit after the table)
+	@bin/lorica up -f examples/payments --try examples/payments/requests.yaml $(if $(CHECK),--exit)
+
+.PHONY: test
+test: ## everything that this project promises and can show on this machine
+	@scripts/test
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck
+	@scripts/lint
+
+.PHONY: bench
+bench: ## figures, as ratios measured side by side in one run
+	@scripts/bench
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME each (default 20s)
+	@scripts/fuzz
+
+.PHONY: clean
+clean: ## remove bin/
+	@rm -rf bin
