@@ -1,0 +1,88 @@
+package run
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A ledger remembers, outside of every image, how far the revisions of one
+// deployment have come. It holds a lock: one process at a time changes a
+// deployment.
+type ledger struct {
+	path string
+	lock *os.File
+}
+
+type ledgerFile struct {
+	Revision uint64 `json:"revision"` // the highest that was ever signed
+}
+
+// openLedger takes the lock of the deployment, waiting for other processes
+// until ctx ends.
+func openLedger(ctx context.Context, data, deployment string) (*ledger, error) {
+	dir := filepath.Join(data, "deployments")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, deployment+".json")
+	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return &ledger{path: path, lock: f}, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			f.Close()
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("another lorica is changing %s: %w", deployment, ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (l *ledger) close() { l.lock.Close() }
+
+// next returns a revision that was never given out before, and remembers it
+// before anything can be signed with it.
+func (l *ledger) next() (uint64, error) {
+	var f ledgerFile
+	b, err := os.ReadFile(l.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return 0, err
+	default:
+		if err := json.Unmarshal(b, &f); err != nil {
+			return 0, fmt.Errorf("%s is damaged, and with it the high-water mark of revisions: %w", l.path, err)
+		}
+	}
+	f.Revision++
+	b, err = json.Marshal(f)
+	if err != nil {
+		return 0, err
+	}
+	tmp, err := writeTemp(l.path, b)
+	if err != nil {
+		return 0, err
+	}
+	if err := os.Rename(tmp, l.path); err != nil {
+		os.Remove(tmp)
+		return 0, err
+	}
+	return f.Revision, nil
+}
