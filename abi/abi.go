@@ -42,3 +42,14 @@ const (
 	StageAuthn    = "authn"
 	StageAuthz    = "authz"
 )
+
+// Names of the rules that decide where no written rule does.
+const (
+	RuleNetwork   = "default:network"           // no network rule matched
+	RuleRoute     = "default:route"             // no such path
+	RuleMethod    = "default:method"            // the path exists with other methods
+	RuleRequest   = "default:request"           // malformed, or beyond a limit
+	RuleAuthz     = "default:authorization"     // no Cedar policy permitted it
+	RuleAttribute = "default:missing-attribute" // a required attribute has no value
+	RuleError     = "default:error"             // an enforcement module failed
+)
