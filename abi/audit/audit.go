@@ -5,6 +5,7 @@ package audit
 import (
 	"errors"
 	"fmt"
+	"unicode/utf8"
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/wire"
@@ -125,10 +126,15 @@ func text(rd *wire.Reader, limit int) string {
 	return string(b)
 }
 
-// Cut bounds s to limit bytes, marking what was cut.
+// Cut bounds s to limit bytes, at least three, marking what was cut. It never
+// splits a character.
 func Cut(s string, limit int) string {
 	if len(s) <= limit {
 		return s
 	}
-	return s[:limit-3] + "..."
+	n := limit - 3
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + "..."
 }

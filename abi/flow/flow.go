@@ -31,7 +31,7 @@ const (
 
 // A Flow is what the first packet or the accepted connection shows.
 type Flow struct {
-	Src      netip.Addr // may be IPv4-mapped; rules see it unmapped
+	Src      netip.Addr // may be IPv4-mapped or carry a zone; rules see neither
 	DstPort  uint16
 	Protocol Protocol
 }
@@ -47,7 +47,14 @@ type Rule struct {
 	Audit    bool // record the connection even when it is allowed
 }
 
-// Matches reports whether the rule applies to f, whose source must be unmapped.
+// Plain returns f with its source as rules see it. Without this, ::ffff:10.0.0.1
+// would dodge a rule on 10.0.0.0/8, and fe80::1%eth0 one on fe80::/10.
+func (f Flow) Plain() Flow {
+	f.Src = f.Src.Unmap().WithZone("")
+	return f
+}
+
+// Matches reports whether the rule applies to f, which must be plain.
 func (r *Rule) Matches(f Flow) bool {
 	return (r.Protocol == AnyProtocol || r.Protocol == f.Protocol) &&
 		r.PortLo <= f.DstPort && f.DstPort <= r.PortHi && r.Src.Contains(f.Src)
@@ -63,6 +70,39 @@ type List struct {
 
 // A Section is the whole of it. The zero Section denies.
 type Section struct{ Lists []List }
+
+// A Result is what a section decides about a flow.
+type Result struct {
+	Verdict abi.Verdict
+	Rule    abi.Rule // of the list that denies, else of the last list
+	Level   string   // of that list
+	Audit   bool     // a rule that matched asks for a record
+}
+
+// Decide is the meaning of a section, rule by rule. Whatever is faster must
+// give the same results.
+func (s *Section) Decide(f Flow) Result {
+	f = f.Plain()
+	if !f.Src.IsValid() {
+		return Result{}
+	}
+	var res Result
+	for i := range s.Lists {
+		l := &s.Lists[i]
+		res.Verdict, res.Rule, res.Level = l.Default, l.Rule, l.Level
+		for j := range l.Rules {
+			if r := &l.Rules[j]; r.Matches(f) {
+				res.Verdict, res.Rule = r.Verdict, r.Rule
+				res.Audit = res.Audit || r.Audit
+				break
+			}
+		}
+		if res.Verdict != abi.Allow {
+			break
+		}
+	}
+	return res
+}
 
 // Encode returns the section's bytes.
 func (s *Section) Encode() []byte {
@@ -127,5 +167,8 @@ func rule(r *wire.Reader) Rule {
 		r.Fail(fmt.Errorf("rule %q: the source is not a prefix", x.ID))
 	}
 	x.PortLo, x.PortHi, x.Audit = r.U16(), r.U16(), r.Bool()
+	if x.PortLo > x.PortHi {
+		r.Fail(fmt.Errorf("rule %q: ports %d to %d", x.ID, x.PortLo, x.PortHi))
+	}
 	return x
 }

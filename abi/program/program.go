@@ -132,7 +132,12 @@ func Sum(signed []byte) Digest { return sha256.Sum256(signed) }
 // errors wrap ErrSignature or ErrFormat.
 func Open(signed []byte, trust ed25519.PublicKey) (*Program, error) {
 	n := len(signed) - ed25519.SignatureSize
-	if n < 0 || len(trust) != ed25519.PublicKeySize {
+	if n < 0 || n > MaxSize-ed25519.SignatureSize || len(trust) != ed25519.PublicKeySize {
+		return nil, ErrSignature
+	}
+	// A key that nobody set is a point of order four, for which anybody can
+	// make signatures.
+	if bytes.Equal(trust, make([]byte, ed25519.PublicKeySize)) {
 		return nil, ErrSignature
 	}
 	if !ed25519.Verify(trust, append([]byte(context), signed[:n]...), signed[n:]) {

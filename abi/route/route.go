@@ -6,6 +6,7 @@ package route
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,6 +48,91 @@ func (r *Route) Segments() []string {
 		return nil
 	}
 	return strings.Split(p, "/")
+}
+
+// Kinds of segments, from the one that wins to the one that loses.
+const (
+	literal = iota
+	one
+	rest
+)
+
+func kind(segment string) int {
+	switch {
+	case !strings.HasPrefix(segment, "{"):
+		return literal
+	case strings.HasSuffix(segment, "...}"):
+		return rest
+	}
+	return one
+}
+
+// Matches reports whether the pattern applies to the segments of a canonical
+// path. {name} takes one segment that is not empty; {name...} takes any number,
+// none included.
+func (r *Route) Matches(path []string) bool {
+	pattern := r.Segments()
+	for i, p := range pattern {
+		switch {
+		case kind(p) == rest:
+			return true
+		case i == len(path), kind(p) == one && path[i] == "", kind(p) == literal && p != path[i]:
+			return false
+		}
+	}
+	return len(pattern) == len(path)
+}
+
+// beats reports whether r is the more specific of two routes that both match a
+// request: at the first segment of a different kind a literal wins over {name}
+// and {name} over {name...}; with equal patterns the nearer method wins.
+func (r *Route) beats(other *Route, method string) bool {
+	a, b := r.Segments(), other.Segments()
+	for i := range min(len(a), len(b)) {
+		if ka, kb := kind(a[i]), kind(b[i]); ka != kb {
+			return ka < kb
+		}
+	}
+	if len(a) != len(b) {
+		return len(a) < len(b) // the longer one ends in {name...}, which matched nothing
+	}
+	return r.Distance(method) < other.Distance(method)
+}
+
+// Distance says how near the route's method is to a request's: 0 the same, 1 GET
+// for HEAD, which reveals nothing more, 2 any; negative: not served.
+func (r *Route) Distance(method string) int {
+	switch {
+	case r.Method == method:
+		return 0
+	case r.Method == "GET" && method == "HEAD":
+		return 1
+	case r.Method == "*":
+		return 2
+	}
+	return -1
+}
+
+// Match is the meaning of the routes: the most specific one whose pattern and
+// method both match, or nil. allow then lists the methods of the routes that
+// match the path alone, sorted; it is empty when the path is unknown. Whatever
+// is faster must give the same results.
+func (s *Section) Match(method string, path []string) (best *Route, allow []string) {
+	for i := range s.Routes {
+		r := &s.Routes[i]
+		if !r.Matches(path) {
+			continue
+		}
+		allow = append(allow, r.Method)
+		if r.Distance(method) >= 0 && (best == nil || r.beats(best, method)) {
+			best = r
+		}
+	}
+	if best != nil {
+		return best, nil
+	}
+	slices.Sort(allow)
+	return nil, slices.Compact(allow)
 }
 
 // A Section is the whole of it. The zero Section has no routes and lets nothing

@@ -1,0 +1,142 @@
+// Package audit turns decisions into records: who, what, by which rule, under
+// which program. Denials are always kept; allowed requests are sampled, by their
+// random id, which no client chooses; allowed connections are kept only where
+// their rule asks for it, since the requests on them are judged anyway.
+//
+// A record never holds the raw request target: its path is the canonical one, or
+// empty where the request was refused before it had one. Fields are cut to the
+// bounds of abi/audit when the record is encoded.
+package audit
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/audit"
+	"lorica.dev/lorica/pep"
+)
+
+// Redacted stands for a value that the policy keeps out of records.
+const Redacted = "[redacted]"
+
+// RuleError names a denial that no rule explains: a module failed.
+const RuleError = "default:error"
+
+// A Module has no state of its own.
+type Module struct{}
+
+// New returns the module.
+func New() *Module { return &Module{} }
+
+// Prepare refuses a field that it could not redact.
+func (*Module) Prepare(in *pep.Input) (pep.AuditState, error) {
+	s, err := audit.Decode(in.Section)
+	if err != nil {
+		return nil, err
+	}
+	st := &state{rate: uint64(s.AllowedPerMillion), level: in.Level, revision: in.Revision, program: in.Program}
+	for _, f := range s.Redact {
+		switch f {
+		case audit.FieldPrincipal:
+			st.hidePrincipal = true
+		case audit.FieldSource:
+			st.hideSource = true
+		case audit.FieldPath:
+			st.hidePath = true
+		default:
+			return nil, fmt.Errorf("audit: field %q cannot be redacted", f)
+		}
+	}
+	return st, nil
+}
+
+type state struct {
+	rate     uint64
+	level    string
+	revision uint64
+	program  [32]byte
+
+	hidePrincipal, hideSource, hidePath bool
+}
+
+// Record returns the record of d and whether it is to be kept.
+func (s *state) Record(x *pep.Exchange, d pep.Decision) (audit.Record, bool) {
+	if !s.keeps(x, d) {
+		return audit.Record{}, false
+	}
+	r := audit.Record{
+		ID: x.ID, Verdict: d.Verdict, Stage: d.Stage, Rule: d.Rule, Reason: d.Reason,
+		Principal: x.Principal, Path: x.Path,
+		Level: s.level, Revision: s.revision, Program: s.program,
+	}
+	if !x.Now.IsZero() {
+		r.Time = x.Now.UnixNano()
+	}
+	if src := x.Flow.Plain().Src; src.IsValid() {
+		r.Source = src.String()
+	}
+	if x.Request != nil {
+		r.Method = x.Request.Method
+	}
+	if x.Route != nil {
+		r.Route = x.Route.Name
+	}
+	if d.Verdict != abi.Allow {
+		r.Verdict = abi.Deny
+		if x.Request != nil {
+			r.Status = http.StatusForbidden
+			if d.Status > 0 && d.Status < 1000 {
+				r.Status = uint16(d.Status)
+			}
+		}
+		if r.Rule.ID == "" {
+			r.Rule.ID = RuleError
+		}
+	}
+	s.redact(&r, x)
+	return r, true
+}
+
+// keeps decides before anything is composed, since most decisions of a busy
+// service are allowed and not sampled.
+func (s *state) keeps(x *pep.Exchange, d pep.Decision) bool {
+	if d.Verdict != abi.Allow || d.Record {
+		return true
+	}
+	if x.Request == nil {
+		return false
+	}
+	return s.rate == audit.Million || s.rate > 0 && hash(x.ID)%audit.Million < s.rate
+}
+
+func (s *state) redact(r *audit.Record, x *pep.Exchange) {
+	hide := func(field *string) {
+		if *field != "" {
+			r.Reason = strings.ReplaceAll(r.Reason, *field, Redacted)
+			*field = Redacted
+		}
+	}
+	if s.hidePath {
+		for _, p := range x.Params {
+			hide(&p.Value)
+		}
+		hide(&r.Path)
+	}
+	if s.hidePrincipal {
+		hide(&r.Principal)
+	}
+	if s.hideSource {
+		hide(&r.Source)
+	}
+}
+
+// hash is FNV-1a over an id that is random already.
+func hash(id string) uint64 {
+	h := uint64(14695981039346656037)
+	for i := 0; i < len(id); i++ {
+		h = (h ^ uint64(id[i])) * 1099511628211
+	}
+	return h
+}

@@ -1,0 +1,182 @@
+// Package filter lets through requests that have one meaning only and that a
+// route of the policy expects. It bounds what a client may send, brings the path
+// to its canonical form (Normalize, the only place where that happens), and
+// rewrites the request so that the application sees exactly the path that was
+// judged.
+//
+// net/http has already refused several Host or differing Content-Length headers,
+// and has read a body with both Transfer-Encoding and Content-Length as chunked
+// (RFC 9112, section 6.3) without telling. So after every chunked request, and
+// after every HTTP/1.0 request, whose Transfer-Encoding net/http ignores, the
+// connection is closed: nothing can ride behind an ambiguous body.
+package filter
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/route"
+	"lorica.dev/lorica/pep"
+)
+
+// Names of what denies where no rule of the policy does.
+const (
+	RuleRequest = "default:request" // the request has no single meaning
+	RulePath    = "default:path"    // nor has its path
+	RuleBody    = "default:body"    // the body is too large
+	RuleRoute   = "default:route"   // no route has this path
+	RuleMethod  = "default:method"  // a route has, but not with this method
+)
+
+// A Module has no state of its own.
+type Module struct{}
+
+// New returns the module.
+func New() *Module { return &Module{} }
+
+// Prepare builds the tree of routes.
+func (*Module) Prepare(in *pep.Input) (pep.GuardState, error) {
+	s, err := route.Decode(in.Section)
+	if err != nil {
+		return nil, fmt.Errorf("filter: %w", err)
+	}
+	if s.Open && len(s.Routes) > 0 {
+		return nil, errors.New("filter: the section has routes and is open")
+	}
+	t, err := newTree(s.Routes)
+	if err != nil {
+		return nil, fmt.Errorf("filter: %w", err)
+	}
+	return &state{section: s, routes: t}, nil
+}
+
+type state struct {
+	section route.Section
+	routes  *tree
+}
+
+// Limits implements pep.Limiter.
+func (s *state) Limits() route.Limits { return s.section.Limits }
+
+// overriding are headers by which some frameworks and proxies replace the method
+// or the path that was judged.
+var overriding = [...]string{
+	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url",
+}
+
+// Judge sets Path, Route, Params and MaxBody of the exchange, and rewrites its
+// request.
+func (s *state) Judge(x *pep.Exchange) pep.Decision {
+	r := x.Request
+	if r.ProtoMajor != 1 || r.ProtoMinor == 0 || len(r.TransferEncoding) > 0 {
+		x.Header.Set("Connection", "close")
+	}
+	if d, bad := malformed(r); bad {
+		return d
+	}
+	target, query, hasQuery := strings.Cut(r.RequestURI, "?")
+	if len(target) > int(s.section.Limits.MaxPathBytes) {
+		return deny(http.StatusRequestURITooLong, RulePath, fmt.Sprintf("the path has %d bytes", len(target)))
+	}
+	p, err := Normalize(target, s.section.Limits.RejectEncodedSlash)
+	if err != nil {
+		return deny(http.StatusBadRequest, RulePath, err.Error())
+	}
+	if err := checkQuery(query); err != nil {
+		return deny(http.StatusBadRequest, RuleRequest, err.Error())
+	}
+	rewrite(r, p, query, hasQuery)
+	x.Path = p.Canonical
+
+	d := pep.Decision{Verdict: abi.Allow, Stage: abi.StageFilter}
+	if !s.section.Open {
+		var allow []string
+		found := s.routes.find(r.Method, p.Segments, &allow)
+		if found == nil {
+			return s.unknown(x, allow)
+		}
+		x.Route, x.Params = found.Route, found.values(p.Segments)
+		d.Rule = abi.Rule{ID: found.Name, Line: found.Line}
+	}
+	x.MaxBody = int64(min(s.section.Limits.MaxBodyBytes, math.MaxInt64-1))
+	if r.ContentLength > x.MaxBody {
+		x.Header.Set("Connection", "close")
+		return deny(http.StatusRequestEntityTooLarge, RuleBody, fmt.Sprintf("the body has %d bytes", r.ContentLength))
+	}
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = http.MaxBytesReader(nil, r.Body, x.MaxBody)
+	}
+	return d
+}
+
+// unknown denies a request that no route expects. Nothing the client sent is in
+// the answer.
+func (s *state) unknown(x *pep.Exchange, allow []string) pep.Decision {
+	if len(allow) == 0 {
+		d := deny(http.StatusNotFound, RuleRoute, "no route has this path")
+		d.Rule.Line = s.section.Line
+		return d
+	}
+	d := deny(http.StatusMethodNotAllowed, RuleMethod, "the routes with this path are for "+methods(allow))
+	d.Rule.Line = s.section.Line
+	x.Header.Set("Allow", methods(allow))
+	return d
+}
+
+// malformed refuses requests that this server and another could read as
+// different ones, and what is not served.
+func malformed(r *http.Request) (pep.Decision, bool) {
+	bad := func(status int, reason string) (pep.Decision, bool) { return deny(status, RuleRequest, reason), true }
+	h := r.Header
+	switch {
+	case r.ProtoMajor != 1:
+		return bad(http.StatusHTTPVersionNotSupported, "the protocol is not HTTP/1")
+	case r.Method == http.MethodTrace || r.Method == http.MethodConnect:
+		return bad(http.StatusNotImplemented, "method "+r.Method+" is not served")
+	case len(h["Upgrade"]) > 0 || token(h["Connection"], "upgrade"):
+		return bad(http.StatusNotImplemented, "protocol upgrades are not served")
+	case len(h["Host"]) > 0 || len(h["Transfer-Encoding"]) > 0 || len(h["Content-Length"]) > 1:
+		// net/http takes these away; whoever put them back is confused.
+		return bad(http.StatusBadRequest, "the framing is ambiguous")
+	case len(h["Content-Length"]) > 0 && len(r.TransferEncoding) > 0:
+		return bad(http.StatusBadRequest, "both Content-Length and Transfer-Encoding")
+	case len(h["Expect"]) > 1 || len(h["Expect"]) == 1 && !strings.EqualFold(h["Expect"][0], "100-continue"):
+		return bad(http.StatusExpectationFailed, "the expectation is unknown")
+	}
+	return pep.Decision{}, false
+}
+
+func token(values []string, want string) bool {
+	for _, v := range values {
+		for t := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(t), want) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// rewrite makes p the only path that is left in the request.
+func rewrite(r *http.Request, p Path, query string, hasQuery bool) {
+	u := &url.URL{Path: p.Decoded, RawQuery: query, ForceQuery: hasQuery && query == ""}
+	if u.EscapedPath() != p.Canonical {
+		u.RawPath = p.Canonical
+	}
+	r.URL, r.RequestURI = u, p.Canonical
+	if hasQuery {
+		r.RequestURI += "?" + query
+	}
+	for _, name := range overriding {
+		delete(r.Header, name)
+	}
+}
+
+func deny(status int, rule, reason string) pep.Decision {
+	return pep.Decision{Stage: abi.StageFilter, Rule: abi.Rule{ID: rule}, Reason: reason, Status: status}
+}

@@ -1,0 +1,170 @@
+package filter
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A Path is the one form of a request's path that everything after the filter
+// sees: routes, authorization, audit and the application.
+type Path struct {
+	// Canonical is the path with every byte that may stand for itself in a
+	// segment (RFC 3986: unreserved, sub-delims, ":" and "@") unescaped and
+	// every other one escaped with capital digits. Equal canonical paths and
+	// equal decoded paths are the same thing except for an escaped slash,
+	// which is data within its segment.
+	Canonical string
+	// Decoded is Canonical with its escapes resolved, what applications find
+	// in URL.Path.
+	Decoded string
+	// Segments are the parts of Canonical between slashes, without the first,
+	// empty one: none for "/", "a" and "" for "/a/".
+	Segments []string
+}
+
+var (
+	errForm    = errors.New("the target is not an absolute path")
+	errByte    = errors.New("the path holds a byte that must be escaped")
+	errEscape  = errors.New("the path holds an invalid escape")
+	errSlash   = errors.New("the path holds an escaped slash")
+	errControl = errors.New("the path holds a control character or a backslash")
+	errUTF8    = errors.New("the path is not valid UTF-8")
+	errDots    = errors.New("the path holds a dot segment")
+	errEmpty   = errors.New("the path holds an empty segment")
+)
+
+// Normalize returns the canonical form of the path of a request target, that is
+// of the target without its query. It refuses rather than repairs: nothing that
+// two programs could read as two paths gets through.
+//
+// Escapes are resolved once, so "%252e" is the three characters "%2e". Refused
+// are: targets that do not start with one slash, raw bytes that RFC 3986 wants
+// escaped, invalid escapes, control characters, NUL and backslash in any
+// spelling, invalid UTF-8 (overlong forms included), "." and ".." segments in
+// any spelling (also before ";", which some servers cut off, and within an
+// escaped slash), empty segments except the last, and with rejectSlash every
+// escaped slash.
+func Normalize(raw string, rejectSlash bool) (Path, error) {
+	if raw == "" || raw[0] != '/' {
+		return Path{}, errForm
+	}
+	var canonical, decoded strings.Builder
+	canonical.Grow(len(raw))
+	decoded.Grow(len(raw))
+	for i := 0; i < len(raw); i++ {
+		c := raw[i]
+		if c == '/' {
+			canonical.WriteByte(c)
+			decoded.WriteByte(c)
+			continue
+		}
+		if c == '%' {
+			if i+2 >= len(raw) || !isHex(raw[i+1]) || !isHex(raw[i+2]) {
+				return Path{}, errEscape
+			}
+			c = unhex(raw[i+1])<<4 | unhex(raw[i+2])
+			i += 2
+			if c == '/' && rejectSlash {
+				return Path{}, errSlash
+			}
+		} else if !isPlain(c) {
+			return Path{}, errByte
+		}
+		decoded.WriteByte(c)
+		if isPlain(c) {
+			canonical.WriteByte(c)
+		} else {
+			const digits = "0123456789ABCDEF"
+			canonical.WriteByte('%')
+			canonical.WriteByte(digits[c>>4])
+			canonical.WriteByte(digits[c&15])
+		}
+	}
+	p := Path{Canonical: canonical.String(), Decoded: decoded.String()}
+	if err := check(p.Decoded); err != nil {
+		return Path{}, err
+	}
+	if p.Canonical != "/" {
+		p.Segments = strings.Split(p.Canonical[1:], "/")
+	}
+	return p, nil
+}
+
+// check judges a decoded path, which starts with a slash.
+func check(s string) error {
+	if !utf8.ValidString(s) {
+		return errUTF8
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return r == '\\' || unicode.IsControl(r) }) {
+		return errControl
+	}
+	for rest, more := s[1:], true; more; {
+		var segment string
+		segment, rest, more = strings.Cut(rest, "/")
+		if segment == "" && more {
+			return errEmpty
+		}
+		if name, _, _ := strings.Cut(segment, ";"); name == "." || name == ".." {
+			return errDots
+		}
+	}
+	return nil
+}
+
+// checkQuery refuses queries that servers read differently: invalid escapes,
+// semicolons (a separator for some), and raw bytes that are not printable ASCII
+// or delimit something in HTTP or HTML.
+func checkQuery(q string) error {
+	for i := 0; i < len(q); i++ {
+		switch c := q[i]; {
+		case c == '%':
+			if i+2 >= len(q) || !isHex(q[i+1]) || !isHex(q[i+2]) {
+				return errors.New("the query holds an invalid escape")
+			}
+			i += 2
+		case c <= ' ' || c >= 0x7f || strings.IndexByte(`;#"<>\`, c) >= 0:
+			return fmt.Errorf("the query holds the byte %#02x", c)
+		}
+	}
+	return nil
+}
+
+// unescape resolves the escapes of a canonical path or of a part of one.
+func unescape(s string) string {
+	if strings.IndexByte(s, '%') < 0 {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' {
+			b.WriteByte(unhex(s[i+1])<<4 | unhex(s[i+2]))
+			i += 2
+		} else {
+			b.WriteByte(s[i])
+		}
+	}
+	return b.String()
+}
+
+// isPlain reports whether c may stand for itself in a segment (pchar).
+func isPlain(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+		strings.IndexByte("-._~!$&'()*+,;=:@", c) >= 0
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+}
+
+func unhex(c byte) byte {
+	switch {
+	case c >= 'a':
+		return c - 'a' + 10
+	case c >= 'A':
+		return c - 'A' + 10
+	}
+	return c - '0'
+}
