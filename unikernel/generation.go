@@ -1,0 +1,243 @@
+package unikernel
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/flow"
+	"lorica.dev/lorica/abi/program"
+	"lorica.dev/lorica/abi/route"
+	"lorica.dev/lorica/pep"
+)
+
+
+
+// memory is the program window: slots of equal size, read-only here.
+type memory struct {
+	bytes []byte
+	slot  int
+}
+
+func (m memory) slots() int { return len(m.bytes) / m.slot }
+
+func (m memory) program(slot uint8, length uint32) ([]byte, error) {
+	if int(slot) >= m.slots() || int64(length) > int64(m.slot) {
+		return nil, fmt.Errorf("%d bytes in slot %d: there are %d slots of %d bytes", length, slot, m.slots(), m.slot)
+	}
+	at := int(slot) * m.slot
+	return m.bytes[at : at+int(length) : at+int(length)], nil
+}
+
+// A generation is one program, opened and prepared by every module. It is
+// immutable; pins count who still uses it, being in force included.
+type generation struct {
+	slot     uint8
+	revision uint64
+	digest   program.Digest
+	gates    []gate
+	guards   []guard
+	audit    pep.AuditState
+	limits   route.Limits
+
+	pins    atomic.Int64
+	release func() // called once, when the last pin goes
+}
+
+type gate struct {
+	stage string
+	state pep.GateState
+}
+
+type guard struct {
+	stage string
+	state pep.GuardState
+}
+
+// pin takes a use of g, unless the last one has gone already.
+func (g *generation) pin() bool {
+	for {
+		n := g.pins.Load()
+		if n == 0 {
+			return false
+		}
+		if g.pins.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (g *generation) unpin() {
+	if g.pins.Add(-1) == 0 {
+		g.release()
+	}
+}
+
+// admit asks every gate about f. An image without gates has a policy that takes
+// every connection: the firewall would otherwise be part of it.
+func (g *generation) admit(f flow.Flow) pep.Decision {
+	last, record := pep.Decision{Verdict: abi.Allow, Stage: abi.StageFirewall}, false
+	for _, x := range g.gates {
+		d := guarded(x.stage, func() pep.Decision { return x.state.Admit(f) })
+		if d.Verdict != abi.Allow {
+			return d
+		}
+		last, record = d, record || d.Record
+	}
+	last.Record = record
+	return last
+}
+
+// judge asks the guards about x, in order; the first denial ends it. An
+// allowed request carries the rule of the last guard. No guard: denied.
+func (g *generation) judge(x *pep.Exchange) pep.Decision {
+	var last pep.Decision
+	record := false
+	for _, y := range g.guards {
+		d := guarded(y.stage, func() pep.Decision { return y.state.Judge(x) })
+		if d.Verdict != abi.Allow {
+			return d
+		}
+		last, record = d, record || d.Record
+	}
+	last.Record = record
+	return last
+}
+
+// guarded turns a panic of a module into a denial.
+func guarded(stage string, decide func() pep.Decision) (d pep.Decision) {
+	defer func() {
+		if v := recover(); v != nil {
+			d = pep.Decision{Stage: stage, Rule: abi.Rule{ID: abi.RuleError}, Reason: fmt.Sprintf("panic: %v", v)}
+		}
+	}()
+	d = decide()
+	if d.Stage == "" {
+		d.Stage = stage
+	}
+	return d
+}
+
+// An opener turns programs into generations.
+type opener struct {
+	img   *Image
+	mem   memory
+	plan  program.PlanID
+	trust ed25519.PublicKey
+}
+
+// open verifies the program that m names and lets every module prepare it.
+// floor is the lowest revision that may be.
+func (o *opener) open(m control.Prepare, floor uint64) (g *generation, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			g, err = nil, fmt.Errorf("panic: %v", v)
+		}
+	}()
+	signed, err := o.mem.program(m.Slot, m.Length)
+	if err != nil {
+		return nil, err
+	}
+	p, err := program.Open(signed, o.trust)
+	if err != nil {
+		return nil, err
+	}
+	if p.Plan != o.plan {
+		return nil, fmt.Errorf("the program is for %v; this image is %v", p.Plan, o.plan)
+	}
+	if p.Revision < floor {
+		return nil, fmt.Errorf("the program has revision %d; this image takes %d or later", p.Revision, floor)
+	}
+	if err := o.covers(p); err != nil {
+		return nil, err
+	}
+	g = &generation{slot: m.Slot, revision: p.Revision, digest: program.Sum(signed)}
+	if err := o.prepare(g, p, m.Secrets); err != nil {
+		return nil, err
+	}
+	return g, g.bound()
+}
+
+// covers checks that modules and sections match one to one: a section that no
+// module enforces must not be taken for enforced, and a module without its
+// section would decide on nothing.
+func (o *opener) covers(p *program.Program) error {
+	takes := make(map[string]bool)
+	for _, name := range o.img.sections() {
+		if p.Section(name) == nil {
+			return fmt.Errorf("the program has no section %q, which a module of this image takes", name)
+		}
+		takes[name] = true
+	}
+	for _, s := range p.Sections {
+		if !takes[s.Name] {
+			return fmt.Errorf("section %q has no module in this image", s.Name)
+		}
+	}
+	return nil
+}
+
+func (o *opener) prepare(g *generation, p *program.Program, secrets []control.Secret) error {
+	values := make(map[string][]byte, len(secrets))
+	for _, s := range secrets {
+		values[s.Name] = s.Value
+	}
+	input := func(section string) *pep.Input {
+		return &pep.Input{Level: p.Level(), Levels: p.Levels, Revision: p.Revision, Program: g.digest,
+			Section: p.Section(section), Secrets: values}
+	}
+	for _, m := range o.img.Gates {
+		s, err := m.Module.Prepare(input(m.Section))
+		if err != nil {
+			return fmt.Errorf("module %s: %w", m.Section, err)
+		}
+		g.gates = append(g.gates, gate{m.Section, s})
+	}
+	for _, m := range o.img.Guards {
+		s, err := m.Module.Prepare(input(m.Section))
+		if err != nil {
+			return fmt.Errorf("module %s: %w", m.Section, err)
+		}
+		if l, ok := s.(pep.Limiter); ok {
+			g.limits = l.Limits()
+		}
+		g.guards = append(g.guards, guard{m.Section, s})
+	}
+	s, err := o.img.Audit.Module.Prepare(input(o.img.Audit.Section))
+	if err != nil {
+		return fmt.Errorf("module %s: %w", o.img.Audit.Section, err)
+	}
+	g.audit = s
+	return nil
+}
+
+// bound refuses limits that are none: an unbounded server is not protected.
+func (g *generation) bound() error {
+	l := &g.limits
+	if l.MaxHeaderBytes == 0 || l.MaxConnections == 0 || l.HeaderTimeout <= 0 || l.BodyTimeout <= 0 ||
+		l.WriteTimeout <= 0 || l.IdleTimeout <= 0 {
+		return errors.New("no module bounds the server: the limits of header, connections and time must all be set")
+	}
+	return nil
+}
+
+// sections lists the sections that the image's modules take.
+func (img *Image) sections() []string {
+	var list []string
+	add := func(name string) {
+		if name != "" {
+			list = append(list, name)
+		}
+	}
+	for _, m := range img.Gates {
+		add(m.Section)
+	}
+	for _, m := range img.Guards {
+		add(m.Section)
+	}
+	add(img.Audit.Section)
+	return list
+}

@@ -1,0 +1,209 @@
+package unikernel
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/audit"
+	"lorica.dev/lorica/pep"
+)
+
+// newID returns the random name of a decision, 128 bits in hexadecimal.
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails: crypto/rand
+	return hex.EncodeToString(b[:])
+}
+
+// record asks the auditor for the record of d. An auditor that panics leaves no
+// evidence, so that the caller must not go on.
+func record(a pep.AuditState, x *pep.Exchange, d pep.Decision) (r audit.Record, keep bool, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("audit: panic: %v", v)
+		}
+	}()
+	r, keep = a.Record(x, d)
+	return r, keep, nil
+}
+
+// serve is the chain: guards, record, application, under one generation.
+func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
+	g := s.pin()
+	defer g.unpin()
+	s.requests.Add(1)
+
+	c := r.Context().Value(connKey{}).(*conn)
+	strip(r.Header)
+	if r.Body != nil && r.Body != http.NoBody {
+		c.SetReadDeadline(time.Now().Add(g.limits.BodyTimeout))
+		r.Body = &body{r.Body, c, r}
+	}
+	x := &pep.Exchange{ID: newID(), Request: r, Header: w.Header(), Flow: c.flow, Now: time.Now()}
+	out := &response{to: w, front: f, id: x.ID}
+
+	d := g.judge(x)
+	rec, keep, err := record(g.audit, x, d)
+	if err == nil && keep {
+		err = s.out.write(rec)
+	}
+	if err != nil { // no evidence, no answer
+		s.denied.Add(1)
+		s.out.log(err.Error())
+		panic(http.ErrAbortHandler)
+	}
+	if d.Verdict != abi.Allow {
+		s.denied.Add(1)
+		out.deny(d.Status)
+		return
+	}
+	s.allowed.Add(1)
+	s.call(out, x)
+}
+
+// call hands the request to the application. A panic of it is a 500.
+func (s *server) call(out *response, x *pep.Exchange) {
+	defer func() {
+		v := recover()
+		switch {
+		case v == nil:
+			out.finish()
+			return
+		case v == http.ErrAbortHandler: //nolint:errorlint // the value itself is panicked
+		default:
+			s.out.log(fmt.Sprintf("request %s: the application panicked: %v", x.ID, v))
+			if !out.wrote {
+				out.fail()
+				return
+			}
+		}
+		panic(http.ErrAbortHandler)
+	}()
+	r := x.Request
+	if x.Principal != "" {
+		r.Header.Set(pep.HeaderPrincipal, x.Principal)
+	}
+	if len(x.Groups) > 0 {
+		r.Header.Set(pep.HeaderGroups, strings.Join(x.Groups, ","))
+	}
+	s.app.ServeHTTP(out, r.WithContext(appContext{r.Context()}))
+}
+
+// strip removes what only the image may say. Names arrive in canonical form; the
+// comparison does not rely on it.
+func strip(h http.Header) {
+	for k := range h {
+		if len(k) >= 7 && strings.EqualFold(k[:6], "lorica") && (k[6] == '-' || k[6] == '_') {
+			delete(h, k)
+		}
+	}
+}
+
+// appContext hides the server and its connection from the application: what is
+// behind them escapes the limits.
+type appContext struct{ context.Context }
+
+func (c appContext) Value(key any) any {
+	if key == http.ServerContextKey || key == (connKey{}) {
+		return nil
+	}
+	return c.Context.Value(key)
+}
+
+// A body lifts the read deadline when all of it has arrived: net/http goes on to
+// read, to notice that the client went away, and must not take the deadline for
+// that.
+type body struct {
+	io.ReadCloser
+	conn *conn
+	req  *http.Request
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		b.conn.SetReadDeadline(time.Time{})
+		strip(b.req.Trailer)
+	}
+	return n, err
+}
+
+// A response is all that the application sees of the connection: it can flush,
+// but neither hijack it nor, as there is no Unwrap, change its deadlines.
+type response struct {
+	to    http.ResponseWriter
+	front *front
+	id    string
+	wrote bool
+}
+
+func (w *response) Header() http.Header { return w.to.Header() }
+
+func (w *response) WriteHeader(status int) {
+	w.stamp()
+	if status >= 200 {
+		w.wrote = true
+	}
+	w.to.WriteHeader(status)
+}
+
+func (w *response) Write(b []byte) (int, error) {
+	if !w.wrote {
+		w.WriteHeader(http.StatusOK)
+	}
+	return w.to.Write(b)
+}
+
+// Flush implements http.Flusher.
+func (w *response) Flush() {
+	if !w.wrote {
+		w.WriteHeader(http.StatusOK)
+	}
+	if f, ok := w.to.(http.Flusher); ok {
+		f.Flush()
+	}
+}
+
+// stamp sets what the application cannot take away.
+func (w *response) stamp() {
+	w.Header().Set(pep.HeaderDecision, w.id)
+	if w.front.closing.Load() {
+		w.Header().Set("Connection", "close")
+	}
+}
+
+// finish completes a response that the application left empty.
+func (w *response) finish() {
+	if !w.wrote {
+		w.stamp()
+	}
+}
+
+// deny answers with a status and the decision's name, never with a reason.
+func (w *response) deny(status int) {
+	if status < 400 || status > 599 {
+		status = http.StatusForbidden
+	}
+	w.answer(status, "denied")
+}
+
+func (w *response) fail() {
+	clear(w.Header())
+	w.answer(http.StatusInternalServerError, "error")
+}
+
+func (w *response) answer(status int, word string) {
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	io.WriteString(w, word+"\n"+w.id+"\n")
+}

@@ -1,0 +1,214 @@
+package unikernel
+
+import (
+	"bufio"
+	"crypto/ed25519"
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/metrics"
+	"sync/atomic"
+	"time"
+
+	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/launch"
+	"lorica.dev/lorica/abi/program"
+)
+
+// A life is an image between boot and exit: it answers the tender, one request
+// of it at a time, and owns the slots.
+type life struct {
+	opener
+	channel io.Reader
+	out     *outbox
+	server  *server
+	end     chan error // the first reason to exit; nil after a drain
+
+	used     [launch.MaxSlots]atomic.Bool // in force, prepared, or still pinned
+	prepared *generation
+	txn      uint64 // of prepared
+	draining bool
+}
+
+func newLife(img Image, mem memory, plan program.PlanID, trust ed25519.PublicKey, channel io.ReadWriter) *life {
+	out := newOutbox(channel)
+	return &life{
+		opener:  opener{img: &img, mem: mem, plan: plan, trust: trust},
+		channel: bufio.NewReader(channel),
+		out:     out,
+		server:  newServer(out),
+		end:     make(chan error, 1),
+	}
+}
+
+// first opens the program of the launch, before the seal.
+func (l *life) first(m control.Prepare, floor uint64) error {
+	g, err := l.take(m, floor)
+	if err != nil {
+		return fmt.Errorf("the first program: %w", err)
+	}
+	l.server.install(g)
+	return nil
+}
+
+// take opens a program and claims its slot.
+func (l *life) take(m control.Prepare, floor uint64) (*generation, error) {
+	if int(m.Slot) < len(l.used) && l.used[m.Slot].Load() {
+		return nil, fmt.Errorf("slot %d is in use", m.Slot)
+	}
+	g, err := l.open(m, floor)
+	if err != nil {
+		return nil, err
+	}
+	l.used[m.Slot].Store(true)
+	g.pins.Store(1)
+	g.release = func() {
+		l.used[g.slot].Store(false)
+		l.out.send(control.Released{Slot: g.slot}.Frame())
+	}
+	return g, nil
+}
+
+// run says Ready, serves, and returns when the image is to exit. It returns nil
+// only after a drain.
+func (l *life) run() error {
+	commands := make(chan any)
+	go func() { l.finish(l.read(commands)) }()
+	go func() { l.finish(l.out.run()) }()
+	go func() {
+		for m := range commands {
+			if err := l.obey(m); err != nil {
+				l.finish(err)
+				return
+			}
+		}
+	}()
+	l.out.send(control.Ready())
+	l.server.start(l.finish)
+	err := <-l.end
+	l.out.close(errClosed)
+	return err
+}
+
+// finish ends the image for a reason; the first one counts.
+func (l *life) finish(err error) {
+	select {
+	case l.end <- err:
+	default:
+	}
+}
+
+// read takes frames off the channel until it breaks, which is the end: an image
+// that nobody hears must not serve.
+func (l *life) read(commands chan<- any) error {
+	for {
+		f, err := control.ReadFrame(l.channel, control.MaxFromTender)
+		if err != nil {
+			return fmt.Errorf("control channel: %w", err)
+		}
+		m, err := f.Decode()
+		if err != nil {
+			return err
+		}
+		switch m := m.(type) {
+		case control.Ack: // at once: requests may be waiting for it
+			err = l.out.ack(m.Seq)
+		case control.Txn:
+			commands <- command{f.Kind, m}
+		case control.Prepare, control.Drain:
+			commands <- m
+		default:
+			if f.Kind != control.KindQuery {
+				return fmt.Errorf("control channel: frame of kind %d from the tender", f.Kind)
+			}
+			l.out.send(l.stats().Frame())
+		}
+		if err != nil {
+			return fmt.Errorf("control channel: %w", err)
+		}
+	}
+}
+
+// A command is a Commit or an Abort.
+type command struct {
+	kind control.Kind
+	control.Txn
+}
+
+func (l *life) obey(m any) error {
+	switch m := m.(type) {
+	case control.Prepare:
+		l.prepare(m)
+	case command:
+		switch {
+		case l.prepared == nil || l.txn != m.Txn.Txn:
+			if m.kind == control.KindCommit {
+				return fmt.Errorf("control channel: Commit of %d, which is not prepared", m.Txn.Txn)
+			}
+		case m.kind == control.KindCommit:
+			l.commit()
+		default:
+			l.abort()
+		}
+	case control.Drain:
+		if !l.draining {
+			l.draining = true
+			go l.drain(m)
+		}
+	}
+	return nil
+}
+
+// prepare answers whether every module consents to a program. Nothing changes
+// before Commit.
+func (l *life) prepare(m control.Prepare) {
+	var err error
+	if l.prepared != nil {
+		err = fmt.Errorf("transaction %d is prepared; commit or abort it first", l.txn)
+	} else {
+		var g *generation
+		if g, err = l.take(m, l.server.current().revision+1); err == nil {
+			l.prepared, l.txn = g, m.Txn
+		}
+	}
+	answer := control.Prepared{Txn: m.Txn}
+	if err != nil {
+		answer.Err = err.Error()
+		l.out.log(fmt.Sprintf("refused the program in slot %d: %v", m.Slot, err))
+	}
+	l.out.send(answer.Frame())
+}
+
+func (l *life) commit() {
+	g := l.prepared
+	l.prepared = nil
+	old := l.server.install(g)
+	l.out.send(control.Committed{Txn: l.txn, Slot: g.slot, Revision: g.revision, Program: g.digest}.Frame())
+	old.unpin()
+	l.server.rejudge()
+}
+
+func (l *life) abort() {
+	l.used[l.prepared.slot].Store(false)
+	l.prepared = nil
+}
+
+func (l *life) drain(m control.Drain) {
+	l.server.drain(m.Grace, m.Limit)
+	l.out.send(control.Drained())
+	l.finish(l.out.flush())
+}
+
+// stats reads the counters. It does not stop the world.
+func (l *life) stats() control.Stats {
+	heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(heap)
+	s := l.server.counters()
+	s.HeapBytes = heap[0].Value.Uint64()
+	s.Goroutines = uint32(runtime.NumGoroutine())
+	return s
+}
+
+// retireGrace is how long a server with outdated limits answers with
+// Connection: close before it is shut down.
+const retireGrace = time.Second
