@@ -37,8 +37,8 @@ type Module struct {
 // A Syscall is a call that a module needs after the seal; every condition must
 // hold. Several entries for one name are alternatives.
 type Syscall struct {
-	Name string
-	When []Condition
+	Name string      `json:"name"`
+	When []Condition `json:"when,omitempty"`
 }
 
 // A ConditionKind is a form that a condition on arguments takes in a manifest.

@@ -1,0 +1,112 @@
+package catalog
+
+import (
+	"cmp"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"lorica.dev/lorica/api"
+)
+
+// manifestName is the file that makes a folder a module.
+const manifestName = "module.yaml"
+
+// A Catalog is what modules there are. It does not change and is safe for
+// concurrent use.
+type Catalog struct {
+	Modules   []*Module // by id
+	providers map[string][]*Module
+}
+
+// New returns a catalog of the given modules. Ids must differ.
+func New(modules ...*Module) (*Catalog, error) {
+	c := &Catalog{Modules: slices.Clone(modules), providers: map[string][]*Module{}}
+	slices.SortFunc(c.Modules, func(a, b *Module) int { return cmp.Compare(a.ID, b.ID) })
+	for i, m := range c.Modules {
+		if i > 0 && c.Modules[i-1].ID == m.ID {
+			return nil, fmt.Errorf("catalog: two modules are called %s", m.ID)
+		}
+		for _, capability := range m.Provides {
+			c.providers[capability] = append(c.providers[capability], m)
+		}
+	}
+	return c, nil
+}
+
+// Load reads every module.yaml below the root of fsys, except in folders named
+// testdata and in hidden ones. A module's id is its folder.
+func Load(fsys fs.FS) (*Catalog, error) {
+	var modules []*Module
+	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "testdata" || len(d.Name()) > 1 && strings.HasPrefix(d.Name(), ".")):
+			return fs.SkipDir
+		case d.IsDir() || d.Name() != manifestName:
+			return nil
+		}
+		data, err := fs.ReadFile(fsys, name)
+		if err != nil {
+			return err
+		}
+		m, err := Parse(name, data)
+		if err != nil {
+			return err
+		}
+		if dir := path.Dir(name); m.ID != dir {
+			return &Error{Pos: api.Pos{File: name, Line: 1, Column: 1}, Message: fmt.Sprintf("the id is %q; the folder says %q", m.ID, dir)}
+		}
+		modules = append(modules, m)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	if len(modules) == 0 {
+		return nil, fmt.Errorf("catalog: no %s found", manifestName)
+	}
+	return New(modules...)
+}
+
+// Providers returns the modules that provide a capability, by id.
+func (c *Catalog) Providers(capability string) []*Module { return c.providers[capability] }
+
+// Module returns the module with the given id, or nil.
+func (c *Catalog) Module(id string) *Module {
+	i, ok := slices.BinarySearchFunc(c.Modules, id, func(m *Module, id string) int { return cmp.Compare(m.ID, id) })
+	if !ok {
+		return nil
+	}
+	return c.Modules[i]
+}
+
+// classes are in chain order.
+var classes = [...]Class{ClassCore, ClassNet, ClassGate, ClassGuard, ClassAudit, ClassApp}
+
+// Rank returns the place of c in the chain, from 0, or -1 for an unknown class.
+func (c Class) Rank() int { return slices.Index(classes[:], c) }
+
+// Fits reports whether m can be part of an image for target.
+func (m *Module) Fits(target string) bool {
+	return len(m.Targets) == 0 || slices.Contains(m.Targets, target)
+}
+
+// ConflictsWith reports whether m and o exclude each other: one names the other,
+// or a capability that the other provides. A module never excludes itself, so
+// "provides x, conflicts with x" means the only provider of x.
+func (m *Module) ConflictsWith(o *Module) bool {
+	return m != o && (m.excludes(o) || o.excludes(m))
+}
+
+func (m *Module) excludes(o *Module) bool {
+	return slices.ContainsFunc(m.Conflicts, func(c string) bool { return c == o.ID || slices.Contains(o.Provides, c) })
+}
+
+// Chain orders modules as they stand in an image: by class, order and id.
+func Chain(a, b *Module) int {
+	return cmp.Or(cmp.Compare(a.Class.Rank(), b.Class.Rank()), cmp.Compare(a.Order, b.Order), cmp.Compare(a.ID, b.ID))
+}

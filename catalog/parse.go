@@ -1,0 +1,224 @@
+package catalog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"lorica.dev/lorica/api"
+)
+
+// maxManifest bounds a manifest in bytes.
+const maxManifest = 64 << 10
+
+// An Error is what is wrong with a manifest, and where.
+type Error struct {
+	Pos     api.Pos
+	Message string
+}
+
+func (e *Error) Error() string { return e.Pos.String() + ": " + e.Message }
+
+// Forms that values of a manifest take.
+var (
+	idForm         = regexp.MustCompile(`^[a-z][a-z0-9]*(/[a-z][a-z0-9]*)*$`)
+	capabilityForm = regexp.MustCompile(`^[a-z][a-z0-9-]*(/[a-z][a-z0-9-]*)*$`)
+	versionForm    = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}$`)
+	wordForm       = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+	syscallForm    = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,31}$`)
+)
+
+// Parse reads one manifest strictly: unknown and repeated fields, aliases and
+// values of the wrong form are errors. The name stands in positions. Its error,
+// if any, is an *Error.
+func Parse(name string, data []byte) (*Module, error) {
+	p := &parser{name: name}
+	m := p.manifest(data)
+	if p.err != nil {
+		return nil, p.err
+	}
+	return m, nil
+}
+
+// A parser keeps the first error; every method is a no-op after it.
+type parser struct {
+	name string
+	err  error
+}
+
+func (p *parser) fail(n *yaml.Node, format string, args ...any) {
+	if p.err != nil {
+		return
+	}
+	e := &Error{Pos: api.Pos{File: p.name, Line: 1, Column: 1}, Message: fmt.Sprintf(format, args...)}
+	if n != nil && n.Line > 0 {
+		e.Pos.Line, e.Pos.Column = n.Line, n.Column
+	}
+	p.err = e
+}
+
+func (p *parser) manifest(data []byte) *Module {
+	if len(data) > maxManifest {
+		p.fail(nil, "%d bytes; a manifest has at most %d", len(data), maxManifest)
+		return nil
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	var doc, rest yaml.Node
+	if err := dec.Decode(&doc); err != nil {
+		p.fail(nil, "%s", strings.TrimPrefix(err.Error(), "yaml: "))
+		return nil
+	}
+	if err := dec.Decode(&rest); !errors.Is(err, io.EOF) {
+		p.fail(&rest, "a manifest is one document")
+		return nil
+	}
+	m := &Module{}
+	seen := p.fields(doc.Content[0], map[string]func(*yaml.Node){
+		"id":        func(n *yaml.Node) { m.ID = p.text(n, idForm) },
+		"version":   func(n *yaml.Node) { m.Version = p.text(n, versionForm) },
+		"summary":   func(n *yaml.Node) { m.Summary = p.summary(n) },
+		"class":     func(n *yaml.Node) { m.Class = p.class(n) },
+		"order":     func(n *yaml.Node) { m.Order = p.number(n) },
+		"weight":    func(n *yaml.Node) { m.Weight = p.number(n) },
+		"provides":  func(n *yaml.Node) { m.Provides = p.list(n, capabilityForm) },
+		"requires":  func(n *yaml.Node) { m.Requires = p.list(n, capabilityForm) },
+		"conflicts": func(n *yaml.Node) { m.Conflicts = p.list(n, capabilityForm) },
+		"targets":   func(n *yaml.Node) { m.Targets = p.list(n, wordForm) },
+		"section":   func(n *yaml.Node) { m.Section = p.section(n) },
+		"syscalls":  func(n *yaml.Node) { m.Syscalls = p.syscalls(n) },
+	})
+	for _, field := range []string{"id", "version", "summary", "class", "weight", "provides"} {
+		if !seen[field] {
+			p.fail(doc.Content[0], "the field %q is missing", field)
+		}
+	}
+	if len(m.Provides) == 0 {
+		p.fail(doc.Content[0], "provides nothing, so no image would ever hold it")
+	}
+	return m
+}
+
+// fields calls the reader of each field of a mapping and returns which were there.
+func (p *parser) fields(n *yaml.Node, readers map[string]func(*yaml.Node)) map[string]bool {
+	seen := map[string]bool{}
+	if n.Kind != yaml.MappingNode {
+		p.fail(n, "want fields with values")
+		return seen
+	}
+	for i := 0; i+1 < len(n.Content) && p.err == nil; i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		read, ok := readers[key.Value]
+		switch {
+		case key.Kind != yaml.ScalarNode || !ok:
+			p.fail(key, "unknown field %q", key.Value)
+		case seen[key.Value]:
+			p.fail(key, "the field %q is there twice", key.Value)
+		default:
+			seen[key.Value] = true
+			read(value)
+		}
+	}
+	return seen
+}
+
+func (p *parser) text(n *yaml.Node, form *regexp.Regexp) string {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" || !form.MatchString(n.Value) {
+		p.fail(n, "%q: want a string of the form %s", n.Value, form)
+		return ""
+	}
+	return n.Value
+}
+
+func (p *parser) summary(n *yaml.Node) string {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" || n.Value == "" || len(n.Value) > 120 || strings.ContainsFunc(n.Value, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		p.fail(n, "want one line of text of at most 120 bytes")
+		return ""
+	}
+	return n.Value
+}
+
+func (p *parser) class(n *yaml.Node) Class {
+	c := Class(n.Value)
+	if n.Kind != yaml.ScalarNode || c.Rank() < 0 {
+		p.fail(n, "class %q: want core, net, gate, guard, audit or app", n.Value)
+	}
+	return c
+}
+
+func (p *parser) section(n *yaml.Node) string {
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!str" && n.Value == "" {
+		return ""
+	}
+	return p.text(n, wordForm)
+}
+
+// number reads a count: at most nine decimal digits, so that sums cannot overflow.
+func (p *parser) number(n *yaml.Node) int {
+	v, err := strconv.ParseUint(n.Value, 10, 32)
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil || v > 999_999_999 {
+		p.fail(n, "%q: want a whole number from 0 to 999999999", n.Value)
+	}
+	return int(v)
+}
+
+func (p *parser) items(n *yaml.Node) []*yaml.Node {
+	if n.Kind != yaml.SequenceNode {
+		p.fail(n, "want a list")
+		return nil
+	}
+	return n.Content
+}
+
+func (p *parser) list(n *yaml.Node, form *regexp.Regexp) []string {
+	var list []string
+	for _, item := range p.items(n) {
+		s := p.text(item, form)
+		if p.err == nil && slices.Contains(list, s) {
+			p.fail(item, "%q is there twice", s)
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+func (p *parser) syscalls(n *yaml.Node) []Syscall {
+	var list []Syscall
+	for _, item := range p.items(n) {
+		var s Syscall
+		seen := p.fields(item, map[string]func(*yaml.Node){
+			"name": func(n *yaml.Node) { s.Name = p.text(n, syscallForm) },
+			"when": func(n *yaml.Node) {
+				for _, c := range p.items(n) {
+					s.When = append(s.When, p.condition(c))
+				}
+			},
+		})
+		if !seen["name"] {
+			p.fail(item, "a system call without a name")
+		}
+		if p.err == nil && slices.ContainsFunc(list, func(o Syscall) bool { return o.Equal(s) }) {
+			p.fail(item, "%s is there twice", s)
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+func (p *parser) condition(n *yaml.Node) Condition {
+	if n.Kind != yaml.ScalarNode {
+		p.fail(n, "want a condition, for example \"arg0 == self\"")
+		return Condition{}
+	}
+	c, err := ParseCondition(n.Value)
+	if err != nil {
+		p.fail(n, "%s", err)
+	}
+	return c
+}
