@@ -19,6 +19,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
 )
 
@@ -104,6 +105,7 @@ func (f *File) Run(ctx context.Context, addr string, lookup Lookup) []Result {
 
 func (f *File) one(ctx context.Context, addr string, r Request, lookup Lookup) Result {
 	res := Result{Name: r.Name, Send: r.Send, As: r.As, Expect: r.Expect, By: r.By}
+	start := time.Now()
 	status, id, local, err := f.exchange(ctx, addr, r)
 	switch {
 	case errors.Is(err, errClosed):
@@ -117,7 +119,8 @@ func (f *File) one(ctx context.Context, addr string, r Request, lookup Lookup) R
 		if id != "" {
 			return a.ID == id
 		}
-		return local != "" && a.Source == local
+		// A refused connection has shown no client a name of its decision.
+		return a.Stage == abi.StageFirewall && a.Source == local && a.Time >= start.UnixNano()
 	})
 	if found {
 		res.Rule, res.Line, res.Reason = rec.Rule.ID, rec.Rule.Line, rec.Reason
@@ -148,7 +151,9 @@ func (f *File) exchange(ctx context.Context, addr string, r Request) (status int
 	defer c.Close()
 	deadline, _ := ctx.Deadline()
 	c.SetDeadline(deadline)
-	local = c.LocalAddr().String()
+	if a, ok := c.LocalAddr().(*net.TCPAddr); ok {
+		local = a.AddrPort().Addr().Unmap().String()
+	}
 
 	// A refusal may already have closed the connection: what counts is the answer.
 	_, _ = io.WriteString(c, f.text(addr, r))
