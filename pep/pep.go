@@ -14,6 +14,7 @@ package pep
 import (
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"time"
 
@@ -120,13 +121,16 @@ type Exchange struct {
 var ErrBody = errors.New("pep: the body is too large or did not arrive in time")
 
 // Body reads the whole body, at most MaxBody bytes, once; the application then
-// gets exactly the bytes that were judged.
+// gets exactly the bytes that were judged, and no trailers, which were not.
 func (x *Exchange) Body() ([]byte, error) {
 	if x.read {
 		return x.body, x.bodyErr
 	}
 	x.read = true
-	b, err := io.ReadAll(io.LimitReader(x.Request.Body, x.MaxBody+1))
+	if x.Request.Body == nil {
+		return nil, nil
+	}
+	b, err := io.ReadAll(io.LimitReader(x.Request.Body, min(x.MaxBody, math.MaxInt64-1)+1))
 	switch {
 	case err != nil:
 		x.bodyErr = errors.Join(ErrBody, err)
@@ -135,7 +139,8 @@ func (x *Exchange) Body() ([]byte, error) {
 	default:
 		x.body = b
 		x.Request.Body = &judged{data: b, src: x.Request.Body}
-		x.Request.ContentLength = int64(len(b))
+		x.Request.ContentLength, x.Request.TransferEncoding = int64(len(b)), nil
+		x.Request.Trailer = nil
 	}
 	return x.body, x.bodyErr
 }

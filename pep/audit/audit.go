@@ -21,9 +21,6 @@ import (
 // Redacted stands for a value that the policy keeps out of records.
 const Redacted = "[redacted]"
 
-// RuleError names a denial that no rule explains: a module failed.
-const RuleError = "default:error"
-
 // A Module has no state of its own.
 type Module struct{}
 
@@ -92,7 +89,7 @@ func (s *state) Record(x *pep.Exchange, d pep.Decision) (audit.Record, bool) {
 			}
 		}
 		if r.Rule.ID == "" {
-			r.Rule.ID = RuleError
+			r.Rule.ID = abi.RuleError
 		}
 	}
 	s.redact(&r, x)
@@ -119,10 +116,10 @@ func (s *state) redact(r *audit.Record, x *pep.Exchange) {
 		}
 	}
 	if s.hidePath {
+		hide(&r.Path)
 		for _, p := range x.Params {
 			hide(&p.Value)
 		}
-		hide(&r.Path)
 	}
 	if s.hidePrincipal {
 		hide(&r.Principal)

@@ -24,15 +24,6 @@ import (
 	"lorica.dev/lorica/pep"
 )
 
-// Names of what denies where no rule of the policy does.
-const (
-	RuleRequest = "default:request" // the request has no single meaning
-	RulePath    = "default:path"    // nor has its path
-	RuleBody    = "default:body"    // the body is too large
-	RuleRoute   = "default:route"   // no route has this path
-	RuleMethod  = "default:method"  // a route has, but not with this method
-)
-
 // A Module has no state of its own.
 type Module struct{}
 
@@ -81,14 +72,14 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	}
 	target, query, hasQuery := strings.Cut(r.RequestURI, "?")
 	if len(target) > int(s.section.Limits.MaxPathBytes) {
-		return deny(http.StatusRequestURITooLong, RulePath, fmt.Sprintf("the path has %d bytes", len(target)))
+		return deny(http.StatusRequestURITooLong, abi.RuleRequest, fmt.Sprintf("the path has %d bytes", len(target)))
 	}
 	p, err := Normalize(target, s.section.Limits.RejectEncodedSlash)
 	if err != nil {
-		return deny(http.StatusBadRequest, RulePath, err.Error())
+		return deny(http.StatusBadRequest, abi.RuleRequest, err.Error())
 	}
 	if err := checkQuery(query); err != nil {
-		return deny(http.StatusBadRequest, RuleRequest, err.Error())
+		return deny(http.StatusBadRequest, abi.RuleRequest, err.Error())
 	}
 	rewrite(r, p, query, hasQuery)
 	x.Path = p.Canonical
@@ -106,7 +97,7 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	x.MaxBody = int64(min(s.section.Limits.MaxBodyBytes, math.MaxInt64-1))
 	if r.ContentLength > x.MaxBody {
 		x.Header.Set("Connection", "close")
-		return deny(http.StatusRequestEntityTooLarge, RuleBody, fmt.Sprintf("the body has %d bytes", r.ContentLength))
+		return deny(http.StatusRequestEntityTooLarge, abi.RuleRequest, fmt.Sprintf("the body has %d bytes", r.ContentLength))
 	}
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = http.MaxBytesReader(nil, r.Body, x.MaxBody)
@@ -118,11 +109,11 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 // the answer.
 func (s *state) unknown(x *pep.Exchange, allow []string) pep.Decision {
 	if len(allow) == 0 {
-		d := deny(http.StatusNotFound, RuleRoute, "no route has this path")
+		d := deny(http.StatusNotFound, abi.RuleRoute, "no route has this path")
 		d.Rule.Line = s.section.Line
 		return d
 	}
-	d := deny(http.StatusMethodNotAllowed, RuleMethod, "the routes with this path are for "+methods(allow))
+	d := deny(http.StatusMethodNotAllowed, abi.RuleMethod, "the routes with this path are for "+methods(allow))
 	d.Rule.Line = s.section.Line
 	x.Header.Set("Allow", methods(allow))
 	return d
@@ -131,7 +122,9 @@ func (s *state) unknown(x *pep.Exchange, allow []string) pep.Decision {
 // malformed refuses requests that this server and another could read as
 // different ones, and what is not served.
 func malformed(r *http.Request) (pep.Decision, bool) {
-	bad := func(status int, reason string) (pep.Decision, bool) { return deny(status, RuleRequest, reason), true }
+	bad := func(status int, reason string) (pep.Decision, bool) {
+		return deny(status, abi.RuleRequest, reason), true
+	}
 	h := r.Header
 	switch {
 	case r.ProtoMajor != 1:

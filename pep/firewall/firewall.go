@@ -16,9 +16,6 @@ import (
 	"lorica.dev/lorica/pep"
 )
 
-// DefaultRule names denials that no rule of the policy made.
-const DefaultRule = "default:network"
-
 // A Module has no state of its own: nothing about a connection outlives the
 // program that judged it.
 type Module struct{}
@@ -53,7 +50,7 @@ func newTable(s *flow.Section) *table {
 // Admit gives the result of flow.Section.Decide. It does not allocate.
 func (t *table) Admit(f flow.Flow) pep.Decision {
 	f = f.Plain()
-	d := pep.Decision{Stage: abi.StageFirewall, Rule: abi.Rule{ID: DefaultRule}, Reason: "the source is not an address"}
+	d := pep.Decision{Stage: abi.StageFirewall, Rule: abi.Rule{ID: abi.RuleNetwork}, Reason: "the source is not an address"}
 	if !f.Src.IsValid() {
 		return d
 	}
