@@ -1,0 +1,263 @@
+// Package authz decides requests with the Cedar policies of the program, as the
+// compiler laid them out in section authz. It is the point where a policy's
+// permits and forbids are enforced.
+//
+// The semantics are Cedar's (forbid wins; evaluation stops where && and || do;
+// overflow is an error), with one difference on the safe side: a policy that
+// fails to evaluate denies, where Cedar would skip it, and with it a forbid.
+// The reference is cedar-go; test/conform holds this package to it.
+//
+// Where a policy reads the security level, the request must be allowed at every
+// level up to the one in force. The rule that a decision names is the first, in
+// file order, that denies: a forbid that matches or a rule that fails; else the
+// first permit that matches; else the default.
+package authz
+
+import (
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"sync"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/authz"
+	"lorica.dev/lorica/pep"
+	"lorica.dev/lorica/pep/authz/strictjson"
+)
+
+// A Module holds nothing between generations: what was decided under one
+// program says nothing about the next.
+type Module struct{}
+
+// New returns the module.
+func New() *Module { return &Module{} }
+
+// Prepare opens the section in place. Without a section the state denies; with
+// a malformed one there is no state.
+func (m *Module) Prepare(in *pep.Input) (pep.GuardState, error) {
+	if in.Section == nil {
+		return denyAll{}, nil
+	}
+	v, err := authz.Open(in.Section)
+	if err != nil {
+		return nil, err
+	}
+	s := &state{view: v, levels: slices.Clone(in.Levels), seed: maphash.MakeSeed()}
+	for i, a := range v.Attributes {
+		if err := s.attribute(i, a); err != nil {
+			return nil, fmt.Errorf("authz: attribute %q: %w", a.Name, err)
+		}
+	}
+	if len(s.levels) == 0 {
+		return nil, fmt.Errorf("authz: the program names no level")
+	}
+	s.pool.New = func() any {
+		return &workspace{
+			attrs: make([]value, len(v.Attributes)),
+			arena: make([]value, 0, min(v.SetSize, maxArena)),
+		}
+	}
+	return s, nil
+}
+
+// maxArena is how many set elements a workspace has room for from the start.
+const maxArena = 256
+
+// denyAll is the state of a program without the section.
+type denyAll struct{}
+
+func (denyAll) Judge(*pep.Exchange) pep.Decision {
+	return deny(abi.Rule{ID: abi.RuleAuthz}, "the program has no authorization section")
+}
+
+func deny(rule abi.Rule, reason string) pep.Decision {
+	return pep.Decision{Verdict: abi.Deny, Stage: abi.StageAuthz, Rule: rule, Reason: reason}
+}
+
+// A state is one generation, safe for concurrent use.
+type state struct {
+	view     *authz.View
+	levels   []string
+	bodies   uint64 // set of the attributes that come from a body
+	pointers [authz.MaxAttributes]strictjson.Pointer
+	seed     maphash.Seed
+	memo     memo
+	pool     sync.Pool // of *workspace
+}
+
+// A workspace is what one decision needs, reused by the next.
+type workspace struct {
+	key    []byte // everything that was gathered: values alias it
+	attrs  []value
+	arena  []value
+	groups []int64
+	want   []strictjson.Pointer
+	found  []strictjson.Value
+}
+
+// attribute checks that a source gives the type that the policies expect.
+func (s *state) attribute(i int, a authz.Attribute) error {
+	want := a.Type
+	switch a.Source.Kind {
+	case authz.SourceLevel, authz.SourceMethod:
+		want = authz.TypeString
+	case authz.SourceHour:
+		want = authz.TypeLong
+	case authz.SourcePeer:
+		want = authz.TypeIP
+	case authz.SourceBody:
+		p, err := strictjson.ParsePointer(a.Source.Arg)
+		if err != nil {
+			return err
+		}
+		s.bodies |= 1 << i
+		s.pointers[i] = p
+	}
+	if a.Type != want {
+		return fmt.Errorf("source %s does not give type %d", origin(a.Source), a.Type)
+	}
+	return nil
+}
+
+// Judge decides the request with the facts that the rules of its route read.
+func (s *state) Judge(x *pep.Exchange) pep.Decision {
+	if x.Principal == "" {
+		return deny(s.view.Rule, "nobody authenticated the request")
+	}
+	if x.Route == nil {
+		return deny(s.view.Rule, "the request has no route")
+	}
+	route, ok := s.view.Route(x.Route.Name)
+	if !ok {
+		return deny(s.view.Rule, "no authorization is written for the route")
+	}
+	w := s.pool.Get().(*workspace)
+	defer s.pool.Put(w)
+	w.start(route.Name, x)
+	if p := s.gather(w, x, route.Reads); p != nil {
+		return deny(abi.Rule{ID: p.rule, Line: s.view.Rule.Line}, p.reason)
+	}
+	slot := s.memo.slot(maphash.Bytes(s.seed, w.key))
+	if d, ok := slot.get(w.key); ok {
+		return d
+	}
+	d := s.decide(w, x, route)
+	slot.put(w.key, d)
+	return d
+}
+
+// start begins the key with the route and who asks.
+func (w *workspace) start(route uint32, x *pep.Exchange) {
+	w.key = appendText(w.key[:0], x.Principal)
+	w.key = append(w.key, byte(route), byte(route>>8), byte(route>>16), byte(route>>24))
+	w.key = append(w.key, byte(len(x.Groups)), byte(len(x.Groups)>>8), byte(len(x.Groups)>>16))
+	for _, g := range x.Groups {
+		w.key = appendText(w.key, g)
+	}
+}
+
+func appendText(b []byte, s string) []byte {
+	b = append(b, byte(len(s)), byte(len(s)>>8), byte(len(s)>>16), byte(len(s)>>24))
+	return append(b, s...)
+}
+
+// decide evaluates the rules of the route, once for each level where one reads
+// the level.
+func (s *state) decide(w *workspace, x *pep.Exchange, route authz.Route) pep.Decision {
+	e := s.evaluation(w, x, route)
+	levels := s.levels
+	if route.Reads&s.view.Level == 0 {
+		levels = levels[len(levels)-1:]
+	}
+	var d pep.Decision
+	for _, level := range levels {
+		for i := range w.attrs {
+			if s.view.Level>>i&1 == 1 {
+				w.attrs[i] = value{k: text, s: []byte(level)}
+			}
+		}
+		if d = s.judge(&e, route); d.Verdict != abi.Allow {
+			if level != s.levels[len(s.levels)-1] {
+				d.Reason += fmt.Sprintf(" (at level %q, which every higher level includes)", level)
+			}
+			break
+		}
+	}
+	w.arena, w.groups = e.arena, e.groups
+	return d
+}
+
+func (s *state) evaluation(w *workspace, x *pep.Exchange, route authz.Route) evaluation {
+	e := evaluation{view: s.view, principal: otherPrincipal, groups: w.groups[:0],
+		resource: int64(route.Resource), parent: noParent, attrs: w.attrs, arena: w.arena}
+	if p := s.view.Principal(x.Principal); p != authz.None {
+		e.principal = int64(p)
+	}
+	if route.Parent != authz.None {
+		e.parent = int64(route.Parent)
+	}
+	for _, name := range x.Groups {
+		if g := s.view.Group(name); g != authz.None {
+			e.groups = append(e.groups, int64(g))
+		}
+	}
+	return e
+}
+
+// judge evaluates the rules that apply to the principal at one level.
+func (s *state) judge(e *evaluation, route authz.Route) pep.Decision {
+	t := tally{denies: authz.None, permits: authz.None}
+	s.bucket(e, route, authz.None, &t)
+	if e.principal != otherPrincipal {
+		s.bucket(e, route, uint32(e.principal), &t)
+	}
+	for _, g := range e.groups {
+		s.bucket(e, route, uint32(g), &t)
+	}
+	switch {
+	case t.denies != authz.None && t.fault != noFault:
+		return deny(s.view.Rules[t.denies], "the rule could not be evaluated: "+t.fault.String())
+	case t.denies != authz.None:
+		return deny(s.view.Rules[t.denies], "forbidden by "+s.view.Rules[t.denies].ID)
+	case t.permits != authz.None:
+		return pep.Decision{Verdict: abi.Allow, Stage: abi.StageAuthz, Rule: s.view.Rules[t.permits]}
+	case s.view.Default == abi.Allow:
+		return pep.Decision{Verdict: abi.Allow, Stage: abi.StageAuthz, Rule: s.view.Rule}
+	}
+	return deny(s.view.Rule, "no rule matched")
+}
+
+// A tally holds the first rule, in file order, that denies (with its fault, if
+// that is why) and the first that permits.
+type tally struct {
+	denies, permits uint32
+	fault           fault
+}
+
+// bucket evaluates the rules of one bucket, as far as they could still change
+// the tally.
+func (s *state) bucket(e *evaluation, route authz.Route, key uint32, t *tally) {
+	b := s.view.Bucket(route, key)
+	for i := range b.Count {
+		rule := s.view.List(b.First + i)
+		if rule >= t.denies {
+			return
+		}
+		node, forbid := s.view.Condition(rule)
+		if !forbid && rule >= t.permits && node == authz.None {
+			continue
+		}
+		holds, ok := true, true
+		if node != authz.None {
+			holds, ok = e.holds(node)
+		}
+		switch {
+		case !ok:
+			t.denies, t.fault = rule, e.fault
+		case holds && forbid:
+			t.denies, t.fault = rule, noFault
+		case holds:
+			t.permits = min(t.permits, rule)
+		}
+	}
+}
