@@ -14,8 +14,6 @@ import (
 	"lorica.dev/lorica/pep"
 )
 
-
-
 // memory is the program window: slots of equal size, read-only here.
 type memory struct {
 	bytes []byte
