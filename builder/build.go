@@ -1,0 +1,285 @@
+package builder
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"debug/elf"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	lorica "lorica.dev/lorica"
+)
+
+// A Step of a build, for whoever shows progress.
+type Step struct {
+	Name   StepName
+	Detail string // in words; may be empty
+}
+
+// A StepName says what a build does now.
+type StepName string
+
+const (
+	StepWait     StepName = "wait"     // another build uses the store
+	StepGenerate StepName = "generate" // the build folder is written
+	StepDownload StepName = "download" // modules come over the network
+	StepCompile  StepName = "compile"
+	StepSymbols  StepName = "symbols" // the twin for debuggers is linked
+	StepStore    StepName = "store"
+)
+
+// Build returns the image of a plan: from the store where it is there already,
+// else by compiling it. progress may be nil. A failed or cancelled build leaves
+// the store as it was. An error about the application is a *SourceError.
+func (s *Store) Build(ctx context.Context, p *Plan, progress func(Step)) (*Image, error) {
+	if progress == nil {
+		progress = func(Step) {}
+	}
+	if img, err := s.Find(p.ID); img != nil || err != nil {
+		return img, err
+	}
+	unlock, err := s.lock(ctx, func() { progress(Step{StepWait, "another build is under way"}) })
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if img, err := s.Find(p.ID); img != nil || err != nil {
+		return img, err
+	}
+	// Whatever lies in tmp belongs to a build that was killed: we hold the lock.
+	if err := s.clean(); err != nil {
+		return nil, err
+	}
+	defer s.clean()
+	b := &build{plan: p, dir: s.path("tmp", "build"), tmp: s.path("tmp", "go"), progress: progress}
+	img, err := b.run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	progress(Step{StepStore, img.Digest})
+	return s.commit(b, img)
+}
+
+func (s *Store) clean() error {
+	entries, err := os.ReadDir(s.path("tmp"))
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(s.path("tmp", e.Name())); err != nil {
+			return fmt.Errorf("store: %w", err)
+		}
+	}
+	return nil
+}
+
+// A build is one run of the toolchain, in a folder of its own.
+type build struct {
+	plan     *Plan
+	dir      string // sources
+	tmp      string // of the go command
+	progress func(Step)
+}
+
+func (b *build) image() string { return filepath.Join(b.tmp, "image") }
+func (b *build) debug() string { return filepath.Join(b.tmp, "debug") }
+
+func (b *build) run(ctx context.Context) (*Image, error) {
+	b.progress(Step{StepGenerate, b.plan.ID.String()})
+	if err := b.write(); err != nil {
+		return nil, fmt.Errorf("builder: %w", err)
+	}
+	packages, err := b.resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b.progress(Step{StepCompile, fmt.Sprintf("%d packages with %s", len(packages), b.plan.Toolchain)})
+	if err := b.compile(ctx, imageFlags, b.image()); err != nil {
+		return nil, err
+	}
+	b.progress(Step{StepSymbols, ""})
+	if err := b.compile(ctx, debugFlags, b.debug()); err != nil {
+		return nil, err
+	}
+	if err := sameCode(b.image(), b.debug()); err != nil {
+		return nil, err
+	}
+	elf, err := os.ReadFile(b.image())
+	if err != nil {
+		return nil, fmt.Errorf("builder: %w", err)
+	}
+	sum := sha256.Sum256(elf)
+	img := &Image{
+		Digest:    "sha256:" + hex.EncodeToString(sum[:]),
+		Plan:      b.plan.ID.String(),
+		Target:    b.plan.Target,
+		Syscalls:  b.plan.Syscalls(),
+		Packages:  packages,
+		Size:      int64(len(elf)),
+		GoVersion: b.plan.Toolchain,
+	}
+	for _, m := range b.plan.Modules {
+		img.Modules = append(img.Modules, Module{m.ID, m.Version})
+	}
+	return img, nil
+}
+
+// write lays out the build folder.
+func (b *build) write() error {
+	files := append(b.plan.files[:len(b.plan.files):len(b.plan.files)], file{"main.go", []byte(b.plan.Main)})
+	for _, f := range files {
+		name := filepath.Join(b.dir, filepath.FromSlash(f.name))
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			return err
+		}
+		if err := os.WriteFile(name, f.data, 0o600); err != nil {
+			return err
+		}
+	}
+	return os.MkdirAll(b.tmp, 0o700)
+}
+
+// resolve returns the packages of the image. Modules come from the cache; only
+// where some are missing, or where the image's pins raise what the application
+// requires, the go command is let onto the network with the user's settings.
+func (b *build) resolve(ctx context.Context) ([]string, error) {
+	list := []string{"list", "-deps", "-f", "{{.ImportPath}}", "."}
+	for range 3 {
+		out, err := b.plan.tools.run(ctx, b.dir, b.plan.tools.environment(b.tmp), list...)
+		var failed *goError
+		if err == nil {
+			return strings.Fields(string(out)), b.checkPins(ctx)
+		} else if !errors.As(err, &failed) {
+			return nil, err
+		}
+		mode := ""
+		switch {
+		case strings.Contains(failed.output, "missing go.sum entry"):
+			return nil, &SourceError{Pos: b.plan.app.pos, Output: failed.output,
+				Message: fmt.Sprintf("go.sum lacks checksums of what the module needs: run \"go mod tidy\" in %s (%s)", b.plan.app.dir, b.translate(firstLine(failed.output)))}
+		case strings.Contains(failed.output, "updates to go.mod needed"):
+			mode = "mod"
+		case strings.Contains(failed.output, "disabled by GOPROXY=off"):
+			mode = "readonly"
+		default:
+			return nil, b.sourceError(failed)
+		}
+		b.progress(Step{StepDownload, "Go modules that are not in the module cache, with the proxy settings of go env"})
+		if _, err := b.plan.tools.run(ctx, b.dir, b.plan.tools.online(b.tmp, mode), list...); err != nil {
+			if errors.As(err, &failed) {
+				return nil, fmt.Errorf("modules are missing and cannot be downloaded: %s", b.translate(firstLine(failed.output)))
+			}
+			return nil, err
+		}
+	}
+	return nil, errors.New("builder: the modules of the image do not settle")
+}
+
+// checkPins refuses an application whose dependencies raise what the image pins.
+func (b *build) checkPins(ctx context.Context) error {
+	_, pinned, err := pins(lorica.Source())
+	if err != nil {
+		return err
+	}
+	for _, p := range pinned {
+		out, err := b.plan.tools.run(ctx, b.dir, b.plan.tools.environment(b.tmp), "list", "-m", "-f", "{{.Version}}", p.Path)
+		if err != nil {
+			return fmt.Errorf("builder: %w", err)
+		}
+		if got := strings.TrimSpace(string(out)); got != p.Version {
+			return &SourceError{Pos: b.plan.app.pos, Message: raises(b.plan.app, moduleVersion{p.Path, got}, p)}
+		}
+	}
+	return nil
+}
+
+func (b *build) compile(ctx context.Context, flags []string, out string) error {
+	args := append([]string{"build"}, flags...)
+	_, err := b.plan.tools.run(ctx, b.dir, b.plan.tools.environment(b.tmp), append(args, "-o", out, ".")...)
+	var failed *goError
+	if errors.As(err, &failed) {
+		return b.sourceError(failed)
+	}
+	return err
+}
+
+// sameCode reports an error unless two ELF files have equal code, so that what a
+// debugger shows is what runs.
+func sameCode(image, debug string) error {
+	var text [2][]byte
+	for i, name := range []string{image, debug} {
+		f, err := elf.Open(name)
+		if err != nil {
+			return fmt.Errorf("builder: %w", err)
+		}
+		defer f.Close()
+		section := f.Section(".text")
+		if section == nil {
+			return fmt.Errorf("builder: %s has no code", name)
+		}
+		if text[i], err = section.Data(); err != nil {
+			return fmt.Errorf("builder: %w", err)
+		}
+	}
+	if !bytes.Equal(text[0], text[1]) {
+		return errors.New("builder: the image and its debug twin have different code")
+	}
+	return nil
+}
+
+// commit moves a finished build into place: the image last but its index, so that
+// an index entry always leads to a whole image.
+func (s *Store) commit(b *build, img *Image) (*Image, error) {
+	name := strings.TrimPrefix(img.Digest, "sha256:")
+	manifest, err := json.MarshalIndent(img, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	next := s.path("tmp", "next")
+	steps := []func() error{
+		func() error { return os.Mkdir(next, 0o700) },
+		func() error { return settle(b.image(), filepath.Join(next, "image"), 0o555) },
+		func() error { return s.write(filepath.Join(next, "manifest.json"), append(manifest, '\n'), 0o444) },
+		func() error { return settle(b.debug(), s.path("debug", name), 0o444) },
+		func() error {
+			// Another plan may have led to the same bytes only if it says so itself.
+			err := os.Rename(next, s.path("images", name))
+			if errors.Is(err, fs.ErrExist) {
+				return os.RemoveAll(next)
+			}
+			return err
+		},
+		func() error { return syncFolder(s.path("images")) },
+		func() error {
+			return s.write(s.path("plans", strings.TrimPrefix(img.Plan, "plan:")), []byte(img.Digest+"\n"), 0o600)
+		},
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return nil, fmt.Errorf("store: %w", err)
+		}
+	}
+	return s.Open(img.Digest)
+}
+
+// settle brings a file to the disk and renames it into place.
+func settle(from, to string, mode fs.FileMode) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(to))
+}

@@ -1,0 +1,69 @@
+package builder
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// position is how the compiler begins the line of an error.
+var position = regexp.MustCompile(`^(?:\./)?([^\s:]+\.go):(\d+):(\d+): (.*)$`)
+
+// sourceError turns what the compiler said into the first error in the terms of
+// the user: in a file of their module, or about the function they named.
+func (b *build) sourceError(failed *goError) error {
+	e := &SourceError{Pos: b.plan.app.pos, Output: b.translate(failed.output)}
+	for line := range strings.Lines(failed.output) {
+		m := position.FindStringSubmatch(strings.TrimSpace(line))
+		if m == nil {
+			continue
+		}
+		if name, ok := strings.CutPrefix(m[1], appFolder+"/"); ok {
+			e.File = fmt.Sprintf("%s/%s:%s:%s", b.plan.app.dir, name, m[2], m[3])
+			e.Message = b.translate(m[4])
+			return e
+		}
+		if text := b.constructor(m[4]); m[1] == "main.go" && text != "" {
+			e.Message = text
+			return e
+		}
+	}
+	e.Message = firstLine(e.Output)
+	return e
+}
+
+var wrongType = regexp.MustCompile(`cannot use app\.\w+ \((?:value|variable|constant) of (?:func )?type (.*)\) as `)
+
+// constructor explains an error of the generated main that the user's function
+// caused, or returns "".
+func (b *build) constructor(message string) string {
+	app := b.plan.app
+	want := fmt.Sprintf("want func %s() (http.Handler, error)", app.function)
+	switch {
+	case strings.Contains(message, "undefined: app."+app.function):
+		return fmt.Sprintf("package %s has no function %s: %s", app.pkg, app.function, want)
+	case strings.Contains(message, "app."+app.function):
+		if m := wrongType.FindStringSubmatch(message); m != nil {
+			return fmt.Sprintf("%s.%s is %s: %s", app.pkg, app.function, m[1], want)
+		}
+		return fmt.Sprintf("%s.%s cannot construct the application: %s (%s)", app.pkg, app.function, want, message)
+	}
+	return ""
+}
+
+// translate puts the user's folder where the build folder is named.
+func (b *build) translate(s string) string {
+	s = strings.ReplaceAll(s, b.dir+"/"+appFolder, b.plan.app.dir)
+	s = strings.ReplaceAll(s, b.dir+"/"+contentFolder, b.plan.app.dir)
+	return strings.ReplaceAll(s, b.dir+"/", "")
+}
+
+// firstLine returns the first line of the go command that says something.
+func firstLine(s string) string {
+	for line := range strings.Lines(s) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			return line
+		}
+	}
+	return "the go command failed without a word"
+}

@@ -1,0 +1,192 @@
+package builder
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/token"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	lorica "lorica.dev/lorica"
+	"lorica.dev/lorica/api"
+)
+
+// appFolder holds the handler module, in the build folder.
+const appFolder = "app"
+
+// A goModule is a go.mod as `go mod edit -json` prints it.
+type goModule struct {
+	Module  struct{ Path string }
+	Go      string
+	Require []moduleVersion
+	Replace []struct{ Old, New moduleVersion }
+}
+
+type moduleVersion struct{ Path, Version string }
+
+// A goPackage is a package as `go list -json` prints it.
+type goPackage struct {
+	Dir, ImportPath, Name string
+	Module                *struct{ Main bool }
+	Error                 *struct{ Pos, Err string }
+
+	GoFiles, InvalidGoFiles, SFiles, HFiles, EmbedFiles, SysoFiles []string
+}
+
+// readHandler reads the files of a Go module that an image needs: go.mod, go.sum,
+// and of its packages what the compiler reads on the target. So tests, other
+// packages and whatever else lies in the folder do not decide the image.
+func readHandler(ctx context.Context, tools *toolchain, base string, app *api.HandlerApp) (*application, error) {
+	a := &application{pos: app.Pos, dir: resolve(base, app.Module), function: app.Func}
+	if err := a.readModule(ctx, tools, app); err != nil {
+		var source *SourceError
+		if errors.As(err, &source) {
+			return nil, err
+		}
+		return nil, &SourceError{Pos: app.Pos, Message: fmt.Sprintf("app.handler %s: %s", app.Module, err)}
+	}
+	return a, nil
+}
+
+func (a *application) readModule(ctx context.Context, tools *toolchain, app *api.HandlerApp) error {
+	if !token.IsIdentifier(app.Func) || !token.IsExported(app.Func) {
+		return fmt.Errorf("func %q is not the name of an exported function", app.Func)
+	}
+	pattern := path.Clean(filepath.ToSlash(app.Package))
+	if path.IsAbs(pattern) || pattern == ".." || strings.HasPrefix(pattern, "../") || strings.Contains(pattern, "...") {
+		return fmt.Errorf("package %q is not a folder of the module", app.Package)
+	}
+	dir, err := filepath.Abs(a.dir)
+	if err != nil {
+		return err
+	}
+	r, err := openFolder(dir)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	mod, err := r.read("go.mod")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s has no go.mod: run \"go mod init example.com/NAME\" in it", a.dir)
+	case err != nil:
+		return err
+	}
+	if a.sum, err = r.read("go.sum"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	a.files = append(a.files, file{appFolder + "/go.mod", mod})
+	env := tools.environment(os.TempDir())
+	out, err := tools.run(ctx, dir, env, "mod", "edit", "-json")
+	if err != nil {
+		return a.toolError(err, dir)
+	}
+	if err := json.Unmarshal(out, &a.module); err != nil {
+		return err
+	}
+	if err := a.checkModule(); err != nil {
+		return err
+	}
+	a.pkg = path.Join(a.module.Module.Path, pattern)
+	out, err = tools.run(ctx, dir, env, "list", "-e", "-deps",
+		"-json=Dir,ImportPath,Name,Module,Error,GoFiles,InvalidGoFiles,SFiles,HFiles,EmbedFiles,SysoFiles", "./"+pattern)
+	if err != nil {
+		return a.toolError(err, dir)
+	}
+	return a.readPackages(r, dir, out)
+}
+
+// readPackages reads the files of the packages that lie in the folder.
+func (a *application) readPackages(r *reader, dir string, list []byte) error {
+	found := false
+	for dec := json.NewDecoder(bytes.NewReader(list)); ; {
+		var p goPackage
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return fmt.Errorf("go list: %w", err)
+		}
+		if p.Module == nil || !p.Module.Main {
+			continue
+		}
+		rel, err := filepath.Rel(dir, p.Dir)
+		if err != nil {
+			return err
+		}
+		found = found || p.ImportPath == a.pkg
+		switch {
+		case p.ImportPath == a.pkg && p.Name == "main":
+			return fmt.Errorf("package %s is a program; a handler is a package that can be imported: give it another name than main", p.ImportPath)
+		case len(p.SysoFiles) > 0:
+			return fmt.Errorf("package %s brings object code (%s); images are built from source", p.ImportPath, p.SysoFiles[0])
+		}
+		names := slices.Concat(p.GoFiles, p.InvalidGoFiles, p.SFiles, p.HFiles, p.EmbedFiles)
+		slices.Sort(names)
+		for _, name := range slices.Compact(names) {
+			name = path.Join(filepath.ToSlash(rel), filepath.ToSlash(name))
+			data, err := r.read(name)
+			if err != nil {
+				return err
+			}
+			a.files = append(a.files, file{path.Join(appFolder, name), data})
+		}
+		switch {
+		case p.ImportPath != a.pkg || len(names) > 0:
+		case p.Error != nil:
+			return errors.New(firstLine(strings.ReplaceAll(p.Error.Err, dir, a.dir)))
+		default:
+			return fmt.Errorf("package %s has no Go files for linux/amd64 without cgo", p.ImportPath)
+		}
+	}
+	if !found {
+		return fmt.Errorf("there is no package in %s", strings.TrimPrefix(a.pkg, a.module.Module.Path))
+	}
+	return nil
+}
+
+// checkModule refuses what would change the image's own part.
+func (a *application) checkModule() error {
+	m := &a.module
+	if m.Module.Path == "" {
+		return errors.New("go.mod names no module")
+	}
+	if isOurs(m.Module.Path) {
+		return fmt.Errorf("module %s: the name belongs to the image itself", m.Module.Path)
+	}
+	for _, r := range m.Require {
+		if isOurs(r.Path) {
+			return fmt.Errorf("go.mod requires %s; an image brings its own, and a handler is plain net/http", r.Path)
+		}
+	}
+	for _, r := range m.Replace {
+		switch {
+		case isOurs(r.Old.Path):
+			return fmt.Errorf("go.mod replaces %s", r.Old.Path)
+		case r.New.Version == "":
+			return fmt.Errorf("go.mod replaces %s by the folder %s, which is not part of the module; publish it, or move its packages into the module", r.Old.Path, r.New.Path)
+		}
+	}
+	return nil
+}
+
+func isOurs(module string) bool {
+	return module == lorica.ModulePath || strings.HasPrefix(module, lorica.ModulePath+"/") || module == imageModule
+}
+
+// toolError turns a failure of the go command in the user's module into the
+// first line it said, with the paths as the user names them.
+func (a *application) toolError(err error, dir string) error {
+	var failed *goError
+	if !errors.As(err, &failed) {
+		return err
+	}
+	return &SourceError{Pos: a.pos, Message: firstLine(strings.ReplaceAll(failed.output, dir, a.dir)), Output: failed.output}
+}
