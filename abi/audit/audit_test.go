@@ -1,0 +1,136 @@
+package audit_test
+
+import (
+	"bytes"
+	"reflect"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/audit"
+	"lorica.dev/lorica/abi/wire"
+)
+
+func sample() audit.Record {
+	return audit.Record{
+		Time: 1, ID: "id", Verdict: abi.Allow, Stage: "authz", Rule: abi.Rule{ID: "rule", Line: "p.yaml:1"}, Reason: "reason", Status: 403,
+		Principal: "ada", Source: "10.0.0.1", Method: "GET", Route: "list", Path: "/accounts", Level: "normal", Revision: 7, Program: [32]byte{1},
+	}
+}
+
+func encode(r audit.Record) []byte {
+	var w wire.Writer
+	r.Append(&w)
+	return w.Bytes()
+}
+
+func TestSectionRoundTrip(t *testing.T) {
+	s := audit.Section{AllowedPerMillion: 10, Redact: []string{audit.FieldPath, audit.FieldSource}}
+	if got, err := audit.Decode(s.Encode()); err != nil || !reflect.DeepEqual(got, s) {
+		t.Errorf("%v, %+v", err, got)
+	}
+}
+
+func TestSectionDecodeRefuses(t *testing.T) {
+	s := audit.Section{AllowedPerMillion: audit.Million + 1}
+	for name, b := range map[string][]byte{"no section": nil, "no bytes": {}, "sampling above one": s.Encode(), "short": {0}} {
+		if _, err := audit.Decode(b); err == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+}
+
+func TestRecordRoundTrip(t *testing.T) {
+	r := wire.NewReader(encode(sample()))
+	if got := audit.Read(r); r.Close() != nil || got != sample() {
+		t.Errorf("%v, %+v", r.Err(), got)
+	}
+}
+
+// Every field of a record reaches the other side: a new one that Append forgets
+// fails here.
+func TestEveryFieldIsEncoded(t *testing.T) {
+	seen := map[string]string{}
+	v := reflect.ValueOf(sample())
+	for i := range v.NumField() {
+		if v.Field(i).IsZero() {
+			t.Errorf("the sample leaves %s empty", v.Type().Field(i).Name)
+		}
+		x := sample()
+		reflect.ValueOf(&x).Elem().Field(i).SetZero()
+		b := string(encode(x))
+		if other, twice := seen[b]; twice || b == string(encode(sample())) {
+			t.Errorf("%s does not change the encoding (or like %q)", v.Type().Field(i).Name, other)
+		}
+		seen[b] = v.Type().Field(i).Name
+	}
+}
+
+func TestLongFieldsAreCutAndFit(t *testing.T) {
+	long := strings.Repeat("\u00e9", 3000)
+	r := audit.Record{ID: long, Stage: long, Rule: abi.Rule{ID: long, Line: long}, Reason: long, Principal: long, Source: long, Method: long, Route: long, Path: long, Level: long}
+	b := encode(r)
+	if len(b) > audit.MaxRecord {
+		t.Errorf("%d bytes", len(b))
+	}
+	rd := wire.NewReader(b)
+	got := audit.Read(rd)
+	if rd.Close() != nil || !strings.HasSuffix(got.Path, "...") || len(got.Path) > audit.MaxPath || !utf8.ValidString(got.Path) {
+		t.Errorf("%v, path %q", rd.Err(), got.Path)
+	}
+}
+
+func TestCut(t *testing.T) {
+	for _, c := range []struct {
+		in    string
+		limit int
+		want  string
+	}{
+		{"", 3, ""}, {"abc", 3, "abc"}, {"abcd", 3, "..."}, {"abcdefg", 6, "abc..."},
+		{"ab\u00e9defg", 6, "ab..."}, {"a\U0001f600bcd", 7, "a..."}, {"\x80\x80\x80\x80\x80", 4, "..."},
+	} {
+		if got := audit.Cut(c.in, c.limit); got != c.want {
+			t.Errorf("Cut(%q, %d) = %q, want %q", c.in, c.limit, got, c.want)
+		}
+	}
+}
+
+func TestReadRefuses(t *testing.T) {
+	verdict := encode(sample())
+	verdict[8] = 2
+	var w wire.Writer
+	r := audit.Record{}
+	r.Append(&w)
+	big := bytes.Clone(w.Bytes())
+	copy(big[51:], []byte{1, 2, 0, 0}) // the ID has 513 bytes
+	big = append(big, make([]byte, 600)...)
+	for name, b := range map[string][]byte{"an unknown verdict": verdict, "a field beyond its bound": big, "nothing": nil, "zeros": make([]byte, 40)} {
+		rd := wire.NewReader(b)
+		if got := audit.Read(rd); rd.Err() == nil || got != (audit.Record{}) {
+			t.Errorf("%s: %v, %+v", name, rd.Err(), got)
+		}
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	f.Add(encode(sample()))
+	f.Add(encode(audit.Record{}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		rd := wire.NewReader(b)
+		r := audit.Read(rd)
+		if rd.Close() == nil && !bytes.Equal(encode(r), b) {
+			t.Fatal("two encodings of one record")
+		}
+	})
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add((&audit.Section{AllowedPerMillion: 5, Redact: []string{"path"}}).Encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := audit.Decode(b)
+		if err == nil && !bytes.Equal(s.Encode(), b) {
+			t.Fatal("two encodings of one section")
+		}
+	})
+}
