@@ -16,6 +16,7 @@ import (
 // A Bundle is a checked set of documents.
 type Bundle struct {
 	Deployments []*Deployment // in file order of their workloads
+	Warnings    Errors        // what is valid and probably not meant, by position
 }
 
 // A Deployment is a workload and the policy that selects it.

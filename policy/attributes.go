@@ -1,0 +1,322 @@
+package policy
+
+import (
+	"fmt"
+	"net/textproto"
+	"slices"
+	"strings"
+
+	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/x/exp/ast"
+	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
+
+	"lorica.dev/lorica/abi/authz"
+	"lorica.dev/lorica/api"
+)
+
+// groupsAttribute is the one name in spec.attributes that is not of the context:
+// it feeds the parents of the principal.
+const groupsAttribute = "groups"
+
+// A sourceForm is a way to write where a value comes from. Those that end in a
+// point or a colon take an argument.
+type sourceForm struct {
+	prefix string
+	kind   authz.SourceKind
+	types  []authz.Type
+}
+
+func sourceForms() []sourceForm {
+	text := []authz.Type{authz.TypeString, authz.TypeLong, authz.TypeBool, authz.TypeDecimal}
+	return []sourceForm{
+		{"level", authz.SourceLevel, []authz.Type{authz.TypeString}},
+		{"clock.hour", authz.SourceHour, []authz.Type{authz.TypeLong}},
+		{"peer.address", authz.SourcePeer, []authz.Type{authz.TypeIP}},
+		{"request.method", authz.SourceMethod, []authz.Type{authz.TypeString}},
+		{"route.", authz.SourceRoute, []authz.Type{authz.TypeString, authz.TypeLong}},
+		{"query.", authz.SourceQuery, text},
+		{"header.", authz.SourceHeader, text},
+		{"body.json:", authz.SourceBody, append([]authz.Type{authz.TypeIP}, text...)},
+		{"basic.groups", authz.SourceGroups, nil},
+	}
+}
+
+// laterSources are of modules that do not exist yet.
+var laterSources = []string{"jwt.", "tls.", "clock.", "peer.", "workload.", "spiffe."}
+
+// parseSource reads a source as written. The texts are empty where it is good.
+func parseSource(s string) (src authz.Source, types []authz.Type, fix, wrong string) {
+	var known []string
+	for _, f := range sourceForms() {
+		known = append(known, f.prefix)
+		takes := strings.HasSuffix(f.prefix, ".") || strings.HasSuffix(f.prefix, ":")
+		arg, ok := strings.CutPrefix(s, f.prefix)
+		if !ok || !takes && arg != "" {
+			continue
+		}
+		src = authz.Source{Kind: f.kind, Arg: arg}
+		fix, wrong = checkArgument(&src)
+		return src, f.types, fix, wrong
+	}
+	for _, l := range laterSources {
+		if strings.HasPrefix(s, l) {
+			return src, nil, didYouMean(s, known), fmt.Sprintf("the source %q is not supported yet", clip(s))
+		}
+	}
+	return src, nil, didYouMean(s, known), fmt.Sprintf("the source %q is unknown", clip(s))
+}
+
+func checkArgument(src *authz.Source) (fix, wrong string) {
+	arg := src.Arg
+	switch src.Kind {
+	case authz.SourceRoute:
+		if !paramForm.MatchString("{" + arg + "}") {
+			return "write route.NAME for a parameter {NAME} of the routes", fmt.Sprintf("%q is not the name of a path parameter", clip(arg))
+		}
+	case authz.SourceQuery:
+		if arg == "" || len(arg) > 128 || !printable(arg) {
+			return "write query.NAME", fmt.Sprintf("%q is not the name of a query parameter", clip(arg))
+		}
+	case authz.SourceHeader:
+		return checkHeader(src)
+	case authz.SourceBody:
+		// RFC 6901: "" or /token/token, with ~ only in ~0 and ~1.
+		tilde := strings.NewReplacer("~0", "", "~1", "").Replace(arg)
+		if arg != "" && arg[0] != '/' || strings.Contains(tilde, "~") || len(arg) > 256 || !printable(arg) {
+			return `write a JSON pointer such as "body.json:/amount"`, fmt.Sprintf("%q is not a JSON pointer", clip(arg))
+		}
+	}
+	return "", ""
+}
+
+// strippedHeaders never reach the modules that decide: net/http consumes them,
+// or they carry credentials.
+var strippedHeaders = []string{"Authorization", "Proxy-Authorization", "Cookie", "Host", "Connection", "Content-Length", "Transfer-Encoding", "Trailer", "Upgrade", "Te", "Keep-Alive", "Expect"}
+
+func checkHeader(src *authz.Source) (fix, wrong string) {
+	arg := src.Arg
+	if arg == "" || len(arg) > 128 || strings.ContainsFunc(arg, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+	}) {
+		return "write header.NAME", fmt.Sprintf("%q is not the name of a header", clip(arg))
+	}
+	src.Arg = textproto.CanonicalMIMEHeaderKey(arg)
+	if slices.Contains(strippedHeaders, src.Arg) || strings.HasPrefix(src.Arg, "Lorica-") {
+		return "name a header of the application", fmt.Sprintf("header %s cannot be a source: it carries credentials, or belongs to the connection or to Lorica", src.Arg)
+	}
+	return "", ""
+}
+
+// attributes gives every attribute of the schema's context its source.
+func (p *parsing) attributes(s *securityPolicy, context resolved.RecordType) {
+	a := s.auth
+	schema := newBlock(s.src, s.Authorization.Schema)
+	written := make(map[string]*api.Attribute)
+	var names []string
+	for name := range context {
+		names = append(names, string(name))
+	}
+	for i := range s.Attributes {
+		x := &s.Attributes[i]
+		written[x.Name] = x
+		if x.Name != groupsAttribute {
+			p.unlisted(s, x, context, names)
+		}
+	}
+	p.groups(s, written[groupsAttribute])
+	for _, name := range sortedKeys(context) {
+		at := schema.pos(find(schema.Value, string(name)))
+		x := written[string(name)]
+		typ, ok := attributeType(context[name].Type)
+		switch {
+		case string(name) == groupsAttribute:
+			s.failAt(at, "write principal in Group::\"...\" in policies", "Cedar schema: the name groups stands for the parents of the principal")
+		case !ok:
+			s.failAt(at, "use String, Long, Bool, ipaddr or decimal", "Cedar schema: the type of attribute %q is not supported yet", name)
+		case x == nil:
+			s.failAt(at, fmt.Sprintf("add %s: SOURCE to spec.attributes, for example %s", name, exampleSource(string(name), typ)), "attribute %q of the context has no source", name)
+		default:
+			src, types, fix, wrong := parseSource(x.Source)
+			switch {
+			case wrong != "":
+				s.failAt(x.Pos, fix, "attribute %q: %s", name, wrong)
+			case src.Kind == authz.SourceGroups:
+				s.failAt(x.Pos, "write groups: basic.groups", "attribute %q: basic.groups are the parents of the principal, not an attribute of the context", name)
+			case !slices.Contains(types, typ):
+				s.failAt(x.Pos, "declare it as "+typeNames(types), "attribute %q: %s does not give a %s", name, x.Source, typeName(typ))
+			default:
+				a.Attributes = append(a.Attributes, authz.Attribute{Name: string(name), Type: typ, Optional: context[name].Optional, Source: src})
+			}
+		}
+	}
+	for _, x := range a.Attributes {
+		if x.Source.Kind == authz.SourceRoute {
+			p.checkParam(s, x, written[x.Name].Pos)
+		}
+	}
+}
+
+// unlisted reports an attribute that has a source and is not in the schema.
+func (p *parsing) unlisted(s *securityPolicy, x *api.Attribute, context resolved.RecordType, names []string) {
+	if _, ok := context[cedar.String(x.Name)]; !ok {
+		s.failAt(x.Pos, didYouMean(x.Name, names), "attribute %q is not in the context of the Cedar schema", clip(x.Name))
+	}
+}
+
+func (p *parsing) groups(s *securityPolicy, x *api.Attribute) {
+	a := s.auth
+	switch {
+	case x == nil && a.Group != "":
+		s.failAt(s.Authorization.Pos, "add groups: basic.groups to spec.attributes", "the schema puts %s in %s, but spec.attributes does not say where groups come from", a.Principal, a.Group)
+	case x != nil && a.Group == "":
+		s.failAt(x.Pos, fmt.Sprintf("write entity Group; entity %s in [Group]; in the schema", a.Principal), "groups have a source, but in the schema %s has no parents", a.Principal)
+	case x != nil && x.Source != "basic.groups":
+		_, _, fix, wrong := parseSource(x.Source)
+		if wrong == "" {
+			fix, wrong = "write groups: basic.groups", fmt.Sprintf("%s does not give groups", x.Source)
+		}
+		s.failAt(x.Pos, fix, "attribute groups: %s", wrong)
+	}
+	if a.RouteGroup == "" {
+		for _, r := range s.Routes {
+			if r.Group != "" {
+				s.failAt(r.Pos, fmt.Sprintf("write entity RouteGroup; entity %s in [RouteGroup]; in the schema", a.Resource), "route %q has a group, but in the schema %s has no parents", r.Name, a.Resource)
+			}
+		}
+	}
+}
+
+// checkParam checks that every route whose rules need the parameter has it.
+func (p *parsing) checkParam(s *securityPolicy, x authz.Attribute, at api.Pos) {
+	some := false
+	for i := range s.Routes {
+		r := &s.Routes[i]
+		has := slices.Contains(params(r.Path), x.Source.Arg)
+		some = some || has
+		if !has && !x.Optional && slices.Contains(s.auth.reads(r), x.Name) {
+			s.failAt(at, fmt.Sprintf("add {%s} to the path, or declare %q?: and ask `context has %s` first", x.Source.Arg, x.Name, x.Name),
+				"attribute %q: route %q (line %d) has no parameter {%s}, and policies for it read the attribute", x.Name, r.Name, r.Pos.Line, x.Source.Arg)
+		}
+	}
+	if !some && len(s.Routes) > 0 {
+		var all []string
+		for _, r := range s.Routes {
+			all = append(all, params(r.Path)...)
+		}
+		slices.Sort(all)
+		s.failAt(at, didYouMean(x.Source.Arg, slices.Compact(all)), "attribute %q: no route has a parameter {%s}", x.Name, x.Source.Arg)
+	}
+}
+
+func attributeType(t resolved.IsType) (authz.Type, bool) {
+	switch x := t.(type) {
+	case resolved.StringType:
+		return authz.TypeString, true
+	case resolved.LongType:
+		return authz.TypeLong, true
+	case resolved.BoolType:
+		return authz.TypeBool, true
+	case resolved.ExtensionType:
+		switch x {
+		case "ipaddr":
+			return authz.TypeIP, true
+		case "decimal":
+			return authz.TypeDecimal, true
+		}
+	}
+	return 0, false
+}
+
+func typeName(t authz.Type) string {
+	switch t {
+	case authz.TypeString:
+		return "String"
+	case authz.TypeLong:
+		return "Long"
+	case authz.TypeBool:
+		return "Bool"
+	case authz.TypeIP:
+		return "ipaddr"
+	case authz.TypeDecimal:
+		return "decimal"
+	}
+	return "unknown type"
+}
+
+func typeNames(ts []authz.Type) string {
+	var names []string
+	for _, t := range ts {
+		names = append(names, typeName(t))
+	}
+	return strings.Join(names, " or ")
+}
+
+// exampleSource guesses what a missing source might be.
+func exampleSource(name string, t authz.Type) string {
+	switch {
+	case name == "level":
+		return "level: level"
+	case t == authz.TypeIP:
+		return name + ": peer.address"
+	case name == "hour":
+		return "hour: clock.hour"
+	}
+	return fmt.Sprintf("%s: \"body.json:/%s\"", name, name)
+}
+
+// rulesFor returns the rules whose scope can match a route, in file order. Only
+// these are asked about its requests, and only what they read is gathered.
+func (a *Authorization) rulesFor(r *api.Route) []*CedarRule {
+	self := cedar.NewEntityUID(a.Resource, cedar.String(r.Name))
+	group := cedar.NewEntityUID(a.RouteGroup, cedar.String(r.Group))
+	in := func(e cedar.EntityUID) bool { return e == self || r.Group != "" && a.RouteGroup != "" && e == group }
+	var out []*CedarRule
+	for i := range a.Rules {
+		ok := true
+		switch x := a.Rules[i].Policy.Resource.(type) {
+		case ast.ScopeTypeEq:
+			ok = x.Entity == self
+		case ast.ScopeTypeIn:
+			ok = in(x.Entity)
+		case ast.ScopeTypeIs:
+			ok = x.Type == a.Resource
+		case ast.ScopeTypeIsIn:
+			ok = x.Type == a.Resource && in(x.Entity)
+		}
+		if ok {
+			out = append(out, &a.Rules[i])
+		}
+	}
+	return out
+}
+
+// reads returns the attributes that the rules for a route read, sorted.
+func (a *Authorization) reads(r *api.Route) []string {
+	var out []string
+	for _, rule := range a.rulesFor(r) {
+		out = append(out, ruleReads(rule)...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// ruleReads returns the attributes of the context that a rule names.
+func ruleReads(r *CedarRule) []string {
+	var out []string
+	for _, c := range r.Policy.Conditions {
+		ast.Inspect(ast.NewNode(c.Body), func(n ast.IsNode) bool {
+			switch x := n.(type) {
+			case ast.NodeTypeAccess:
+				if isContext(x.Arg) {
+					out = append(out, string(x.Value))
+				}
+			case ast.NodeTypeHas:
+				if isContext(x.Arg) {
+					out = append(out, string(x.Value))
+				}
+			}
+			return true
+		})
+	}
+	return out
+}

@@ -1,0 +1,409 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/authn"
+	"lorica.dev/lorica/api"
+)
+
+// bundle checks what the documents say together, and pairs workloads with the
+// policies that select them.
+func (p *parsing) bundle() *Bundle {
+	p.checkNames()
+	for _, w := range p.workloads {
+		p.checkWorkload(w)
+	}
+	for _, s := range p.policies {
+		p.checkPolicy(s)
+	}
+	b := p.pair()
+	if len(p.errs) > 0 {
+		return nil
+	}
+	for _, s := range p.policies {
+		p.lint(s)
+	}
+	for _, d := range b.Deployments {
+		for _, r := range d.RunTests() {
+			if r.Problem != "" {
+				p.errs = append(p.errs, d.testError(r, p.sourceOf(r.Test.Pos.File)))
+			}
+		}
+	}
+	return b
+}
+
+func (p *parsing) sourceOf(file string) *source {
+	for _, s := range p.policies {
+		if s.src.name == file {
+			return s.src
+		}
+	}
+	return nil
+}
+
+func (p *parsing) checkNames() {
+	first := make(map[string]api.Pos)
+	see := func(d *decoder, kind string, m *api.Metadata) {
+		k := kind + " " + m.Tenant + "/" + m.Name
+		if at, dup := first[k]; dup && m.Name != "" {
+			d.failAt(m.Pos, "give it another name", "%s exists already, at %s", k, at.Short())
+		}
+		first[k] = m.Pos
+	}
+	for _, w := range p.workloads {
+		see(w.decoder, "workload", &w.Metadata)
+	}
+	for _, s := range p.policies {
+		see(s.decoder, "policy", &s.Metadata)
+	}
+}
+
+// maxListen bounds the ports of one workload.
+const maxListen = 16
+
+func (p *parsing) checkWorkload(w *workload) {
+	if len(w.Listen) > maxListen {
+		w.failAt(w.Listen[maxListen].Pos, "split the workload", "a workload listens on at most %d ports", maxListen)
+	}
+	names, ports := make(map[string]int), make(map[string]int)
+	for _, l := range w.Listen {
+		if at, dup := names[l.Name]; dup && l.Name != "" {
+			w.failAt(l.Pos, "give each port its own name", "the port name %q is used at line %d", l.Name, at)
+		}
+		names[l.Name] = l.Pos.Line
+		k := fmt.Sprintf("%s:%d", l.Address, l.Port)
+		if at, dup := ports[k]; dup && l.Port != 0 {
+			w.failAt(l.Pos, "use another port or address", "%s is listened on at line %d", k, at)
+		}
+		ports[k] = l.Pos.Line
+	}
+	if value := w.App.Static; value != nil && value.Dir != "" {
+		p.checkFolder(w, value.Pos, value.Dir, "spec.app.static.dir", "")
+	}
+	if h := w.App.Handler; h != nil && h.Module != "" {
+		if p.checkFolder(w, h.Pos, h.Module, "spec.app.handler.module", "go.mod") {
+			switch rel := filepath.ToSlash(h.Package); {
+			case !filepath.IsLocal(filepath.FromSlash(rel)):
+				w.failAt(h.Pos, "write a folder below the module, such as . or ./api", "spec.app.handler.package %q is outside the module", h.Package)
+			default:
+				p.checkFolder(w, h.Pos, filepath.Join(h.Module, h.Package), "spec.app.handler.package", "")
+			}
+		}
+	}
+}
+
+// checkFolder reports whether the folder exists and holds the file.
+func (p *parsing) checkFolder(w *workload, at api.Pos, dir, what, holds string) bool {
+	if w.Dir == "" {
+		return true
+	}
+	full := Resolve(w.Dir, dir)
+	info, err := os.Stat(full)
+	switch {
+	case err != nil:
+		w.failAt(at, "create it, or write the path relative to "+at.File, "%s: %s", what, fileProblem(dir, err))
+		return false
+	case !info.IsDir():
+		w.failAt(at, "name a folder", "%s: %s is not a folder", what, dir)
+		return false
+	}
+	if holds != "" {
+		if _, err := os.Stat(filepath.Join(full, holds)); err != nil {
+			w.failAt(at, "run go mod init there, or name the folder that has "+holds, "%s: %s has no %s", what, dir, holds)
+			return false
+		}
+	}
+	return true
+}
+
+// Resolve returns a path as written in a document of the given folder.
+func Resolve(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+func fileProblem(path string, err error) string {
+	var pe *os.PathError
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return path + " does not exist"
+	case errors.As(err, &pe):
+		return path + ": " + pe.Err.Error()
+	}
+	return path + ": " + err.Error()
+}
+
+// A name that decides: "by" in tests, audit records and explanations cite it, so
+// that it must be one thing in the whole policy.
+func (p *parsing) checkRuleNames(s *securityPolicy) {
+	first := make(map[string]api.Pos)
+	see := func(name string, at api.Pos) {
+		if o, dup := first[name]; dup && name != "" {
+			s.failAt(at, "give each rule its own name: decisions cite it", "the rule name %q is used already, at line %d", name, o.Line)
+			return
+		}
+		first[name] = at
+	}
+	if s.Network != nil {
+		for _, r := range s.Network.Ingress {
+			see(r.Name, r.Pos)
+		}
+	}
+	if s.Authentication != nil {
+		see(s.Authentication.Basic.Name, s.Authentication.Basic.Pos)
+	}
+	if s.auth != nil {
+		for _, r := range s.auth.Rules {
+			see(r.ID, r.Pos)
+		}
+	}
+}
+
+func (p *parsing) checkPolicy(s *securityPolicy) {
+	p.checkLevels(s)
+	p.checkNetwork(s)
+	p.checkRoutes(s)
+	p.checkSecrets(s)
+	if s.Authorization != nil {
+		if s.Authentication == nil {
+			s.failAt(s.Authorization.Pos, "add authentication: {basic: {...}}", "authorization needs authentication: without it nobody has a name")
+		}
+		if len(s.Routes) == 0 {
+			s.failAt(s.Authorization.Pos, "add routes: each request is authorized as the route that it matches", "authorization needs routes")
+		}
+		p.authorization(s)
+	} else {
+		for _, a := range s.Attributes {
+			s.failAt(a.Pos, "remove it, or add authorization", "attribute %q is read by nothing: the policy has no authorization", a.Name)
+		}
+		for _, r := range s.Routes {
+			if r.Group != "" {
+				s.failAt(r.Pos, "remove group, or add authorization", "group %q of route %q is read by nothing: the policy has no authorization", r.Group, r.Name)
+			}
+		}
+	}
+	p.checkRuleNames(s)
+	p.checkTests(s)
+}
+
+func (p *parsing) checkLevels(s *securityPolicy) {
+	l := &s.Levels
+	seen := make(map[string]bool)
+	for _, n := range l.Names {
+		if seen[n] {
+			s.failAt(l.Pos, "name each level once", "the level %q is named twice", n)
+		}
+		seen[n] = true
+	}
+	if len(l.Names) == 0 {
+		s.failAt(l.Pos, "write names: [normal, elevated, lockdown]", "spec.levels.names is empty")
+		return
+	}
+	if len(l.Names) > 16 {
+		s.failAt(l.Pos, "keep those that change a decision", "there are %d levels; the limit is 16", len(l.Names))
+	}
+	if l.Initial == "" {
+		l.Initial = l.Names[0]
+	} else if !seen[l.Initial] {
+		s.failAt(l.Pos, didYouMean(l.Initial, l.Names), "spec.levels.initial: there is no level %q", l.Initial)
+	}
+}
+
+func (p *parsing) checkNetwork(s *securityPolicy) {
+	ends := make(map[string]api.Pos)
+	known := []string{api.AnyEndpoint}
+	for _, e := range s.Endpoints {
+		if e.Name == api.AnyEndpoint {
+			s.failAt(e.Pos, "choose another name", "%q is every source already", e.Name)
+		}
+		if at, dup := ends[e.Name]; dup && e.Name != "" {
+			s.failAt(e.Pos, "give each endpoint its own name", "endpoint %q exists already, at line %d", e.Name, at.Line)
+		}
+		ends[e.Name] = e.Pos
+		known = append(known, e.Name)
+	}
+	if s.Network == nil {
+		if s.Default.Network == abi.Deny {
+			at := s.Default.Pos
+			if at.Line == 0 {
+				at = s.SelectorPos
+			}
+			s.failAt(at, "add network: {ingress: [{name: web-in, action: Allow, from: [any], ports: [{protocol: TCP, port: 8443}]}]}, or default: {network: Allow}",
+				"every connection would be denied: default.network is Deny and there are no network rules")
+		}
+		return
+	}
+	for _, r := range s.Network.Ingress {
+		for _, f := range r.From {
+			if !slices.Contains(known, f) {
+				s.failAt(r.Pos, didYouMean(f, known), "rule %q: there is no endpoint %q", r.Name, f)
+			}
+		}
+		lo, hi := 0, len(s.Levels.Names)
+		for _, l := range []string{r.MinLevel, r.MaxLevel} {
+			if l != "" && !slices.Contains(s.Levels.Names, l) {
+				s.failAt(r.Pos, didYouMean(l, s.Levels.Names), "rule %q: there is no level %q", r.Name, l)
+			}
+		}
+		if r.MinLevel != "" {
+			lo = slices.Index(s.Levels.Names, r.MinLevel)
+		}
+		if r.MaxLevel != "" {
+			hi = slices.Index(s.Levels.Names, r.MaxLevel)
+		}
+		if hi >= 0 && lo > hi {
+			s.failAt(r.Pos, "swap them", "rule %q: minLevel %s is above maxLevel %s: the rule would never apply", r.Name, r.MinLevel, r.MaxLevel)
+		}
+	}
+}
+
+func (p *parsing) checkSecrets(s *securityPolicy) {
+	defined := make(map[string]bool)
+	var known []string
+	for _, x := range s.Secrets {
+		defined[x.Name] = true
+		known = append(known, x.Name)
+	}
+	used := ""
+	if s.Authentication != nil {
+		b := s.Authentication.Basic
+		if used = b.Users; used != "" && !defined[used] {
+			fix := "add secrets: {" + used + ": {file: ./users.txt}}"
+			if n, ok := nearest(used, known); ok {
+				fix = fmt.Sprintf("did you mean %q?", "secret/"+n)
+			}
+			s.failAt(b.Pos, fix, "there is no secret %q", used)
+		}
+	}
+	for _, x := range s.Secrets {
+		switch {
+		case x.Name != used && x.Name != "":
+			s.failAt(x.Pos, "remove it", "secret %q is used by nothing", x.Name)
+		case x.File != "" && s.Dir != "":
+			p.checkUsers(s, x)
+		}
+	}
+}
+
+// checkUsers reads a user list the way the image will.
+func (p *parsing) checkUsers(s *securityPolicy, x api.Secret) {
+	full := Resolve(s.Dir, x.File)
+	info, err := os.Stat(full)
+	switch {
+	case err != nil:
+		s.failAt(x.Pos, "`lorica passwd` writes one", "secret %q: %s", x.Name, fileProblem(x.File, err))
+		return
+	case !info.Mode().IsRegular():
+		s.failAt(x.Pos, "name a file", "secret %q: %s is not a regular file", x.Name, x.File)
+		return
+	case info.Size() > authn.MaxUsersSize:
+		s.failAt(x.Pos, "split it over several workloads", "secret %q: %s has %d bytes; the limit is %d", x.Name, x.File, info.Size(), authn.MaxUsersSize)
+		return
+	}
+	data, err := os.ReadFile(full)
+	if err != nil {
+		s.failAt(x.Pos, "make it readable", "secret %q: %s", x.Name, fileProblem(x.File, err))
+		return
+	}
+	if _, err := authn.ParseUsers(data); err != nil {
+		at := api.Pos{File: x.File, Line: 1, Column: 1}
+		var ue *authn.UsersError
+		if errors.As(err, &ue) {
+			at.Line = max(1, ue.Line)
+			err = errors.New(ue.Message)
+		}
+		// No source text here: a line of this file is a secret.
+		p.errs = append(p.errs, &Error{Pos: at, Message: fmt.Sprintf("secret %q: %s", x.Name, err), Fix: "`lorica passwd` writes lines of the form name:groups:verifier"})
+	}
+}
+
+// pair gives each workload the one policy that selects it.
+func (p *parsing) pair() *Bundle {
+	b := &Bundle{}
+	if p.broken {
+		return b
+	}
+	matched := make(map[*securityPolicy]bool)
+	for _, w := range p.workloads {
+		var by []*securityPolicy
+		for _, s := range p.policies {
+			if selects(s, w) {
+				by = append(by, s)
+				matched[s] = true
+			}
+		}
+		switch {
+		case len(by) == 0:
+			w.failAt(w.Metadata.Pos, "give a policy of the tenant "+w.Metadata.Tenant+" a selector that matches its labels", "no policy selects the workload %s: nothing would be enforced", w.Metadata.Name)
+		case len(by) > 1:
+			w.failAt(w.Metadata.Pos, "narrow one of the selectors", "two policies select the workload %s: %s at %s and %s at %s", w.Metadata.Name,
+				by[0].Metadata.Name, by[0].SelectorPos.Short(), by[1].Metadata.Name, by[1].SelectorPos.Short())
+		default:
+			p.checkPair(w, by[0])
+			b.Deployments = append(b.Deployments, &Deployment{Workload: w.Workload, Policy: by[0].SecurityPolicy, Authorization: by[0].auth})
+		}
+	}
+	for _, s := range p.policies {
+		if !matched[s] {
+			s.failAt(s.SelectorPos, p.selectorFix(s), "the selector matches no workload")
+		}
+	}
+	if len(p.workloads)+len(p.policies) == 0 {
+		p.errs = append(p.errs, &Error{Message: "there is neither a workload nor a policy", Fix: "`lorica init` writes both"})
+	}
+	return b
+}
+
+func selects(s *securityPolicy, w *workload) bool {
+	if s.Metadata.Tenant != w.Metadata.Tenant || len(s.Selector) == 0 {
+		return false
+	}
+	for k, v := range s.Selector {
+		if w.Metadata.Labels[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
+// selectorFix says what the nearest workload has instead.
+func (p *parsing) selectorFix(s *securityPolicy) string {
+	for _, w := range p.workloads {
+		if w.Metadata.Tenant != s.Metadata.Tenant {
+			continue
+		}
+		for _, k := range sortedKeys(s.Selector) {
+			have, ok := w.Metadata.Labels[k]
+			switch {
+			case !ok:
+				return fmt.Sprintf("workload %s has no label %q; it has %s", w.Metadata.Name, k, strings.Join(sortedKeys(w.Metadata.Labels), ", "))
+			case have != s.Selector[k]:
+				return fmt.Sprintf("workload %s has %s: %s", w.Metadata.Name, k, have)
+			}
+		}
+	}
+	return "add a workload of the tenant " + s.Metadata.Tenant + " with these labels"
+}
+
+// checkPair checks what neither half shows alone.
+func (p *parsing) checkPair(w *workload, s *securityPolicy) {
+	if s.Authentication == nil {
+		return
+	}
+	for _, l := range w.Listen {
+		if !l.Address.IsLoopback() {
+			w.failAt(l.Pos, "listen on 127.0.0.1 behind a TLS proxy: tls is not supported yet",
+				"passwords of HTTP Basic (%s) would cross the network in the clear on %s", s.Authentication.Basic.Pos.Short(), l.Address)
+		}
+	}
+}

@@ -1,0 +1,192 @@
+package policy
+
+import (
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/audit"
+	"lorica.dev/lorica/api"
+)
+
+// securityPolicy decodes the spec of a SecurityPolicy. Every section of the
+// language is known here; those without a module yet are refused by name.
+func (d *decoder) securityPolicy(n *yaml.Node, s *api.SecurityPolicy) {
+	s.SelectorPos, s.Default.Pos = s.Metadata.Pos, api.Pos{}
+	s.Levels = api.Levels{Names: []string{"normal"}, Initial: "normal"}
+	d.object(n, "spec",
+		field{name: "selector", must: true, read: d.selector(s)},
+		field{name: "enforcement", read: d.choice(new(string), "spec.enforcement", []string{"Enforce"}, "DryRun")},
+		field{name: "default", read: d.defaults(&s.Default)},
+		field{name: "levels", read: d.levels(&s.Levels)},
+		field{name: "endpoints", read: d.list("spec.endpoints", func(n *yaml.Node) { s.Endpoints = append(s.Endpoints, d.endpoint(n)) })},
+		field{name: "network", read: d.network(s)},
+		field{name: "tls", notYet: true},
+		field{name: "authentication", read: d.authentication(s)},
+		field{name: "routes", read: func(n *yaml.Node) {
+			s.RoutesPos = d.pos(n)
+			d.list("spec.routes", func(n *yaml.Node) { s.Routes = append(s.Routes, d.route(n)) })(n)
+		}},
+		field{name: "authorization", read: func(n *yaml.Node) {
+			a := &api.Authorization{Pos: d.pos(n)}
+			d.object(n, "spec.authorization",
+				field{name: "schema", must: true, read: d.text(&a.Schema, "spec.authorization.schema")},
+				field{name: "cedar", must: true, read: d.text(&a.Cedar, "spec.authorization.cedar")})
+			s.Authorization = a
+		}},
+		field{name: "attributes", read: func(n *yaml.Node) {
+			d.entries(n, "spec.attributes", func(k, v *yaml.Node) {
+				a := api.Attribute{Pos: d.pos(k), Name: k.Value}
+				if d.str(&a.Source, "spec.attributes."+clip(k.Value))(v); a.Source != "" {
+					s.Attributes = append(s.Attributes, a)
+				}
+			})
+		}},
+		field{name: "secrets", read: d.secrets(s)},
+		field{name: "requestFilter", read: d.requestFilter(s)},
+		field{name: "rateLimits", notYet: true},
+		field{name: "audit", read: d.audit(s)},
+		field{name: "introspection", notYet: true},
+		field{name: "obligations", notYet: true},
+		field{name: "tests", read: d.list("spec.tests", func(n *yaml.Node) { s.Tests = append(s.Tests, d.test(n)) })})
+}
+
+func (d *decoder) selector(s *api.SecurityPolicy) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		s.SelectorPos = d.pos(n)
+		d.object(n, "spec.selector",
+			field{name: "matchLabels", must: true, read: d.labels(&s.Selector, "spec.selector.matchLabels")},
+			field{name: "matchExpressions", notYet: true})
+		if s.Selector != nil && len(s.Selector) == 0 {
+			d.fail(n, "write matchLabels: {app: ...}", "spec.selector.matchLabels is empty and would select everything")
+		}
+	}
+}
+
+func (d *decoder) verdict(dst *abi.Verdict, path string) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		var s string
+		d.choice(&s, path, []string{"Allow", "Deny"})(n)
+		*dst = abi.Deny
+		if s == "Allow" {
+			*dst = abi.Allow
+		}
+	}
+}
+
+func (d *decoder) defaults(v *api.Default) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		v.Pos = d.pos(n)
+		d.object(n, "spec.default",
+			field{name: "network", read: d.verdict(&v.Network, "spec.default.network")},
+			field{name: "authorization", read: d.verdict(&v.Authorization, "spec.default.authorization")},
+			field{name: "onError", read: d.choice(new(string), "spec.default.onError", []string{"Deny"}, "Allow")})
+	}
+}
+
+func (d *decoder) levels(l *api.Levels) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		*l = api.Levels{Pos: d.pos(n)}
+		d.object(n, "spec.levels",
+			field{name: "names", must: true, read: d.words(&l.Names, "spec.levels.names")},
+			field{name: "initial", read: d.word(&l.Initial, "spec.levels.initial")},
+			field{name: "triggers", notYet: true})
+	}
+}
+
+// text reads a block of another language and remembers where its first
+// character is.
+func (d *decoder) text(dst *api.Text, path string) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		var s string
+		if d.str(&s, path)(n); strings.TrimSpace(s) == "" {
+			if n.Tag == "!!str" {
+				d.fail(n, "write it as a block: "+path[strings.LastIndexByte(path, '.')+1:]+": |", "%s is empty", path)
+			}
+			return
+		}
+		*dst = api.Text{Pos: d.pos(n), Value: s}
+		if n.Style&yaml.LiteralStyle == 0 {
+			return
+		}
+		// A literal block starts on the line after its indicator; its
+		// indentation is what stands before its first line of text.
+		for i, line := range strings.Split(s, "\n") {
+			if strings.TrimSpace(line) == "" {
+				continue
+			}
+			if written := strings.TrimRight(d.src.fullLine(n.Line+1+i), "\r"); strings.HasSuffix(written, line) {
+				dst.Pos.Line, dst.Pos.Column = n.Line+1, 1+len(written)-len(line)
+			}
+			return
+		}
+	}
+}
+
+func (d *decoder) secrets(s *api.SecurityPolicy) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		d.entries(n, "spec.secrets", func(k, v *yaml.Node) {
+			x := api.Secret{Pos: d.pos(k)}
+			d.word(&x.Name, "spec.secrets")(k)
+			path := "spec.secrets." + clip(k.Value)
+			d.object(v, path,
+				field{name: "file", must: true, read: d.path(&x.File, path+".file")},
+				field{name: "descriptor", notYet: true})
+			s.Secrets = append(s.Secrets, x)
+		})
+	}
+}
+
+func (d *decoder) requestFilter(s *api.SecurityPolicy) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		f := &api.RequestFilter{Pos: d.pos(n), RejectEncodedSlash: true}
+		var header, path, conns uint64
+		const p = "spec.requestFilter."
+		d.object(n, "spec.requestFilter",
+			field{name: "maxHeaderBytes", read: d.size(&header, p+"maxHeaderBytes", 1<<10, 1<<20)},
+			field{name: "maxBodyBytes", read: d.size(&f.MaxBodyBytes, p+"maxBodyBytes", 1, 64<<20)},
+			field{name: "maxPathBytes", read: d.size(&path, p+"maxPathBytes", 64, 64<<10)},
+			field{name: "maxConnections", read: d.number(&conns, p+"maxConnections", 1, 1<<16)},
+			field{name: "headerTimeout", read: d.duration(&f.HeaderTimeout, p+"headerTimeout", 100*time.Millisecond, time.Hour)},
+			field{name: "bodyTimeout", read: d.duration(&f.BodyTimeout, p+"bodyTimeout", 100*time.Millisecond, time.Hour)},
+			field{name: "writeTimeout", read: d.duration(&f.WriteTimeout, p+"writeTimeout", 100*time.Millisecond, time.Hour)},
+			field{name: "idleTimeout", read: d.duration(&f.IdleTimeout, p+"idleTimeout", 100*time.Millisecond, time.Hour)},
+			field{name: "rejectEncodedSlash", read: d.boolean(&f.RejectEncodedSlash, p+"rejectEncodedSlash")},
+			field{name: "contentTypes", notYet: true})
+		f.MaxHeaderBytes, f.MaxPathBytes, f.MaxConnections = uint32(header), uint32(path), uint32(conns)
+		s.RequestFilter = f
+	}
+}
+
+func (d *decoder) audit(s *api.SecurityPolicy) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		a := &api.Audit{Pos: d.pos(n)}
+		decisions, sample := "all", -1.0
+		d.object(n, "spec.audit",
+			field{name: "decisions", read: d.choice(&decisions, "spec.audit.decisions", []string{"all", "denied"})},
+			field{name: "sampleAllowed", read: d.share(&sample, "spec.audit.sampleAllowed")},
+			field{name: "redact", read: d.list("spec.audit.redact", func(n *yaml.Node) { a.Redact = append(a.Redact, d.redact(n)) })},
+			field{name: "sink", notYet: true})
+		switch {
+		case sample >= 0 && sample < 1 && value(n, "decisions") != n && decisions == "all":
+			d.fail(value(n, "sampleAllowed"), "write decisions: denied, or remove sampleAllowed", "spec.audit: decisions is all, but sampleAllowed would leave some out")
+		case sample >= 0:
+			a.SampleAllowed = sample
+		case decisions == "all":
+			a.SampleAllowed = 1
+		}
+		s.Audit = a
+	}
+}
+
+func (d *decoder) redact(n *yaml.Node) string {
+	var s string
+	if n.Tag == "!!str" && strings.HasPrefix(n.Value, "header.") {
+		d.fail(n, "remove it: headers are never recorded", "spec.audit.redact: %s is not supported yet", clip(n.Value))
+		return ""
+	}
+	d.choice(&s, "spec.audit.redact", []string{audit.FieldPrincipal, audit.FieldSource, audit.FieldPath})(n)
+	return s
+}

@@ -1,0 +1,292 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/x/exp/eval"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/authz"
+	"lorica.dev/lorica/api"
+)
+
+// A Decision is what a part of the policy says. The zero Decision denies.
+type Decision struct {
+	Verdict abi.Verdict
+	Rule    abi.Rule // what decided
+	Level   string   // the level whose rules decided: for a denial the lowest that denies
+	Reason  string   // in words, for a denial
+}
+
+// A Call is a question to authorization.
+type Call struct {
+	Level     string // empty: the initial level
+	Principal string
+	Groups    []string
+	Route     string                 // name
+	Context   map[string]cedar.Value // by attribute, without those of the level
+}
+
+// NetworkDefault is the rule that decides connections that no rule matches.
+func NetworkDefault(p *api.SecurityPolicy) abi.Rule {
+	at := p.Default.Pos
+	if at.Line == 0 && p.Network != nil {
+		at = p.Network.Pos
+	}
+	return abi.Rule{ID: abi.RuleNetwork, Line: at.Short()}
+}
+
+// AuthorizationDefault is the rule that decides calls that no rule matches. The
+// policy must have an authorization section.
+func AuthorizationDefault(p *api.SecurityPolicy) abi.Rule {
+	at := p.Default.Pos
+	if at.Line == 0 {
+		at = p.Authorization.Pos
+	}
+	return abi.Rule{ID: abi.RuleAuthz, Line: at.Short()}
+}
+
+// LevelsTo returns the levels from the lowest up to one, the initial one where
+// none is named; nil if there is no such level.
+func LevelsTo(p *api.SecurityPolicy, level string) []string {
+	if level == "" {
+		level = p.Levels.Initial
+	}
+	return p.Levels.Names[:slices.Index(p.Levels.Names, level)+1]
+}
+
+// Authorize is the reference for what images decide, by cedar-go's evaluator.
+// The request must be allowed at every level up to its own. At each level, in
+// file order, the first rule that denies decides (a forbid that holds, or any
+// rule that cannot be evaluated), else the first permit that holds, else the
+// default. A call that lacks a required attribute that a rule for its route
+// reads is denied, and so is everything where there is no authorization.
+func (d *Deployment) Authorize(c Call) Decision {
+	if d.Authorization == nil {
+		return Decision{Rule: abi.Rule{ID: abi.RuleAuthz}, Reason: "the policy has no authorization"}
+	}
+	fallback := AuthorizationDefault(d.Policy)
+	deny := func(id, level, format string, args ...any) Decision {
+		return Decision{Rule: abi.Rule{ID: id, Line: fallback.Line}, Level: level, Reason: fmt.Sprintf(format, args...)}
+	}
+	levels := LevelsTo(d.Policy, c.Level)
+	if len(levels) == 0 {
+		return deny(abi.RuleError, "", "there is no level %q", c.Level)
+	}
+	top := levels[len(levels)-1]
+	r := d.route(c.Route)
+	switch {
+	case c.Principal == "":
+		return deny(abi.RuleAuthz, top, "nobody authenticated the request")
+	case r == nil:
+		return deny(abi.RuleAuthz, top, "there is no route %q", c.Route)
+	}
+	reads := d.Authorization.reads(r)
+	if lacking := d.lacking(reads, c.Context); len(lacking) > 0 {
+		return deny(abi.RuleAttribute, top, "attribute %q has no value", lacking[0])
+	}
+	if !d.readsLevel(reads) {
+		levels = levels[len(levels)-1:]
+	}
+	var dec Decision
+	for _, level := range levels {
+		dec = d.judge(r, d.environment(r, c, reads, level), level, fallback)
+		if dec.Verdict != abi.Allow {
+			break
+		}
+	}
+	return dec
+}
+
+func (d *Deployment) judge(r *api.Route, env eval.Env, level string, fallback abi.Rule) Decision {
+	var permit *CedarRule
+	for _, rule := range d.Authorization.rulesFor(r) {
+		cited := abi.Rule{ID: rule.ID, Line: rule.Pos.Short()}
+		holds, err := holds(rule, env)
+		switch {
+		case err != nil:
+			return Decision{Rule: cited, Level: level, Reason: "the rule could not be evaluated: " + err.Error()}
+		case holds && rule.forbids():
+			return Decision{Rule: cited, Level: level, Reason: "forbidden by " + rule.ID}
+		case holds && permit == nil:
+			permit = rule
+		}
+	}
+	switch {
+	case permit != nil:
+		return Decision{Verdict: abi.Allow, Rule: abi.Rule{ID: permit.ID, Line: permit.Pos.Short()}, Level: level}
+	case d.Policy.Default.Authorization == abi.Allow:
+		return Decision{Verdict: abi.Allow, Rule: fallback, Level: level}
+	}
+	return Decision{Rule: fallback, Level: level, Reason: "no rule matched"}
+}
+
+func (r *CedarRule) forbids() bool { return !bool(r.Policy.Effect) }
+
+func holds(r *CedarRule, env eval.Env) (bool, error) {
+	v, err := eval.Eval(eval.PolicyToNode(r.Policy).AsIsNode(), env)
+	if err != nil {
+		return false, err
+	}
+	b, ok := v.(cedar.Boolean)
+	if !ok {
+		return false, fmt.Errorf("a condition is %T, not a boolean", v)
+	}
+	return bool(b), nil
+}
+
+// environment is the world as the rules of a route see it: the principal and its
+// groups, the route and its group, and the attributes that they read.
+func (d *Deployment) environment(r *api.Route, c Call, reads []string, level string) eval.Env {
+	a := d.Authorization
+	who := cedar.NewEntityUID(a.Principal, cedar.String(c.Principal))
+	what := cedar.NewEntityUID(a.Resource, cedar.String(r.Name))
+	var member, part []cedar.EntityUID
+	if a.Group != "" {
+		for _, g := range c.Groups {
+			member = append(member, cedar.NewEntityUID(a.Group, cedar.String(g)))
+		}
+	}
+	if a.RouteGroup != "" && r.Group != "" {
+		part = append(part, cedar.NewEntityUID(a.RouteGroup, cedar.String(r.Group)))
+	}
+	context := make(cedar.RecordMap, len(reads))
+	for _, x := range a.Attributes {
+		if !slices.Contains(reads, x.Name) {
+			continue
+		}
+		if x.Source.Kind == authz.SourceLevel {
+			context[cedar.String(x.Name)] = cedar.String(level)
+		} else if v, ok := c.Context[x.Name]; ok {
+			context[cedar.String(x.Name)] = v
+		}
+	}
+	return eval.Env{
+		Principal: who, Action: a.Action, Resource: what, Context: cedar.NewRecord(context),
+		Entities: cedar.EntityMap{
+			who:  {UID: who, Parents: cedar.NewEntityUIDSet(member...)},
+			what: {UID: what, Parents: cedar.NewEntityUIDSet(part...)},
+		},
+	}
+}
+
+// lacking returns the required attributes among reads that have no value.
+func (d *Deployment) lacking(reads []string, context map[string]cedar.Value) []string {
+	var out []string
+	for _, x := range d.Authorization.Attributes {
+		if x.Optional || x.Source.Kind == authz.SourceLevel || !slices.Contains(reads, x.Name) {
+			continue
+		}
+		if _, ok := context[x.Name]; !ok {
+			out = append(out, x.Name)
+		}
+	}
+	return out
+}
+
+func (d *Deployment) readsLevel(reads []string) bool {
+	return slices.ContainsFunc(d.Authorization.Attributes, func(x authz.Attribute) bool {
+		return x.Source.Kind == authz.SourceLevel && slices.Contains(reads, x.Name)
+	})
+}
+
+func (d *Deployment) route(name string) *api.Route {
+	for i := range d.Policy.Routes {
+		if d.Policy.Routes[i].Name == name {
+			return &d.Policy.Routes[i]
+		}
+	}
+	return nil
+}
+
+// Classify is the reference for the firewall: at every level up to the given one
+// (empty: the initial one) the first rule that matches must allow.
+func (d *Deployment) Classify(level string, k api.Packet) Decision {
+	fallback := NetworkDefault(d.Policy)
+	levels := LevelsTo(d.Policy, level)
+	if len(levels) == 0 {
+		return Decision{Rule: fallback, Reason: fmt.Sprintf("there is no level %q", level)}
+	}
+	var dec Decision
+	for i, l := range levels {
+		dec = Decision{Verdict: d.Policy.Default.Network, Rule: fallback, Level: l}
+		if r := d.firstRule(i, k); r != nil {
+			dec.Verdict, dec.Rule = r.Action, abi.Rule{ID: r.Name, Line: r.Pos.Short()}
+		}
+		if dec.Verdict == abi.Deny {
+			dec.Reason = "denied by " + dec.Rule.ID
+			if dec.Rule == fallback {
+				dec.Reason = "no rule matched"
+			}
+			break
+		}
+	}
+	return dec
+}
+
+func (d *Deployment) firstRule(level int, k api.Packet) *api.IngressRule {
+	if d.Policy.Network == nil {
+		return nil
+	}
+	for i := range d.Policy.Network.Ingress {
+		r := &d.Policy.Network.Ingress[i]
+		if applies(d.Policy, r, level) && fromMatches(d.Policy, r, k.From) && portMatches(r, k) {
+			return r
+		}
+	}
+	return nil
+}
+
+// applies reports whether a rule exists at the level with this index.
+func applies(p *api.SecurityPolicy, r *api.IngressRule, level int) bool {
+	lo, hi := 0, len(p.Levels.Names)-1
+	if r.MinLevel != "" {
+		lo = slices.Index(p.Levels.Names, r.MinLevel)
+	}
+	if r.MaxLevel != "" {
+		hi = slices.Index(p.Levels.Names, r.MaxLevel)
+	}
+	return lo <= level && level <= hi
+}
+
+func fromMatches(p *api.SecurityPolicy, r *api.IngressRule, a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	if slices.Contains(r.From, api.AnyEndpoint) {
+		return true
+	}
+	for _, e := range p.Endpoints {
+		if slices.Contains(r.From, e.Name) && slices.ContainsFunc(e.CIDRs, func(x netip.Prefix) bool { return x.Contains(a) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// portMatches: a rule without ports is about every port of every protocol.
+func portMatches(r *api.IngressRule, k api.Packet) bool {
+	return len(r.Ports) == 0 || slices.ContainsFunc(r.Ports, func(p api.Port) bool {
+		return (p.Protocol == "any" || p.Protocol == k.Protocol) && p.Lo <= k.Port && k.Port <= p.Hi
+	})
+}
+
+// ParseValue reads the value of an attribute from text, the way the image does.
+func ParseValue(t authz.Type, s string) (cedar.Value, error) {
+	switch t {
+	case authz.TypeString:
+		return cedar.String(s), nil
+	case authz.TypeLong:
+		return parseLong(s)
+	case authz.TypeBool:
+		if s == "true" || s == "false" {
+			return cedar.Boolean(s == "true"), nil
+		}
+	case authz.TypeIP:
+		return parseIP(s)
+	case authz.TypeDecimal:
+		return parseDecimal(s)
+	}
+	return nil, fmt.Errorf("%q is not a %s", clip(s), typeName(t))
+}

@@ -1,0 +1,71 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+
+	"lorica.dev/lorica/api"
+)
+
+// maxLinted bounds the rules that are compared, each with all before it.
+const maxLinted = 2000
+
+// lint warns about what is valid and certainly without effect: a network rule
+// that one earlier rule covers at every level where it exists.
+func (p *parsing) lint(s *securityPolicy) {
+	if s.Network == nil {
+		return
+	}
+	rules := s.Network.Ingress
+	for i := range rules[:min(len(rules), maxLinted)] {
+		for j := range i {
+			if covers(s.SecurityPolicy, &rules[j], &rules[i]) {
+				p.warn(s.src, rules[i].Pos, "remove it, or move it up", "rule %q can never decide: %q (line %d) matches everything that it matches", rules[i].Name, rules[j].Name, rules[j].Pos.Line)
+				break
+			}
+		}
+	}
+}
+
+func covers(p *api.SecurityPolicy, a, b *api.IngressRule) bool {
+	for level := range p.Levels.Names {
+		if applies(p, b, level) && !applies(p, a, level) {
+			return false
+		}
+	}
+	if !slices.Contains(a.From, api.AnyEndpoint) {
+		if slices.Contains(b.From, api.AnyEndpoint) {
+			return false
+		}
+		wide := sources(p, a)
+		for _, x := range sources(p, b) {
+			if !slices.ContainsFunc(wide, func(w netip.Prefix) bool { return w.Bits() <= x.Bits() && w.Contains(x.Addr()) }) {
+				return false
+			}
+		}
+	}
+	if len(a.Ports) == 0 {
+		return true
+	}
+	if len(b.Ports) == 0 {
+		return false
+	}
+	for _, x := range b.Ports {
+		if !slices.ContainsFunc(a.Ports, func(w api.Port) bool {
+			return (w.Protocol == "any" || w.Protocol == x.Protocol) && w.Lo <= x.Lo && x.Hi <= w.Hi
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+func sources(p *api.SecurityPolicy, r *api.IngressRule) []netip.Prefix {
+	var out []netip.Prefix
+	for _, e := range p.Endpoints {
+		if slices.Contains(r.From, e.Name) {
+			out = append(out, e.CIDRs...)
+		}
+	}
+	return out
+}

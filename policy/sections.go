@@ -1,0 +1,255 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/api"
+)
+
+func (d *decoder) endpoint(n *yaml.Node) api.Endpoint {
+	e := api.Endpoint{Pos: d.pos(n)}
+	d.object(n, "spec.endpoints",
+		field{name: "name", must: true, read: d.word(&e.Name, "spec.endpoints.name")},
+		field{name: "cidrs", read: d.list("spec.endpoints.cidrs", func(n *yaml.Node) {
+			if p, ok := d.prefix(n); ok {
+				e.CIDRs = append(e.CIDRs, p)
+			}
+		})},
+		field{name: "workloads", notYet: true})
+	if value(n, "cidrs") == n && value(n, "workloads") == n && n.Kind == yaml.MappingNode {
+		d.fail(n, "add cidrs: [10.0.0.0/8]", "spec.endpoints.cidrs is missing")
+	} else if c := value(n, "cidrs"); c.Kind == yaml.SequenceNode && len(c.Content) == 0 {
+		d.fail(c, "write the networks, or use any", "spec.endpoints.cidrs is empty: the endpoint would match nobody")
+	}
+	return e
+}
+
+// prefix reads a network. One that is written with host bits is probably not
+// what was meant, and an IPv4-mapped one would never match.
+func (d *decoder) prefix(n *yaml.Node) (netip.Prefix, bool) {
+	var s string
+	if d.str(&s, "spec.endpoints.cidrs")(n); s == "" {
+		return netip.Prefix{}, false
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		fix := "write a network such as 10.20.0.0/16 or \"2001:db8::/32\""
+		if a, err := netip.ParseAddr(s); err == nil {
+			fix = fmt.Sprintf("write %q for the one address", netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()).String())
+		}
+		d.fail(n, fix, "%q is not a network", clip(s))
+		return p, false
+	}
+	if p.Addr().Is4In6() {
+		fix := "write the IPv4 network"
+		if p.Bits() >= 96 {
+			fix = "write " + netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96).Masked().String()
+		}
+		d.fail(n, fix, "%s is an IPv4-mapped network", s)
+		return p, false
+	}
+	if p != p.Masked() {
+		d.fail(n, "write "+p.Masked().String(), "%s has bits set behind its length", s)
+		return p, false
+	}
+	return p, true
+}
+
+func (d *decoder) network(s *api.SecurityPolicy) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		x := &api.Network{Pos: d.pos(n)}
+		d.object(n, "spec.network",
+			field{name: "ingress", must: true, read: d.list("spec.network.ingress", func(n *yaml.Node) { x.Ingress = append(x.Ingress, d.ingress(n)) })},
+			field{name: "egress", notYet: true})
+		s.Network = x
+	}
+}
+
+func (d *decoder) ingress(n *yaml.Node) api.IngressRule {
+	const p = "spec.network.ingress."
+	r := api.IngressRule{Pos: d.pos(n)}
+	d.object(n, "spec.network.ingress",
+		field{name: "name", must: true, read: d.word(&r.Name, p+"name")},
+		field{name: "action", must: true, read: d.verdict(&r.Action, p+"action")},
+		field{name: "from", must: true, read: d.words(&r.From, p+"from")},
+		field{name: "ports", read: d.list(p+"ports", func(n *yaml.Node) { r.Ports = append(r.Ports, d.port(n)) })},
+		field{name: "audit", read: d.boolean(&r.Audit, p+"audit")},
+		field{name: "minLevel", read: d.word(&r.MinLevel, p+"minLevel")},
+		field{name: "maxLevel", read: d.word(&r.MaxLevel, p+"maxLevel")})
+	// An empty list must not read as "every port" or "everybody".
+	for _, name := range []string{"from", "ports"} {
+		if l := value(n, name); l.Kind == yaml.SequenceNode && len(l.Content) == 0 {
+			fix := "name endpoints, or write [any]"
+			if name == "ports" {
+				fix = "name ports, or remove ports for every port"
+			}
+			d.fail(l, fix, "%s%s is empty: the rule would match nothing", p, name)
+		}
+	}
+	return r
+}
+
+var rangeForm = regexp.MustCompile(`^(\d{1,5})-(\d{1,5})$`)
+
+func (d *decoder) port(n *yaml.Node) api.Port {
+	const p = "spec.network.ingress.ports."
+	x := api.Port{Pos: d.pos(n), Hi: 65535}
+	d.object(n, "spec.network.ingress.ports",
+		field{name: "protocol", must: true, read: d.choice(&x.Protocol, p+"protocol", []string{"TCP", "UDP", "any"}, "ICMP", "SCTP")},
+		field{name: "port", read: func(n *yaml.Node) {
+			var v uint64
+			d.number(&v, p+"port", 1, 65535)(n)
+			x.Lo, x.Hi = uint16(v), uint16(v)
+		}},
+		field{name: "portRange", read: func(n *yaml.Node) {
+			m := rangeForm.FindStringSubmatch(n.Value)
+			if n.Kind == yaml.ScalarNode && m != nil {
+				lo, err1 := strconv.ParseUint(m[1], 10, 16)
+				hi, err2 := strconv.ParseUint(m[2], 10, 16)
+				if err1 == nil && err2 == nil && lo <= hi && lo > 0 {
+					x.Lo, x.Hi = uint16(lo), uint16(hi)
+					return
+				}
+			}
+			d.fail(n, `write "8000-8100", from 1 to 65535, the lower one first`, "%sportRange cannot be %s", p, shown(n))
+		}})
+	if value(n, "port") != n && value(n, "portRange") != n {
+		d.fail(n, "keep one of them", "%s: port and portRange are both written", strings.TrimSuffix(p, "."))
+	}
+	return x
+}
+
+// realmForm keeps a realm inside a quoted string of RFC 9110 without escapes.
+var realmForm = regexp.MustCompile(`^[ !#-\[\]-~]{1,64}$`)
+
+func (d *decoder) authentication(s *api.SecurityPolicy) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		a := &api.Authentication{Pos: d.pos(n)}
+		d.object(n, "spec.authentication",
+			field{name: "basic", must: value(n, "jwt") == n, read: func(n *yaml.Node) { a.Basic = d.basic(n, s.Metadata.Name) }},
+			field{name: "jwt", notYet: true},
+			field{name: "mtls", notYet: true})
+		if a.Basic != nil {
+			s.Authentication = a
+		}
+	}
+}
+
+func (d *decoder) basic(n *yaml.Node, realm string) *api.Basic {
+	const p = "spec.authentication.basic."
+	b := &api.Basic{Pos: d.pos(n), Realm: realm, Attempts: 10, Window: time.Minute}
+	attempts := uint64(b.Attempts)
+	d.object(n, "spec.authentication.basic",
+		field{name: "name", must: true, read: d.word(&b.Name, p+"name")},
+		field{name: "realm", read: d.form(&b.Realm, p+"realm", realmForm, `printable ASCII without '"' and '\'`)},
+		field{name: "users", must: true, read: func(n *yaml.Node) {
+			var s string
+			if d.str(&s, p+"users")(n); s == "" {
+				return
+			}
+			name, ok := strings.CutPrefix(s, "secret/")
+			if !ok || !wordForm.MatchString(name) {
+				d.fail(n, "write secret/NAME, and NAME: {file: ./users.txt} under spec.secrets", "%susers %q does not name a secret", p, clip(s))
+				return
+			}
+			b.Users = name
+		}},
+		// Never a default: a service that lets strangers through says so.
+		field{name: "require", must: true, read: d.boolean(&b.Require, p+"require")},
+		field{name: "attempts", read: d.number(&attempts, p+"attempts", 1, 1000)},
+		field{name: "window", read: d.duration(&b.Window, p+"window", time.Second, 24*time.Hour)})
+	b.Attempts = uint32(attempts)
+	return b
+}
+
+func (d *decoder) route(n *yaml.Node) api.Route {
+	r := api.Route{Pos: d.pos(n)}
+	d.object(n, "spec.routes",
+		field{name: "name", must: true, read: d.word(&r.Name, "spec.routes.name")},
+		field{name: "group", read: d.word(&r.Group, "spec.routes.group")},
+		field{name: "match", must: true, read: func(n *yaml.Node) {
+			d.object(n, "spec.routes.match",
+				field{name: "method", must: true, read: d.method(&r.Method)},
+				field{name: "path", must: true, read: d.pattern(&r.Path)},
+				field{name: "headers", notYet: true},
+				field{name: "host", notYet: true})
+		}})
+	return r
+}
+
+var methodForm = regexp.MustCompile(`^(\*|[A-Z]{1,20})$`)
+
+func (d *decoder) method(dst *string) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		var s string
+		if d.str(&s, "spec.routes.match.method")(n); s == "" {
+			return
+		}
+		switch {
+		case !methodForm.MatchString(s):
+			fix := `write a method such as GET, or "*" for any`
+			if up := strings.ToUpper(s); methodForm.MatchString(up) {
+				fix = "write " + up
+			}
+			d.fail(n, fix, "spec.routes.match.method %q is not a method", clip(s))
+		case s == "CONNECT" || s == "TRACE":
+			d.fail(n, "remove the route", "spec.routes.match.method: %s is not supported yet", s)
+		default:
+			*dst = s
+		}
+	}
+}
+
+func (d *decoder) test(n *yaml.Node) api.Test {
+	t := api.Test{Pos: d.pos(n)}
+	expect := ""
+	d.object(n, "spec.tests",
+		field{name: "name", must: true, read: func(n *yaml.Node) {
+			if d.str(&t.Name, "spec.tests.name")(n); len(t.Name) > 200 || !printable(t.Name) {
+				d.fail(n, "use at most 200 printable characters", "spec.tests.name cannot be %s", shown(n))
+			}
+		}},
+		field{name: "level", read: d.word(&t.Level, "spec.tests.level")},
+		field{name: "as", read: func(n *yaml.Node) {
+			d.object(n, "spec.tests.as",
+				field{name: "user", must: true, read: d.word(&t.User, "spec.tests.as.user")},
+				field{name: "groups", read: d.words(&t.Groups, "spec.tests.as.groups")})
+		}},
+		field{name: "call", read: d.word(&t.Call, "spec.tests.call")},
+		field{name: "context", read: func(n *yaml.Node) {
+			t.Set = make(map[string]string)
+			d.entries(n, "spec.tests.context", func(k, v *yaml.Node) {
+				if v.Kind != yaml.ScalarNode {
+					d.fail(v, "write a number, a word or quoted text", "spec.tests.context.%s cannot be %s", clip(k.Value), kindOf(v))
+					return
+				}
+				t.Set[k.Value] = v.Value
+			})
+		}},
+		field{name: "packet", read: func(n *yaml.Node) {
+			t.Packet = &api.Packet{Protocol: "TCP"}
+			var port uint64
+			d.object(n, "spec.tests.packet",
+				field{name: "from", must: true, read: d.address(&t.Packet.From, "spec.tests.packet.from")},
+				field{name: "protocol", read: d.choice(&t.Packet.Protocol, "spec.tests.packet.protocol", []string{"TCP", "UDP"}, "ICMP", "SCTP")},
+				field{name: "port", must: true, read: d.number(&port, "spec.tests.packet.port", 1, 65535)})
+			t.Packet.Port = uint16(port)
+		}},
+		field{name: "expect", must: true, read: d.choice(&expect, "spec.tests.expect", []string{"Allow", "Deny"})},
+		field{name: "by", read: func(n *yaml.Node) { d.str(&t.By, "spec.tests.by")(n) }})
+	if expect == "Allow" {
+		t.Expect = abi.Allow
+	}
+	if n.Kind == yaml.MappingNode && (value(n, "call") == n) == (value(n, "packet") == n) {
+		d.fail(n, "write call: ROUTE, or packet: {from: ..., port: ...}", "spec.tests must have exactly one of call and packet")
+	}
+	return t
+}
