@@ -62,6 +62,9 @@ const (
 	MaxRecord = 4096
 )
 
+// MinRecord is the size of an encoded record without any text.
+const MinRecord = 8 + 1 + 2 + 8 + 32 + 11*4
+
 // A Record is one decision. Path is canonical, never the raw request target.
 type Record struct {
 	Time      int64  // Unix nanoseconds

@@ -81,6 +81,12 @@ func TestLongFieldsAreCutAndFit(t *testing.T) {
 	}
 }
 
+func TestTheSmallestRecord(t *testing.T) {
+	if n := len(encode(audit.Record{})); n != audit.MinRecord {
+		t.Errorf("%d bytes, MinRecord is %d", n, audit.MinRecord)
+	}
+}
+
 func TestCut(t *testing.T) {
 	for _, c := range []struct {
 		in    string

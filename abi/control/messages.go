@@ -226,7 +226,7 @@ func (f Frame) Decode() (any, error) {
 		m = Log{r.String()}
 	case KindRecords:
 		b := Records{Seq: r.U64()}
-		for range r.Count(100) {
+		for range r.Count(audit.MinRecord) {
 			b.Records = append(b.Records, audit.Read(r))
 		}
 		m = b
