@@ -1,0 +1,156 @@
+// Package compiler turns a checked deployment into what images enforce: for each
+// security level the sections of its program, the capabilities that an image
+// must have and the line that asks for each, and, for plan, where every rule is
+// enforced and what every route reads.
+//
+// It is pure: equal input gives equal bytes.
+package compiler
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/audit"
+	"lorica.dev/lorica/abi/authn"
+	"lorica.dev/lorica/abi/authz"
+	"lorica.dev/lorica/abi/flow"
+	"lorica.dev/lorica/abi/program"
+	"lorica.dev/lorica/abi/route"
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/catalog"
+	"lorica.dev/lorica/policy"
+)
+
+// An Output holds one Level for each security level, from the lowest up.
+type Output struct{ Levels []Level }
+
+// A Level is everything that one security level asks for.
+type Level struct {
+	Name         string
+	Names        []string          // levels up to this one
+	Sections     []program.Section // in chain order; absent where nothing asks for one
+	Requirements []catalog.Requirement
+	Ports        []Port
+	Enforced     []Enforced
+	Routes       []RouteReads
+}
+
+// A Port is an open port of the workload and the network rules that can decide
+// about connections to it, in order.
+type Port struct {
+	Name    string
+	Address netip.Addr
+	Port    uint16
+	Rules   []Reach
+	Default Reach // where none of them matches
+}
+
+// A Reach is a network rule as far as it is about one port.
+type Reach struct {
+	abi.Rule
+	Verdict abi.Verdict
+	From    []string // endpoint names; empty: every source
+}
+
+// An Enforced says where a rule is enforced on the process target.
+type Enforced struct {
+	abi.Rule
+	Stage string // which module decides
+	Where string // WhereAccept or WhereRequest
+}
+
+// Places of enforcement.
+const (
+	WhereAccept  = "accept"
+	WhereRequest = "request"
+)
+
+// AcceptNote says what WhereAccept means on the process target.
+const AcceptNote = "The process target sees a connection after the kernel's TCP handshake: a refused one is closed before a byte of it is read."
+
+// A RouteReads is a route, the attributes that its rules read and the rules
+// that can decide there, both in file order.
+type RouteReads struct {
+	Route      string
+	Attributes []string
+	Rules      []string
+}
+
+// Compile compiles every level of d. Its errors are policy.Errors, with the
+// place of what cannot be compiled.
+func Compile(d *policy.Deployment) (*Output, error) {
+	p := d.Policy
+	if len(p.Levels.Names) == 0 {
+		return nil, errors.New("compiler: the policy has no level")
+	}
+	var rules *authorization
+	if d.Authorization != nil {
+		var errs policy.Errors
+		if rules, errs = authorize(d); len(errs) > 0 {
+			return nil, errs
+		}
+	} else if p.Default.Authorization != abi.Allow {
+		return nil, policy.Errors{{Pos: written(p.Default.Pos, p.Metadata.Pos),
+			Message: "every request would be denied: default.authorization is Deny and there is no authorization section",
+			Fix:     "write spec.authorization, or default: {authorization: Allow}"}}
+	}
+	nets, err := network(p)
+	if err != nil {
+		return nil, err
+	}
+	out := &Output{}
+	for i, name := range p.Levels.Names {
+		l := Level{Name: name, Names: p.Levels.Names[: i+1 : i+1], Requirements: requirements(d)}
+		if guarded(p) {
+			l.add(flow.Name, nets.section(i).Encode())
+		}
+		l.add(route.Name, filterSection(p).Encode())
+		if a := p.Authentication; a != nil && a.Basic != nil {
+			l.add(authn.Name, authnSection(a.Basic).Encode())
+		}
+		if rules != nil {
+			l.add(authz.Name, rules.bytes)
+			l.Routes = rules.routes
+		}
+		l.add(audit.Name, auditSection(p.Audit).Encode())
+		l.Ports = nets.ports(d.Workload, i)
+		l.Enforced = enforced(d, nets, i)
+		out.Levels = append(out.Levels, l)
+	}
+	return out, nil
+}
+
+func (l *Level) add(name string, data []byte) {
+	l.Sections = append(l.Sections, program.Section{Name: name, Data: data})
+}
+
+// Program returns the program of the level for an image of this plan.
+func (l *Level) Program(d *policy.Deployment, plan program.PlanID, revision uint64) *program.Program {
+	return &program.Program{
+		Plan: plan, Revision: revision,
+		Tenant: d.Workload.Metadata.Tenant, Workload: d.Workload.Metadata.Name, Policy: d.Policy.Metadata.Name,
+		Levels: l.Names, Sections: l.Sections,
+	}
+}
+
+// Level returns the named level.
+func (o *Output) Level(name string) (*Level, error) {
+	for i := range o.Levels {
+		if o.Levels[i].Name == name {
+			return &o.Levels[i], nil
+		}
+	}
+	return nil, fmt.Errorf("compiler: there is no level %q", name)
+}
+
+// written returns the first position that is known.
+func written(list ...api.Pos) api.Pos {
+	for _, p := range list {
+		if p.Line != 0 {
+			return p
+		}
+	}
+	return api.Pos{}
+}

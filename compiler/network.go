@@ -1,0 +1,149 @@
+package compiler
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/flow"
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/policy"
+)
+
+// guarded reports whether connections are judged at all.
+func guarded(p *api.SecurityPolicy) bool {
+	return p.Network != nil || p.Default.Network != abi.Allow
+}
+
+// A netting holds the network rules of every level.
+type netting struct {
+	lists  []flow.List // by level
+	rules  [][]api.IngressRule
+	policy *api.SecurityPolicy
+}
+
+var everywhere = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+
+func network(p *api.SecurityPolicy) (*netting, error) {
+	n := &netting{policy: p}
+	sources := map[string][]netip.Prefix{api.AnyEndpoint: everywhere}
+	for _, e := range p.Endpoints {
+		sources[e.Name] = e.CIDRs
+	}
+	for i, level := range p.Levels.Names {
+		l := flow.List{Level: level, Default: p.Default.Network, Rule: networkDefault(p)}
+		rules := n.at(i)
+		for _, r := range rules {
+			if len(r.From) == 0 {
+				return nil, policy.Errors{{Pos: r.Pos, Message: fmt.Sprintf("rule %q has no source", r.Name), Fix: "write from: [any], or name endpoints"}}
+			}
+			for _, from := range r.From {
+				cidrs, ok := sources[from]
+				if !ok {
+					return nil, policy.Errors{{Pos: r.Pos, Message: fmt.Sprintf("rule %q: there is no endpoint %q", r.Name, from), Fix: "name it under spec.endpoints"}}
+				}
+				for _, c := range cidrs {
+					l.Rules = append(l.Rules, expand(r, c)...)
+				}
+			}
+		}
+		n.lists = append(n.lists, l)
+		n.rules = append(n.rules, rules)
+	}
+	return n, nil
+}
+
+// networkDefault names the default where no network rule matches.
+func networkDefault(p *api.SecurityPolicy) abi.Rule {
+	at := p.Default.Pos
+	if p.Network != nil {
+		at = written(at, p.Network.Pos)
+	}
+	return abi.Rule{ID: abi.RuleNetwork, Line: written(at, p.Metadata.Pos).Short()}
+}
+
+// at returns the rules that exist at the i-th level, in file order.
+func (n *netting) at(i int) []api.IngressRule {
+	if n.policy.Network == nil {
+		return nil
+	}
+	names := n.policy.Levels.Names
+	var list []api.IngressRule
+	for _, r := range n.policy.Network.Ingress {
+		lo, hi := 0, len(names)-1
+		if r.MinLevel != "" {
+			lo = slices.Index(names, r.MinLevel)
+		}
+		if r.MaxLevel != "" {
+			hi = slices.Index(names, r.MaxLevel)
+		}
+		if lo <= i && i <= hi {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// expand returns one flow rule for each port of r.
+func expand(r api.IngressRule, src netip.Prefix) []flow.Rule {
+	x := flow.Rule{Rule: abi.Rule{ID: r.Name, Line: r.Pos.Short()}, Verdict: r.Action, Src: src.Masked(), PortHi: 65535, Audit: r.Audit}
+	if len(r.Ports) == 0 {
+		return []flow.Rule{x}
+	}
+	list := make([]flow.Rule, 0, len(r.Ports))
+	for _, p := range r.Ports {
+		x.Protocol, x.PortLo, x.PortHi = protocol(p.Protocol), p.Lo, p.Hi
+		list = append(list, x)
+	}
+	return list
+}
+
+func protocol(name string) flow.Protocol {
+	switch name {
+	case "TCP":
+		return flow.TCP
+	case "UDP":
+		return flow.UDP
+	}
+	return flow.AnyProtocol
+}
+
+// section returns the lists of the levels up to the i-th, equal ones once.
+func (n *netting) section(i int) *flow.Section {
+	s := &flow.Section{}
+	var seen [][]byte
+	for _, l := range n.lists[:i+1] {
+		nameless := l
+		nameless.Level = ""
+		b := (&flow.Section{Lists: []flow.List{nameless}}).Encode()
+		if !slices.ContainsFunc(seen, func(x []byte) bool { return bytes.Equal(x, b) }) {
+			seen = append(seen, b)
+			s.Lists = append(s.Lists, l)
+		}
+	}
+	return s
+}
+
+// ports returns the open ports with the rules of the i-th level that reach them.
+func (n *netting) ports(w *api.Workload, i int) []Port {
+	var list []Port
+	for _, l := range w.Listen {
+		p := Port{Name: l.Name, Address: l.Address, Port: l.Port,
+			Default: Reach{Rule: networkDefault(n.policy), Verdict: n.policy.Default.Network}}
+		for _, r := range n.rules[i] {
+			if reaches(r, l.Port) {
+				p.Rules = append(p.Rules, Reach{abi.Rule{ID: r.Name, Line: r.Pos.Short()}, r.Action, r.From})
+			}
+		}
+		list = append(list, p)
+	}
+	return list
+}
+
+func reaches(r api.IngressRule, port uint16) bool {
+	return len(r.Ports) == 0 || slices.ContainsFunc(r.Ports, func(p api.Port) bool {
+		return p.Protocol != "UDP" && p.Lo <= port && port <= p.Hi
+	})
+}

@@ -1,0 +1,122 @@
+package compiler
+
+import (
+	"fmt"
+	"math"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/audit"
+	"lorica.dev/lorica/abi/authn"
+	"lorica.dev/lorica/abi/route"
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/catalog"
+	"lorica.dev/lorica/policy"
+)
+
+func filterSection(p *api.SecurityPolicy) *route.Section {
+	f := p.RequestFilter.WithDefaults()
+	s := &route.Section{
+		Line: written(p.RoutesPos, p.Metadata.Pos).Short(),
+		Limits: route.Limits{
+			MaxHeaderBytes: f.MaxHeaderBytes, MaxBodyBytes: f.MaxBodyBytes, MaxPathBytes: f.MaxPathBytes, MaxConnections: f.MaxConnections,
+			HeaderTimeout: f.HeaderTimeout, BodyTimeout: f.BodyTimeout, WriteTimeout: f.WriteTimeout, IdleTimeout: f.IdleTimeout,
+			RejectEncodedSlash: f.RejectEncodedSlash,
+		},
+		Open: len(p.Routes) == 0 && p.Authorization == nil,
+	}
+	for _, r := range p.Routes {
+		s.Routes = append(s.Routes, route.Route{Name: r.Name, Group: r.Group, Line: r.Pos.Short(), Method: r.Method, Pattern: r.Path})
+	}
+	return s
+}
+
+func authnSection(b *api.Basic) *authn.Section {
+	return &authn.Section{Rule: basicRule(b), Require: b.Require, Realm: b.Realm, Secret: b.Users, Attempts: b.Attempts, Window: b.Window}
+}
+
+func basicRule(b *api.Basic) abi.Rule { return abi.Rule{ID: b.Name, Line: b.Pos.Short()} }
+
+func auditSection(a *api.Audit) *audit.Section {
+	if a == nil {
+		return &audit.Section{AllowedPerMillion: audit.Million}
+	}
+	share := max(0, min(1, a.SampleAllowed))
+	return &audit.Section{AllowedPerMillion: uint32(math.Ceil(share * audit.Million)), Redact: a.Redact}
+}
+
+// requirements returns the capabilities that the deployment asks for.
+func requirements(d *policy.Deployment) []catalog.Requirement {
+	w, p := d.Workload, d.Policy
+	list := []catalog.Requirement{{Capability: "image/process", Why: "the workload runs on the process target", Pos: w.Metadata.Pos}}
+	if len(w.Listen) > 0 {
+		list = append(list, catalog.Requirement{Capability: "net/socket", Why: fmt.Sprintf("the workload listens on port %d", w.Listen[0].Port), Pos: w.Listen[0].Pos})
+	}
+	if guarded(p) {
+		r := catalog.Requirement{Capability: "firewall", Why: "connections are denied unless a network rule allows them", Pos: written(p.Default.Pos, p.Metadata.Pos)}
+		if p.Network != nil {
+			r.Why, r.Pos = "network rules judge connections", p.Network.Pos
+		}
+		list = append(list, r)
+	}
+	filter := catalog.Requirement{Capability: "filter", Why: "every request has one canonical path and bounds", Pos: p.Metadata.Pos}
+	if len(p.Routes) > 0 {
+		filter.Why, filter.Pos = "only the routes that are written exist", p.RoutesPos
+	} else if p.RequestFilter != nil {
+		filter.Pos = p.RequestFilter.Pos
+	}
+	list = append(list, filter)
+	if a := p.Authentication; a != nil && a.Basic != nil {
+		list = append(list, catalog.Requirement{Capability: "authn/basic", Why: "users are known by HTTP Basic", Pos: a.Basic.Pos})
+	}
+	if d.Authorization != nil {
+		list = append(list, catalog.Requirement{Capability: "authz/cedar", Why: "authorization decides with Cedar", Pos: p.Authorization.Pos})
+	}
+	record := catalog.Requirement{Capability: "audit", Why: "denials are always recorded", Pos: p.Metadata.Pos}
+	if p.Audit != nil {
+		record.Why, record.Pos = "decisions are recorded", p.Audit.Pos
+	}
+	list = append(list, record)
+	switch a := w.App; {
+	case a.Static != nil:
+		list = append(list, catalog.Requirement{Capability: "app/static", Why: "the application is a folder of files", Pos: a.Static.Pos})
+	case a.Handler != nil:
+		list = append(list, catalog.Requirement{Capability: "app/handler", Why: "the application is a Go handler", Pos: a.Handler.Pos})
+	}
+	return list
+}
+
+// enforced lists every rule of the i-th level and where it is enforced.
+func enforced(d *policy.Deployment, n *netting, i int) []Enforced {
+	p := d.Policy
+	var list []Enforced
+	add := func(stage, where string, rules ...abi.Rule) {
+		for _, r := range rules {
+			list = append(list, Enforced{r, stage, where})
+		}
+	}
+	if guarded(p) {
+		for _, r := range n.rules[i] {
+			add(abi.StageFirewall, WhereAccept, abi.Rule{ID: r.Name, Line: r.Pos.Short()})
+		}
+		add(abi.StageFirewall, WhereAccept, networkDefault(p))
+	}
+	if len(p.Routes) > 0 {
+		line := p.RoutesPos.Short()
+		add(abi.StageFilter, WhereRequest, abi.Rule{ID: abi.RuleRoute, Line: line}, abi.Rule{ID: abi.RuleMethod, Line: line})
+	}
+	if a := p.Authentication; a != nil && a.Basic != nil {
+		add(abi.StageAuthn, WhereRequest, basicRule(a.Basic))
+	}
+	if d.Authorization != nil {
+		for _, r := range d.Authorization.Rules {
+			add(abi.StageAuthz, WhereRequest, abi.Rule{ID: r.ID, Line: r.Pos.Short()})
+		}
+		add(abi.StageAuthz, WhereRequest, authorizationDefault(p))
+	}
+	return list
+}
+
+// authorizationDefault names the default where no Cedar policy matches.
+func authorizationDefault(p *api.SecurityPolicy) abi.Rule {
+	return abi.Rule{ID: abi.RuleAuthz, Line: written(p.Default.Pos, p.Authorization.Pos, p.Metadata.Pos).Short()}
+}
