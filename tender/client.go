@@ -1,0 +1,275 @@
+package tender
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/launch"
+)
+
+// maxAnswer bounds a line of an answer, in bytes.
+const maxAnswer = 1 << 20
+
+// A Client reaches the tender of one instance. Every call is a connection of
+// its own; safe for concurrent use.
+type Client struct{ dir string }
+
+// Dial returns a client for the tender that owns the runtime folder dir, or an
+// error where none answers there.
+func Dial(dir string) (*Client, error) {
+	c := &Client{dir: dir}
+	conn, err := c.connect(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	conn.Close()
+	return c, nil
+}
+
+func (c *Client) connect(ctx context.Context) (*net.UnixConn, error) {
+	var conn net.Conn
+	err := shortPath(c.dir, func(path string) (err error) {
+		var d net.Dialer
+		conn, err = d.DialContext(ctx, "unix", path)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("tender: no tender answers in %s: %w", c.dir, err)
+	}
+	u := conn.(*net.UnixConn)
+	if err := samePeer(u); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return u, nil
+}
+
+// open sends r and returns the connection; it closes when ctx ends.
+func (c *Client) open(ctx context.Context, r request) (*net.UnixConn, func(), error) {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	done := func() { stop(); conn.Close() }
+	b, err := json.Marshal(r)
+	if err == nil {
+		_, err = conn.Write(append(b, '\n'))
+	}
+	if err != nil {
+		done()
+		return nil, nil, c.fault(ctx, err)
+	}
+	return conn, done, nil
+}
+
+func (c *Client) fault(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("tender: the tender in %s broke off: %w", c.dir, err)
+}
+
+func parseResponse(line []byte) (response, error) {
+	var r response
+	if err := json.Unmarshal(line, &r); err != nil {
+		return response{}, fmt.Errorf("tender: the answer: %w", err)
+	}
+	if r.Error != "" {
+		return response{}, errors.New(r.Error)
+	}
+	return r, nil
+}
+
+// call sends r and decodes the result of its one answer into out.
+func (c *Client) call(ctx context.Context, r request, out any) error {
+	conn, done, err := c.open(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer done()
+	line, err := readLine(bufio.NewReader(conn), maxAnswer)
+	if err != nil {
+		return c.fault(ctx, err)
+	}
+	answer, err := parseResponse(line)
+	if err != nil || out == nil {
+		return err
+	}
+	if err := json.Unmarshal(answer.Result, out); err != nil {
+		return fmt.Errorf("tender: the answer: %w", err)
+	}
+	return nil
+}
+
+// Status returns the state of the instance.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	return s, c.call(ctx, request{Op: opStatus}, &s)
+}
+
+// Replace puts a signed program and its secrets in force, all or nothing. A
+// refusal is an error with the image's reason; the program before then stays.
+func (c *Client) Replace(ctx context.Context, signed []byte, secrets []control.Secret) (Applied, error) {
+	var a Applied
+	return a, c.call(ctx, request{Op: opReplace, Program: signed, Secrets: secrets}, &a)
+}
+
+// Drain asks the instance to stop accepting, to answer with Connection: close
+// for grace, to finish what is open within limit, and to end. It returns at
+// once; Wait tells when it is done.
+func (c *Client) Drain(ctx context.Context, grace, limit time.Duration) error {
+	return c.call(ctx, request{Op: opDrain, Grace: grace, Limit: limit}, nil)
+}
+
+// Stop kills the instance. It returns at once; Wait tells when it is done.
+func (c *Client) Stop(ctx context.Context) error {
+	return c.call(ctx, request{Op: opStop}, nil)
+}
+
+// Wait returns when the tender has ended and given up its runtime folder.
+func (c *Client) Wait(ctx context.Context) error {
+	f, err := os.Open(lockPath(c.dir))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("tender: %w", err)
+	}
+	defer f.Close()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// Listeners returns duplicates of the instance's listeners, in the order of
+// its configuration, to hand them to a successor. The caller closes them.
+func (c *Client) Listeners(ctx context.Context) ([]*os.File, error) {
+	conn, done, err := c.open(ctx, request{Op: opListeners})
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	line, rights := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4*launch.MaxListener))
+	n, m, _, _, err := conn.ReadMsgUnix(line, rights)
+	if err != nil {
+		return nil, c.fault(ctx, err)
+	}
+	if _, err := parseResponse(line[:n]); err != nil {
+		return nil, err
+	}
+	messages, err := unix.ParseSocketControlMessage(rights[:m])
+	if err != nil || len(messages) != 1 {
+		return nil, fmt.Errorf("tender: no listeners came with the answer: %v", err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return nil, fmt.Errorf("tender: the listeners: %w", err)
+	}
+	var files []*os.File
+	for _, fd := range fds {
+		files = append(files, os.NewFile(uintptr(fd), "listener"))
+	}
+	return files, nil
+}
+
+// Decisions calls emit for every decision that is kept, from number from on (0:
+// the oldest). With follow it goes on until ctx is done or emit fails.
+func (c *Client) Decisions(ctx context.Context, from uint64, follow bool, emit func(Decision) error) error {
+	return follower(ctx, c, request{Op: opDecisions, From: from, Follow: follow}, emit)
+}
+
+// Logs does for the log what Decisions does for decisions.
+func (c *Client) Logs(ctx context.Context, from uint64, follow bool, emit func(LogLine) error) error {
+	return follower(ctx, c, request{Op: opLogs, From: from, Follow: follow}, emit)
+}
+
+func follower[T any](ctx context.Context, c *Client, r request, emit func(T) error) error {
+	conn, done, err := c.open(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer done()
+	in := bufio.NewReader(conn)
+	for {
+		line, err := readLine(in, maxAnswer)
+		if err != nil {
+			return c.fault(ctx, err)
+		}
+		answer, err := parseResponse(line)
+		if err != nil || answer.Last {
+			return err
+		}
+		var v T
+		if err := json.Unmarshal(answer.Result, &v); err != nil {
+			return fmt.Errorf("tender: the answer: %w", err)
+		}
+		if err := emit(v); err != nil {
+			return err
+		}
+	}
+}
+
+// A Lease keeps an instance alive for as long as its holder lives.
+type Lease struct {
+	conn *net.UnixConn
+	in   *bufio.Reader
+}
+
+// Lease takes a lease: when the process that holds it ends without Release, the
+// instance drains after a short while.
+func (c *Client) Lease(ctx context.Context) (*Lease, error) {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l := &Lease{conn: conn, in: bufio.NewReader(conn)}
+	if err := l.say(opLease); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *Lease) say(op string) error {
+	b, err := json.Marshal(request{Op: op})
+	if err != nil {
+		return err
+	}
+	l.conn.SetDeadline(time.Now().Add(requestWithin))
+	defer l.conn.SetDeadline(time.Time{})
+	if _, err := l.conn.Write(append(b, '\n')); err != nil {
+		return fmt.Errorf("tender: the lease: %w", err)
+	}
+	line, err := readLine(l.in, maxAnswer)
+	if err != nil {
+		return fmt.Errorf("tender: the lease: %w", err)
+	}
+	_, err = parseResponse(line)
+	return err
+}
+
+// Release gives the lease up; the instance lives on.
+func (l *Lease) Release() error {
+	defer l.conn.Close()
+	return l.say(opRelease)
+}
+
+// Close drops the lease as the death of its holder would.
+func (l *Lease) Close() error { return l.conn.Close() }

@@ -1,0 +1,118 @@
+// Package tender owns one instance: it launches the image confined, feeds it
+// its program and secrets, keeps its evidence, watches it, and ends it.
+//
+// One process runs Run for one instance, started by Start and reached through
+// Client; it outlives the process that started it. What comes from the image is
+// never trusted: a frame out of place, a lie or silence ends the image, text is
+// made printable and bounded, and nothing the image does can block or grow the
+// tender.
+package tender
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+
+	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/launch"
+	"lorica.dev/lorica/abi/program"
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/catalog"
+)
+
+// A Listener is a TCP address that the instance serves.
+type Listener struct {
+	Name    string `json:"name"`
+	Address string `json:"address"` // an IP address
+	Port    uint16 `json:"port"`    // 0: any free port
+}
+
+// A Config is one instance. It holds secrets: it travels over a pipe and is
+// never written anywhere.
+type Config struct {
+	Instance string
+	Tenant   string
+	Workload string
+	Dir      string // runtime folder of the instance, 0700: socket, decisions, log
+
+	Image       string // path of the ELF
+	ImageDigest string // "sha256:" and 64 digits; compared before every launch
+	Plan        string // 64 digits; the image must say the same
+	Target      string // "process"
+	Syscalls    []catalog.Syscall
+
+	Trust       []byte // Ed25519 public key, 32 bytes
+	MinRevision uint64
+	Program     []byte // signed
+	Secrets     []control.Secret
+
+	Listen   []Listener
+	Inherit  bool // the listeners are handed over, in the order of Listen
+	Memory   uint64
+	MaxProcs int
+
+	Minimum api.Tier // refuse to run weaker than this
+	Weaken  api.Tier // use no more than this tier gives; Minimum still holds
+
+	// Leased makes the instance drain when nobody takes a lease soon after it
+	// became ready, so that a starter that died leaves nothing behind.
+	Leased bool
+}
+
+const defaultMemory = 64 << 20
+
+// maxName bounds names; they become parts of paths and of every record.
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+
+func (c *Config) validate() error {
+	for _, n := range []struct{ what, value string }{{"instance", c.Instance}, {"tenant", c.Tenant}, {"workload", c.Workload}} {
+		if !namePattern.MatchString(n.value) {
+			return fmt.Errorf("tender: %s name %q: use letters, digits, '.', '_' and '-', at most 128", n.what, n.value)
+		}
+	}
+	c.Plan = strings.TrimPrefix(c.Plan, "plan:")
+	if _, err := program.ParsePlanID(c.Plan); err != nil {
+		return fmt.Errorf("tender: %w", err)
+	}
+	switch {
+	case !filepath.IsAbs(c.Dir) || !filepath.IsAbs(c.Image):
+		return errors.New("tender: the runtime folder and the image need absolute paths")
+	case c.Target != "" && c.Target != "process":
+		return fmt.Errorf("tender: target %q is not supported yet; use \"process\"", c.Target)
+	case len(c.Trust) != ed25519.PublicKeySize:
+		return fmt.Errorf("tender: the trust root has %d bytes, expected %d", len(c.Trust), ed25519.PublicKeySize)
+	case len(c.Program) == 0 || len(c.Program) > program.MaxSize:
+		return fmt.Errorf("tender: a program of %d bytes; the limit is %d", len(c.Program), program.MaxSize)
+	case len(c.Listen) == 0 || len(c.Listen) > launch.MaxListener:
+		return fmt.Errorf("tender: %d listeners; an image takes 1 to %d", len(c.Listen), launch.MaxListener)
+	}
+	for _, l := range c.Listen {
+		if _, err := netip.ParseAddr(l.Address); err != nil {
+			return fmt.Errorf("tender: listener %q: %w", l.Name, err)
+		}
+	}
+	if c.Memory == 0 {
+		c.Memory = defaultMemory
+	}
+	if c.MaxProcs <= 0 {
+		c.MaxProcs = runtime.NumCPU()
+	}
+	return checkSecrets(c.Secrets)
+}
+
+// checkSecrets leaves room for the rest of the frame that secrets travel in.
+func checkSecrets(secrets []control.Secret) error {
+	size := 0
+	for _, s := range secrets {
+		size += len(s.Name) + len(s.Value) + 8
+	}
+	if limit := control.MaxFromTender - 256<<10; size > limit {
+		return fmt.Errorf("tender: %d bytes of secrets; the limit is %d", size, limit)
+	}
+	return nil
+}

@@ -1,0 +1,341 @@
+package tender
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/audit"
+	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/program"
+	"lorica.dev/lorica/tender/process"
+)
+
+// Bounds on an image's patience with us, and ours with it.
+const (
+	helloWithin   = 15 * time.Second
+	readyWithin   = 60 * time.Second
+	answerWithin  = 30 * time.Second
+	writeWithin   = 10 * time.Second
+	exitWithin    = 5 * time.Second
+	statsWithin   = time.Second
+	logsPerSecond = 200
+	logsAtOnce    = 1000
+)
+
+// A keeper is what an instance hands evidence to.
+type keeper interface {
+	keep([]audit.Record) error // returns once the records are in the spool
+	note(from, line string)
+	released(slot uint8) error
+	enforced(slot uint8)
+}
+
+// An offer is a program that the image was asked to take.
+type offer struct {
+	txn  uint64
+	slot uint8
+	sum  program.Digest
+}
+
+// An instance is one life of an image. One goroutine reads the channel; every
+// answer that somebody waits for has its own channel with room for one.
+type instance struct {
+	proc   *process.Process
+	conn   net.Conn
+	output *os.File
+	keeper keeper
+	plan   [32]byte
+
+	hello chan struct{} // closed in this order
+	ready chan struct{}
+
+	write sync.Mutex // held around one frame
+
+	mu        sync.Mutex
+	failure   error // why the tender killed it
+	offer     offer
+	prepared  chan control.Prepared
+	committed chan struct{}
+	stats     control.Stats
+	asked     int // queries without an answer
+	fresh     chan struct{}
+	drained   bool
+	records   uint64 // batches received
+
+	readers sync.WaitGroup
+}
+
+// channel makes the two ends of a control channel.
+func channel() (ours net.Conn, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("tender: control channel: %w", err)
+	}
+	theirs = os.NewFile(uintptr(fds[1]), "control")
+	f := os.NewFile(uintptr(fds[0]), "control")
+	defer f.Close()
+	if ours, err = net.FileConn(f); err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("tender: control channel: %w", err)
+	}
+	return ours, theirs, nil
+}
+
+func newInstance(p *process.Process, conn net.Conn, output *os.File, k keeper, plan [32]byte) *instance {
+	i := &instance{proc: p, conn: conn, output: output, keeper: k, plan: plan,
+		hello: make(chan struct{}), ready: make(chan struct{})}
+	i.readers.Go(i.readFrames)
+	i.readers.Go(i.readOutput)
+	return i
+}
+
+// fail kills the image for a reason; the first one stands.
+func (i *instance) fail(err error) {
+	i.mu.Lock()
+	if i.failure == nil {
+		i.failure = err
+	}
+	i.mu.Unlock()
+	i.proc.Kill()
+}
+
+// wait returns why the image ended, when it has and everything it said is kept.
+func (i *instance) wait() error {
+	<-i.proc.Done()
+	i.conn.SetReadDeadline(time.Now().Add(exitWithin))
+	i.output.SetReadDeadline(time.Now().Add(exitWithin))
+	i.readers.Wait()
+	i.conn.Close()
+	i.output.Close()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.failure != nil {
+		return fmt.Errorf("tender: the image was killed: %w", i.failure)
+	}
+	return fmt.Errorf("tender: the image ended: %s", i.proc.Death())
+}
+
+// send writes one frame; an image that does not read is killed.
+func (i *instance) send(f control.Frame) error {
+	i.write.Lock()
+	defer i.write.Unlock()
+	i.conn.SetWriteDeadline(time.Now().Add(writeWithin))
+	if err := control.WriteFrame(i.conn, f); err != nil {
+		i.fail(fmt.Errorf("it does not take what it is told: %w", err))
+		return err
+	}
+	return nil
+}
+
+func (i *instance) readFrames() {
+	in := bufio.NewReaderSize(i.conn, control.MaxFromImage)
+	for {
+		f, err := control.ReadFrame(in, control.MaxFromImage)
+		if err == nil {
+			var m any
+			if m, err = f.Decode(); err == nil {
+				err = i.take(f.Kind, m)
+			}
+		}
+		if err != nil {
+			i.mu.Lock()
+			drained := i.drained
+			i.mu.Unlock()
+			if drained { // it closes the channel, and has a moment to exit
+				select {
+				case <-i.proc.Done():
+				case <-time.After(exitWithin):
+				}
+			}
+			// A dying image closes its end just before the kernel reports it.
+			select {
+			case <-i.proc.Done():
+			case <-time.After(100 * time.Millisecond):
+				i.fail(fmt.Errorf("control channel: %w", err))
+			}
+			return
+		}
+	}
+}
+
+// take acts on one message. An error ends the image.
+func (i *instance) take(kind control.Kind, m any) error {
+	if !closed(i.hello) {
+		h, ok := m.(control.Hello)
+		switch {
+		case !ok:
+			return fmt.Errorf("its first word is of kind %d", kind)
+		case !abi.Compatible(h.Version):
+			return fmt.Errorf("it speaks version %d of the contract, this tender %d; build it again", h.Version, abi.Version)
+		case h.Plan != i.plan:
+			return errors.New("it was built for another plan")
+		}
+		close(i.hello)
+		return nil
+	}
+	if kind == control.KindReady && !closed(i.ready) {
+		close(i.ready)
+		return nil
+	}
+	if l, ok := m.(control.Log); ok {
+		i.keeper.note(FromImage, l.Line)
+		return nil
+	}
+	if !closed(i.ready) {
+		return fmt.Errorf("it sent kind %d before it was ready", kind)
+	}
+	return i.takeReady(kind, m)
+}
+
+func (i *instance) takeReady(kind control.Kind, m any) error {
+	switch m := m.(type) {
+	case control.Records:
+		i.records++
+		if m.Seq != i.records {
+			return fmt.Errorf("batch %d of records where %d was due", m.Seq, i.records)
+		}
+		if err := i.keeper.keep(m.Records); err != nil {
+			return fmt.Errorf("decisions cannot be kept, and nothing is decided without a record: %w", err)
+		}
+		return i.send(control.Ack{Seq: m.Seq}.Frame())
+	case control.Released:
+		return i.keeper.released(m.Slot)
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	switch m := m.(type) {
+	case control.Prepared:
+		if i.prepared == nil || m.Txn != i.offer.txn {
+			return errors.New("it prepared what nobody asked for")
+		}
+		i.prepared <- m
+		i.prepared = nil
+		return nil
+	case control.Committed:
+		if i.committed == nil || m.Txn != i.offer.txn || m.Slot != i.offer.slot || m.Program != i.offer.sum {
+			return errors.New("it committed what nobody asked for")
+		}
+		i.keeper.enforced(m.Slot) // before the next frame, which may release the slot before it
+		close(i.committed)
+		i.committed = nil
+		return nil
+	case control.Stats:
+		if i.asked == 0 {
+			return errors.New("it sent statistics that nobody asked for")
+		}
+		i.asked--
+		i.stats = m
+		if i.fresh != nil {
+			close(i.fresh)
+			i.fresh = nil
+		}
+		return nil
+	}
+	if kind == control.KindDrained {
+		i.drained = true
+		return nil
+	}
+	return fmt.Errorf("it sent kind %d, which only a tender sends or only once", kind)
+}
+
+// prepare asks the image to take the program of o and returns its answer.
+func (i *instance) prepare(ctx context.Context, o offer, p control.Prepare) (control.Prepared, error) {
+	answer := make(chan control.Prepared, 1)
+	i.mu.Lock()
+	i.offer, i.prepared = o, answer
+	i.mu.Unlock()
+	return await(ctx, i, p.Frame(), answer)
+}
+
+// commit puts the prepared program in force.
+func (i *instance) commit() error {
+	answer := make(chan struct{})
+	i.mu.Lock()
+	i.committed = answer
+	txn := control.Txn{Txn: i.offer.txn}
+	i.mu.Unlock()
+	_, err := await(context.Background(), i, txn.Frame(control.KindCommit), answer)
+	return err
+}
+
+// await sends f and waits for its answer. A silent image is killed; it is not
+// left half way because a caller lost patience, so ctx counts only before.
+func await[T any](ctx context.Context, i *instance, f control.Frame, answer <-chan T) (T, error) {
+	var none T
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	if err := i.send(f); err != nil {
+		return none, err
+	}
+	late := time.NewTimer(answerWithin)
+	defer late.Stop()
+	select {
+	case m := <-answer:
+		return m, nil
+	case <-i.proc.Done():
+		return none, errors.New("the image ended before it answered: " + i.proc.Death())
+	case <-late.C:
+		err := fmt.Errorf("no answer within %s", answerWithin)
+		i.fail(err)
+		return none, err
+	}
+}
+
+// statistics asks the image; after a second it returns what is known.
+func (i *instance) statistics(ctx context.Context) control.Stats {
+	i.mu.Lock()
+	if i.fresh == nil {
+		i.fresh = make(chan struct{})
+	}
+	fresh, ask := i.fresh, i.asked == 0
+	if ask {
+		i.asked++
+	}
+	i.mu.Unlock()
+	if ask && i.send(control.Query()) != nil {
+		return control.Stats{}
+	}
+	ctx, cancel := context.WithTimeout(ctx, statsWithin)
+	defer cancel()
+	select {
+	case <-fresh:
+	case <-i.proc.Done():
+	case <-ctx.Done():
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.stats
+}
+
+// readOutput turns what the image writes to its output into lines of the log.
+func (i *instance) readOutput() {
+	in := bufio.NewReaderSize(i.output, maxText)
+	for {
+		line, _, err := in.ReadLine() // a longer line comes in pieces
+		if err != nil {
+			return
+		}
+		if len(line) > 0 {
+			i.keeper.note(FromOutput, string(line))
+		}
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,199 @@
+package process
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// stageDeadline bounds the time from the start of the stage to the execution of
+// the image.
+const stageDeadline = 20 * time.Second
+
+// A Launcher starts stages from one thread that it keeps: the kernel kills an
+// image when the thread that started it ends, which is then when the tender
+// does. Safe for concurrent use.
+type Launcher struct {
+	work chan func()
+	base int // seccomp filters that this process is itself under
+}
+
+// NewLauncher returns a Launcher whose thread lives until the process ends.
+func NewLauncher() (*Launcher, error) {
+	own, err := readStatus("/proc/self/status")
+	if err != nil {
+		return nil, err
+	}
+	l := &Launcher{work: make(chan func()), base: own.filters}
+	go func() {
+		runtime.LockOSThread()
+		for f := range l.work {
+			f()
+		}
+	}()
+	return l, nil
+}
+
+// A Process is a running image.
+type Process struct {
+	cmd  *exec.Cmd
+	self int
+	base int
+	done chan struct{}
+}
+
+// PID returns the process id as the host sees it.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Self returns the process id as the image sees it.
+func (p *Process) Self() int { return p.self }
+
+// Kill ends the process. It is safe at any time: the process is held by a pidfd
+// where the kernel has them.
+func (p *Process) Kill() { p.cmd.Process.Kill() }
+
+// Done is closed when the process has ended and was waited for.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Death says how the process ended; valid once Done is closed.
+func (p *Process) Death() string {
+	s, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	switch {
+	case ok && s.Signaled() && s.Signal() == syscall.SIGSYS:
+		return "killed by SIGSYS: it made a system call that its modules do not list"
+	case ok && s.Signaled():
+		return fmt.Sprintf("killed by %s", unix.SignalName(s.Signal()))
+	}
+	return p.cmd.ProcessState.String()
+}
+
+// Signal returns the signal that ended the process, or 0; valid once Done is
+// closed.
+func (p *Process) Signal() syscall.Signal {
+	if s, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && s.Signaled() {
+		return s.Signal()
+	}
+	return 0
+}
+
+// Launch starts an image and returns once the stage has become it. The image
+// runs under the launch filter until it seals itself.
+func (l *Launcher) Launch(s Spec) (*Process, error) {
+	if err := s.validate(); err != nil {
+		return nil, err
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("process: %w", err)
+	}
+	defer null.Close()
+	report, words, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("process: %w", err)
+	}
+	defer report.Close()
+	defer words.Close()
+
+	files := append([]*os.File{s.Control, s.Program}, s.Listeners...)
+	o := order{Confinement: s.Confinement, Syscalls: s.Syscalls, DropUser: os.Geteuid() == 0, Data: s.Memory + runtimeData}
+	o.ImageFD = 3 + len(files)
+	o.NullFD, o.ReportFD = o.ImageFD+1, o.ImageFD+2
+	if s.Confinement.Namespaces {
+		o.Threads = threadLimit()
+	}
+	cmd := stageCommand(s.Confinement.Namespaces)
+	cmd.ExtraFiles = append(files, s.Image, null, words)
+	cmd.Stdout, cmd.Stderr = s.Output, s.Output
+	if err := l.start(cmd, &o); err != nil {
+		return nil, err
+	}
+	words.Close()
+	p := &Process{cmd: cmd, base: l.base, self: cmd.Process.Pid, done: make(chan struct{})}
+	if s.Confinement.Namespaces {
+		p.self = 1
+	}
+	go func() {
+		cmd.Wait()
+		close(p.done)
+	}()
+	report.SetReadDeadline(time.Now().Add(stageDeadline))
+	said, err := io.ReadAll(io.LimitReader(report, 4096))
+	if err == nil && len(said) == 0 {
+		select {
+		case <-p.done: // the stage died without a word
+			err = errors.New(p.Death())
+		case <-time.After(0):
+			return p, nil
+		}
+	}
+	p.Kill()
+	<-p.done
+	if len(said) > 0 {
+		return nil, fmt.Errorf("process: %s", said)
+	}
+	return nil, fmt.Errorf("process: the stage: %w", err)
+}
+
+// start runs cmd on the launcher's thread with o as its standard input.
+func (l *Launcher) start(cmd *exec.Cmd, o *order) error {
+	b, err := json.Marshal(o)
+	if err != nil {
+		return fmt.Errorf("process: %w", err)
+	}
+	cmd.Stdin = bytes.NewReader(b)
+	done := make(chan error, 1)
+	l.work <- func() { done <- cmd.Start() }
+	if err := <-done; err != nil {
+		return fmt.Errorf("process: starting the stage: %w", err)
+	}
+	return nil
+}
+
+// stageCommand runs this same program as the stage. The environment is empty:
+// nothing of the tender's reaches it.
+func stageCommand(namespaces bool) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", StageCommand)
+	cmd.Env = []string{}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if !namespaces {
+		return cmd
+	}
+	a := cmd.SysProcAttr
+	a.Cloneflags = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET |
+		syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS | syscall.CLONE_NEWCGROUP
+	a.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+	a.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	if os.Geteuid() == 0 { // a second identity to change to
+		other := syscall.SysProcIDMap{ContainerID: unprivileged, HostID: unprivileged, Size: 1}
+		a.UidMappings = append(a.UidMappings, other)
+		a.GidMappings = append(a.GidMappings, other)
+		a.GidMappingsEnableSetgroups = true
+	}
+	return cmd
+}
+
+// threadLimit is 0, no limit, before Linux 5.14: there RLIMIT_NPROC counts the
+// user's processes everywhere, not those of the namespace.
+func threadLimit() uint64 {
+	var u unix.Utsname
+	var major, minor int
+	if unix.Uname(&u) != nil {
+		return 0
+	}
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil {
+		return 0
+	}
+	if major < 5 || major == 5 && minor < 14 {
+		return 0
+	}
+	return maxThreads
+}

@@ -1,0 +1,108 @@
+package process
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// status is what /proc says about the confinement of one thread (proc(5)).
+type status struct {
+	seccomp    string
+	filters    int
+	noNewPrivs string
+	caps       map[string]string
+	uid, gid   string
+}
+
+func readStatus(path string) (status, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return status{}, err
+	}
+	defer f.Close()
+	s := status{filters: -1, caps: map[string]string{}}
+	for in := bufio.NewScanner(f); in.Scan(); {
+		key, value, _ := strings.Cut(in.Text(), ":")
+		value = strings.TrimSpace(value)
+		switch key {
+		case "Seccomp":
+			s.seccomp = value
+		case "Seccomp_filters":
+			if s.filters, err = strconv.Atoi(value); err != nil {
+				return status{}, fmt.Errorf("process: %s: Seccomp_filters %q", path, value)
+			}
+		case "NoNewPrivs":
+			s.noNewPrivs = value
+		case "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb":
+			s.caps[key] = value
+		case "Uid":
+			s.uid = value
+		case "Gid":
+			s.gid = value
+		}
+	}
+	return s, nil
+}
+
+// none is how /proc writes an empty capability set.
+const none = "0000000000000000"
+
+// Verify checks from the host what the image claims by being ready: that every
+// thread of it runs under the launch filter and exactly one more, without
+// capabilities and without a way to gain any.
+func (p *Process) Verify() error {
+	dir := fmt.Sprintf("/proc/%d/task", p.PID())
+	threads, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("process: the image's threads: %w", err)
+	}
+	seen := 0
+	for _, t := range threads {
+		s, err := readStatus(filepath.Join(dir, t.Name(), "status"))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, os.ErrProcessDone) {
+			continue // the thread ended
+		}
+		if err != nil {
+			return fmt.Errorf("process: %w", err)
+		}
+		if err := p.confined(s); err != nil {
+			return fmt.Errorf("process: thread %s of the image: %w", t.Name(), err)
+		}
+		seen++
+	}
+	if seen == 0 {
+		return errors.New("process: the image has no thread left")
+	}
+	return nil
+}
+
+func (p *Process) confined(s status) error {
+	if s.seccomp != "2" {
+		return fmt.Errorf("no system call filter (Seccomp: %s)", s.seccomp)
+	}
+	// Linux before 5.10 does not count filters.
+	if want := max(p.base, 0) + 2; s.filters >= 0 && s.filters != want {
+		return fmt.Errorf("%d system call filters, expected %d: it is not sealed as told", s.filters, want)
+	}
+	if s.noNewPrivs != "1" {
+		return errors.New("no_new_privs is off")
+	}
+	for _, name := range []string{"CapInh", "CapPrm", "CapEff", "CapAmb"} {
+		if s.caps[name] != none {
+			return fmt.Errorf("capabilities %s: %s", name, s.caps[name])
+		}
+	}
+	if os.Geteuid() == 0 {
+		id := strings.Fields(s.uid)
+		if len(id) == 0 || id[0] != strconv.Itoa(unprivileged) {
+			return fmt.Errorf("it runs as user %q", s.uid)
+		}
+	}
+	return nil
+}

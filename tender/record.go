@@ -1,0 +1,71 @@
+package tender
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"lorica.dev/lorica/abi/audit"
+	"lorica.dev/lorica/abi/program"
+)
+
+// A Decision is one line of the audit spool. Its text is printable.
+type Decision struct {
+	Seq       uint64    `json:"seq"` // without gaps, from one
+	Time      time.Time `json:"time"`
+	Instance  string    `json:"instance"`
+	Tier      string    `json:"tier"`
+	ID        string    `json:"id"`
+	Decision  string    `json:"decision"` // "Allow" or "Deny"
+	Stage     string    `json:"stage"`
+	Rule      string    `json:"rule"`
+	Line      string    `json:"line,omitempty"`
+	Reason    string    `json:"reason,omitempty"`
+	Status    uint16    `json:"status,omitempty"`
+	Principal string    `json:"principal,omitempty"`
+	Source    string    `json:"source,omitempty"`
+	Method    string    `json:"method,omitempty"`
+	Route     string    `json:"route,omitempty"`
+	Path      string    `json:"path,omitempty"`
+	Level     string    `json:"level"`
+	Revision  uint64    `json:"revision"`
+	Program   string    `json:"program"`
+}
+
+func (t *tender) decision(r *audit.Record, seq uint64) ([]byte, error) {
+	return json.Marshal(Decision{
+		Seq: seq, Time: time.Unix(0, r.Time).UTC(), Instance: t.cfg.Instance, Tier: t.tier.String(),
+		ID: printable(r.ID), Decision: r.Verdict.String(), Stage: printable(r.Stage),
+		Rule: printable(r.Rule.ID), Line: printable(r.Rule.Line), Reason: printable(r.Reason), Status: r.Status,
+		Principal: printable(r.Principal), Source: printable(r.Source), Method: printable(r.Method),
+		Route: printable(r.Route), Path: printable(r.Path), Level: printable(r.Level), Revision: r.Revision,
+		Program: program.Digest(r.Program).String(),
+	})
+}
+
+// Where a line of the log comes from.
+const (
+	FromTender = "tender"
+	FromImage  = "image"  // said on the control channel
+	FromOutput = "output" // written to standard output or error
+)
+
+// A LogLine is one line of an instance's log. Its text is printable.
+type LogLine struct {
+	Seq  uint64    `json:"seq"`
+	Time time.Time `json:"time"`
+	From string    `json:"from"`
+	Line string    `json:"line"`
+}
+
+// maxText bounds a line of the log, in bytes, before it is made printable.
+const maxText = 4096
+
+// log adds one line to the log. A log that cannot be written stops nothing:
+// decisions do.
+func (t *tender) log(from, format string, args ...any) {
+	text := audit.Cut(fmt.Sprintf(format, args...), maxText)
+	t.logs.append(1, func(_ int, n uint64) ([]byte, error) {
+		return json.Marshal(LogLine{Seq: n, Time: time.Now().UTC(), From: from, Line: printable(text)})
+	})
+}

@@ -1,0 +1,75 @@
+package tender
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/program"
+)
+
+// An Applied says which program is in force after a replacement.
+type Applied struct {
+	Program  string `json:"program"`
+	Content  string `json:"content"`
+	Level    string `json:"level"`
+	Revision uint64 `json:"revision"`
+}
+
+// replace puts a signed program in force, with its secrets, or changes nothing.
+// The image judges it; its reason is the error.
+func (t *tender) replace(ctx context.Context, signed []byte, secrets []control.Secret) (Applied, error) {
+	if len(signed) == 0 || len(signed) > program.MaxSize {
+		return Applied{}, fmt.Errorf("tender: a program of %d bytes; the limit is %d", len(signed), program.MaxSize)
+	}
+	if err := checkSecrets(secrets); err != nil {
+		return Applied{}, err
+	}
+	select {
+	case t.change <- struct{}{}:
+		defer func() { <-t.change }()
+	case <-ctx.Done():
+		return Applied{}, ctx.Err()
+	}
+	t.mu.Lock()
+	inst, state := t.inst, t.status.State
+	t.mu.Unlock()
+	if inst == nil || state != Ready {
+		return Applied{}, fmt.Errorf("tender: the instance is %s; programs are replaced while it is ready", state)
+	}
+	slot, err := t.memory.offer(signed)
+	if err != nil {
+		return Applied{}, err
+	}
+	t.txn++
+	o := offer{txn: t.txn, slot: slot, sum: program.Sum(signed)}
+	answer, err := inst.prepare(ctx, o, control.Prepare{Txn: o.txn, Slot: slot, Length: uint32(len(signed)), Secrets: secrets})
+	if err != nil {
+		t.memory.withdraw(slot)
+		return Applied{}, fmt.Errorf("tender: %w", err)
+	}
+	if answer.Err != "" {
+		t.memory.withdraw(slot)
+		t.log(FromTender, "program %s was refused: %s", o.sum, answer.Err)
+		return Applied{}, errors.New("the image refused the program: " + printable(answer.Err))
+	}
+	if err := inst.commit(); err != nil {
+		return Applied{}, fmt.Errorf("tender: %w", err)
+	}
+	return t.applied(inst, signed, secrets)
+}
+
+// applied makes signed the program that restarts begin with. An image that took
+// what its trust root did not sign is not what it should be.
+func (t *tender) applied(inst *instance, signed []byte, secrets []control.Secret) (Applied, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.describeProgram(signed); err != nil {
+		inst.fail(fmt.Errorf("it accepted a program that it must refuse: %w", err))
+		return Applied{}, err
+	}
+	t.program, t.secrets = signed, secrets
+	s := &t.status
+	return Applied{Program: s.Program, Content: s.Content, Level: s.Level, Revision: s.Revision}, nil
+}

@@ -1,0 +1,148 @@
+package tender
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"lorica.dev/lorica/abi/launch"
+	"lorica.dev/lorica/tender/process"
+)
+
+// maxConfig bounds the configuration that a tender reads, in bytes.
+const maxConfig = 64 << 20
+
+// verdict is the one line that a tender writes to its standard output: nothing
+// but Error where it failed, an empty value once the instance serves.
+type verdict struct {
+	Error string `json:"error,omitempty"`
+}
+
+// Start runs a tender for cfg as a process of its own, which outlives this one,
+// and returns when the instance serves, or with the tender's last words. exe is
+// the command that ends in Main, for example the running program and "tender".
+// Listeners, where given, are handed over in the order of cfg.Listen; they stay
+// the caller's.
+func Start(ctx context.Context, exe []string, cfg Config, listeners []*os.File) (*Client, error) {
+	cfg.Inherit = len(listeners) > 0
+	for _, p := range []*string{&cfg.Dir, &cfg.Image} {
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return nil, fmt.Errorf("tender: %w", err)
+		}
+		*p = abs
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("tender: %w", err)
+	}
+	b, err := json.Marshal(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("tender: %w", err)
+	}
+	errs, err := os.OpenFile(filepath.Join(cfg.Dir, "stderr"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("tender: %w", err)
+	}
+	defer errs.Close()
+	out, words, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("tender: %w", err)
+	}
+	defer out.Close()
+	defer words.Close()
+	cmd := exec.Command(exe[0], exe[1:]...)
+	cmd.Env, cmd.Dir = []string{}, "/"
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(b), words, errs
+	cmd.ExtraFiles = listeners
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("tender: starting %s: %w", exe[0], err)
+	}
+	words.Close()
+	go cmd.Wait()
+	stop := context.AfterFunc(ctx, func() { cmd.Process.Kill() })
+	defer stop()
+	line, err := io.ReadAll(io.LimitReader(out, 64<<10))
+	var v verdict
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		return nil, fmt.Errorf("tender: %w", err)
+	case json.Unmarshal(line, &v) != nil:
+		return nil, fmt.Errorf("tender: the tender died before the instance was ready: %s", lastWords(errs))
+	case v.Error != "":
+		return nil, errors.New(v.Error)
+	}
+	return Dial(cfg.Dir)
+}
+
+// lastWords returns the beginning of what a dying tender wrote: a panic says
+// first what it is.
+func lastWords(f *os.File) string {
+	b := make([]byte, 2048)
+	n, _ := f.ReadAt(b, 0)
+	if s := strings.TrimSpace(string(b[:n])); s != "" {
+		return s
+	}
+	return "it said nothing"
+}
+
+// Main is the body of the command that Start runs: the configuration comes on
+// standard input, listeners from descriptor 3 on, and one line goes to standard
+// output. SIGTERM and SIGINT drain.
+func Main() error {
+	out := os.Stdout
+	tell := func(v verdict) {
+		b, err := json.Marshal(v)
+		if err == nil {
+			out.Write(append(b, '\n'))
+		}
+		out.Close()
+	}
+	err := run(func() { tell(verdict{}) })
+	if err != nil {
+		tell(verdict{Error: err.Error()}) // lost, as it should be, after the first
+	}
+	return err
+}
+
+func run(ready func()) error {
+	if err := noCore(); err != nil {
+		return err
+	}
+	b, err := io.ReadAll(io.LimitReader(os.Stdin, maxConfig))
+	if err != nil {
+		return fmt.Errorf("tender: the configuration: %w", err)
+	}
+	cfg, err := decodeConfig(b)
+	clear(b)
+	if err != nil {
+		return err
+	}
+	var listeners []*os.File
+	if cfg.Inherit {
+		for i := range min(len(cfg.Listen), launch.MaxListener) {
+			unix.CloseOnExec(3 + i)
+			listeners = append(listeners, os.NewFile(uintptr(3+i), "listener"))
+		}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	return Run(ctx, cfg, listeners, ready)
+}
+
+// Stage is the body of the command named process.StageCommand, which a tender
+// runs by itself.
+func Stage() error { return process.Stage() }

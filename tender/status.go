@@ -1,0 +1,68 @@
+package tender
+
+import (
+	"context"
+	"time"
+
+	"lorica.dev/lorica/abi/control"
+)
+
+// A State is where an instance is in its life.
+type State string
+
+const (
+	Starting State = "starting" // or starting again
+	Ready    State = "ready"
+	Draining State = "draining"
+	Stopped  State = "stopped"
+)
+
+// Stats are what the image counts, since it last started.
+type Stats struct {
+	Requests    uint64 `json:"requests"`
+	Allowed     uint64 `json:"allowed"`
+	Denied      uint64 `json:"denied"`
+	Connections uint64 `json:"connections"` // open now
+	Refused     uint64 `json:"refused"`     // connections that the firewall refused
+	HeapBytes   uint64 `json:"heapBytes"`
+	Goroutines  uint32 `json:"goroutines"`
+}
+
+// A Status is an instance as its tender knows it.
+type Status struct {
+	Instance    string     `json:"instance"`
+	Tenant      string     `json:"tenant"`
+	Workload    string     `json:"workload"`
+	State       State      `json:"state"`
+	Target      string     `json:"target"`
+	PID         int        `json:"pid"` // of the image; 0 while there is none
+	TenderPID   int        `json:"tenderPid"`
+	Tier        string     `json:"tier"`
+	ImageDigest string     `json:"imageDigest"`
+	Plan        string     `json:"plan"`
+	Program     string     `json:"program"` // digest of the signed bytes in force
+	Content     string     `json:"content"` // the same for what it enforces
+	Policy      string     `json:"policy"`
+	Level       string     `json:"level"`
+	Revision    uint64     `json:"revision"`
+	Listen      []Listener `json:"listen"`
+	Memory      uint64     `json:"memory"` // bytes that the workload asked for
+	Started     time.Time  `json:"started"` // of the tender
+	Restarts    int        `json:"restarts"`
+	LastError   string     `json:"lastError,omitempty"`
+	Stats       Stats      `json:"stats"`
+}
+
+// report returns the status with fresh statistics where the image gives them.
+func (t *tender) report(ctx context.Context) Status {
+	t.mu.Lock()
+	s, inst := t.status, t.inst
+	t.mu.Unlock()
+	if inst != nil && s.State != Starting {
+		s.Stats = Stats(inst.statistics(ctx))
+	}
+	return s
+}
+
+// The two have the same fields, in the same order.
+var _ = Stats(control.Stats{})

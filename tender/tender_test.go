@@ -1,0 +1,167 @@
+package tender_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/audit"
+	"lorica.dev/lorica/abi/flow"
+	"lorica.dev/lorica/abi/program"
+	"lorica.dev/lorica/abi/route"
+	"lorica.dev/lorica/catalog"
+	"lorica.dev/lorica/tender"
+	"lorica.dev/lorica/tender/process"
+)
+
+// The test binary is also the tender and its stage, as cmd/lorica is.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 {
+		var err error
+		switch os.Args[1] {
+		case "tender":
+			err = tender.Main()
+		case process.StageCommand:
+			err = tender.Stage()
+		default:
+			os.Exit(m.Run())
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+const plan = "74656e64657274656e64657274656e64657274656e64657274656e6465727465"
+
+var key = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
+
+// signed returns a program that lets GET reach the given paths.
+func signed(t *testing.T, revision uint64, paths ...string) []byte {
+	t.Helper()
+	net := flow.Section{Lists: []flow.List{{Level: "normal", Default: abi.Allow}}}
+	filter := route.Section{Limits: route.Limits{MaxHeaderBytes: 16 << 10, MaxBodyBytes: 1 << 20, MaxPathBytes: 2048, MaxConnections: 256,
+		HeaderTimeout: 2 * time.Second, BodyTimeout: 2 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 10 * time.Second}}
+	for _, p := range paths {
+		filter.Routes = append(filter.Routes, route.Route{Name: p[1:], Method: "GET", Pattern: p})
+	}
+	record := audit.Section{AllowedPerMillion: audit.Million}
+	id, err := program.ParsePlanID(plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := program.Sign(&program.Program{Plan: id, Revision: revision, Tenant: "acme", Workload: "test", Policy: "p", Levels: []string{"normal"},
+		Sections: []program.Section{{Name: flow.Name, Data: net.Encode()}, {Name: route.Name, Data: filter.Encode()}, {Name: audit.Name, Data: record.Encode()}}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// buildImage builds the image of testdata and returns its path and digest.
+func buildImage(t *testing.T) (path, digest string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "image")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", path, "./testdata/image")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building the image: %v\n%s", err, out)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path, fmt.Sprintf("sha256:%x", sha256.Sum256(b))
+}
+
+// calls is what the manifests of the image's modules list.
+func calls(t *testing.T) []catalog.Syscall {
+	t.Helper()
+	c, err := catalog.Load(os.DirFS(".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var modules []*catalog.Module
+	for _, id := range []string{"unikernel", "netstack/socket", "pep/firewall", "pep/filter", "pep/audit", "app/handler"} {
+		m := c.Module(id)
+		if m == nil {
+			t.Fatalf("no module %s", id)
+		}
+		modules = append(modules, m)
+	}
+	return catalog.Syscalls(modules)
+}
+
+func configure(t *testing.T) tender.Config {
+	image, digest := buildImage(t)
+	return tender.Config{Instance: "test-1", Tenant: "acme", Workload: "test", Dir: t.TempDir(), Image: image, ImageDigest: digest,
+		Plan: plan, Syscalls: calls(t), Trust: key.Public().(ed25519.PublicKey), Program: signed(t, 1, "/hello", "/slow", "/open"),
+		Listen: []tender.Listener{{Name: "api", Address: "127.0.0.1"}}, MaxProcs: 2}
+}
+
+// start runs a tender for cfg and stops it with the test.
+func start(t *testing.T, cfg tender.Config, listeners ...*os.File) *tender.Client {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	c, err := tender.Start(ctx, []string{"/proc/self/exe", "tender"}, cfg, listeners)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		c.Stop(ctx)
+		if err := c.Wait(ctx); err != nil {
+			t.Errorf("the tender does not end: %v", err)
+		}
+	})
+	return c
+}
+
+func status(t *testing.T, c *tender.Client) tender.Status {
+	t.Helper()
+	s, err := c.Status(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// get returns the status and body of one request on a connection of its own.
+func get(t *testing.T, s tender.Status, path string) (int, string) {
+	t.Helper()
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	r, err := c.Get(fmt.Sprintf("http://127.0.0.1:%d%s", s.Listen[0].Port, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, string(b)
+}
+
+func TestServesConfined(t *testing.T) {
+	c := start(t, configure(t))
+	s := status(t, c)
+	if code, body := get(t, s, "/hello"); code != 200 || body != "hello\n" {
+		t.Errorf("got %d %q", code, body)
+	}
+	t.Logf("%+v", s)
+}

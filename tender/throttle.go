@@ -1,0 +1,39 @@
+package tender
+
+import (
+	"sync"
+	"time"
+)
+
+// A throttle lets a number of events pass at once and then so many a second.
+// Safe for concurrent use.
+type throttle struct {
+	perSecond, burst float64
+
+	mu      sync.Mutex
+	tokens  float64
+	last    time.Time
+	dropped uint64
+}
+
+func newThrottle(perSecond, burst float64) *throttle {
+	return &throttle{perSecond: perSecond, burst: burst, tokens: burst}
+}
+
+// allow reports whether an event may pass now, and, with the first one that may
+// after some that might not, how many those were.
+func (t *throttle) allow(now time.Time) (ok bool, dropped uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.last.IsZero() {
+		t.tokens = min(t.burst, t.tokens+now.Sub(t.last).Seconds()*t.perSecond)
+	}
+	t.last = now
+	if t.tokens < 1 {
+		t.dropped++
+		return false, 0
+	}
+	t.tokens--
+	dropped, t.dropped = t.dropped, 0
+	return true, dropped
+}
