@@ -121,10 +121,12 @@ func guarded(stage string, decide func() pep.Decision) (d pep.Decision) {
 
 // An opener turns programs into generations.
 type opener struct {
-	img   *Image
-	mem   memory
-	plan  program.PlanID
-	trust ed25519.PublicKey
+	img      *Image
+	mem      memory
+	plan     program.PlanID
+	trust    ed25519.PublicKey
+	tenant   string
+	workload string
 }
 
 // open verifies the program that m names and lets every module prepare it.
@@ -145,6 +147,9 @@ func (o *opener) open(m control.Prepare, floor uint64) (g *generation, err error
 	}
 	if p.Plan != o.plan {
 		return nil, fmt.Errorf("the program is for %v; this image is %v", p.Plan, o.plan)
+	}
+	if p.Tenant != o.tenant || p.Workload != o.workload {
+		return nil, fmt.Errorf("the program is for workload %s/%s; this is %s/%s", p.Tenant, p.Workload, o.tenant, o.workload)
 	}
 	if p.Revision < floor {
 		return nil, fmt.Errorf("the program has revision %d; this image takes %d or later", p.Revision, floor)

@@ -34,26 +34,22 @@ func record(a pep.AuditState, x *pep.Exchange, d pep.Decision) (r audit.Record, 
 	return r, keep, nil
 }
 
-// serve is the chain: guards, record, application, under one generation.
+// serve is the chain: guards, record, application.
 func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
-	g := s.pin()
-	defer g.unpin()
 	s.requests.Add(1)
-
 	c := r.Context().Value(connKey{}).(*conn)
+	// From here on the request is a copy: what guards replace in it, its body
+	// above all, must not hide from net/http what it still has to read.
+	r, original := r.WithContext(appContext{r.Context()}), r
 	strip(r.Header)
 	if r.Body != nil && r.Body != http.NoBody {
-		c.SetReadDeadline(time.Now().Add(g.limits.BodyTimeout))
-		r.Body = &body{r.Body, c, r}
+		c.SetReadDeadline(time.Now().Add(f.limits.BodyTimeout))
+		r.Body = &body{r.Body, c, original}
 	}
 	x := &pep.Exchange{ID: newID(), Request: r, Header: w.Header(), Flow: c.flow, Now: time.Now()}
 	out := &response{to: w, front: f, id: x.ID}
 
-	d := g.judge(x)
-	rec, keep, err := record(g.audit, x, d)
-	if err == nil && keep {
-		err = s.out.write(rec)
-	}
+	d, err := s.decide(x)
 	if err != nil { // no evidence, no answer
 		s.denied.Add(1)
 		s.out.log(err.Error())
@@ -68,6 +64,20 @@ func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
 	s.call(out, x)
 }
 
+// decide judges x under one generation, which it lets go once the record is
+// written: how long the application then takes must not hold up a change of
+// policy.
+func (s *server) decide(x *pep.Exchange) (pep.Decision, error) {
+	g := s.pin()
+	defer g.unpin()
+	d := g.judge(x)
+	r, keep, err := record(g.audit, x, d)
+	if err == nil && keep {
+		err = s.out.write(r)
+	}
+	return d, err
+}
+
 // call hands the request to the application. A panic of it is a 500.
 func (s *server) call(out *response, x *pep.Exchange) {
 	defer func() {
@@ -76,7 +86,7 @@ func (s *server) call(out *response, x *pep.Exchange) {
 		case v == nil:
 			out.finish()
 			return
-		case v == http.ErrAbortHandler: //nolint:errorlint // the value itself is panicked
+		case v == http.ErrAbortHandler:
 		default:
 			s.out.log(fmt.Sprintf("request %s: the application panicked: %v", x.ID, v))
 			if !out.wrote {
@@ -93,7 +103,7 @@ func (s *server) call(out *response, x *pep.Exchange) {
 	if len(x.Groups) > 0 {
 		r.Header.Set(pep.HeaderGroups, strings.Join(x.Groups, ","))
 	}
-	s.app.ServeHTTP(out, r.WithContext(appContext{r.Context()}))
+	s.app.ServeHTTP(out, r)
 }
 
 // strip removes what only the image may say. Names arrive in canonical form; the
@@ -122,15 +132,15 @@ func (c appContext) Value(key any) any {
 // that.
 type body struct {
 	io.ReadCloser
-	conn *conn
-	req  *http.Request
+	conn     *conn
+	original *http.Request // gets the trailers
 }
 
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
 		b.conn.SetReadDeadline(time.Time{})
-		strip(b.req.Trailer)
+		strip(b.original.Trailer)
 	}
 	return n, err
 }

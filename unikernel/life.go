@@ -2,13 +2,11 @@ package unikernel
 
 import (
 	"bufio"
-	"crypto/ed25519"
 	"fmt"
 	"io"
 	"runtime"
 	"runtime/metrics"
 	"sync/atomic"
-	"time"
 
 	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/launch"
@@ -30,10 +28,11 @@ type life struct {
 	draining bool
 }
 
-func newLife(img Image, mem memory, plan program.PlanID, trust ed25519.PublicKey, channel io.ReadWriter) *life {
+func newLife(img Image, plan program.PlanID, p *launch.Params, window []byte, channel io.ReadWriter) *life {
 	out := newOutbox(channel)
 	return &life{
-		opener:  opener{img: &img, mem: mem, plan: plan, trust: trust},
+		opener: opener{img: &img, mem: memory{bytes: window, slot: int(p.SlotSize)}, plan: plan,
+			trust: p.Trust[:], tenant: p.Tenant, workload: p.Workload},
 		channel: bufio.NewReader(channel),
 		out:     out,
 		server:  newServer(out),
@@ -146,7 +145,7 @@ func (l *life) obey(m any) error {
 				return fmt.Errorf("control channel: Commit of %d, which is not prepared", m.Txn.Txn)
 			}
 		case m.kind == control.KindCommit:
-			l.commit()
+			return l.commit()
 		default:
 			l.abort()
 		}
@@ -179,13 +178,13 @@ func (l *life) prepare(m control.Prepare) {
 	l.out.send(answer.Frame())
 }
 
-func (l *life) commit() {
+func (l *life) commit() error {
 	g := l.prepared
 	l.prepared = nil
 	old := l.server.install(g)
 	l.out.send(control.Committed{Txn: l.txn, Slot: g.slot, Revision: g.revision, Program: g.digest}.Frame())
 	old.unpin()
-	l.server.rejudge()
+	return l.server.rejudge()
 }
 
 func (l *life) abort() {
@@ -208,7 +207,3 @@ func (l *life) stats() control.Stats {
 	s.Goroutines = uint32(runtime.NumGoroutine())
 	return s
 }
-
-// retireGrace is how long a server with outdated limits answers with
-// Connection: close before it is shut down.
-const retireGrace = time.Second

@@ -1,7 +1,6 @@
 package unikernel
 
 import (
-	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -54,7 +53,7 @@ func boot(img Image) error {
 		return fmt.Errorf("control channel: %w", err)
 	}
 
-	l := newLife(img, memory{bytes: window, slot: int(p.SlotSize)}, plan, ed25519.PublicKey(p.Trust[:]), channel)
+	l := newLife(img, plan, p, window, channel)
 	if err := l.first(p.First, p.MinRevision); err != nil {
 		return err
 	}

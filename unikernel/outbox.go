@@ -2,6 +2,7 @@ package unikernel
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 
@@ -177,7 +178,7 @@ func (o *outbox) next() ([]control.Frame, batch, error) {
 	o.writing = true
 	frames := o.frames
 	if o.dropped > 0 {
-		frames = append(frames, control.Log{Line: "log lines were dropped: the channel was full"}.Frame())
+		frames = append(frames, control.Log{Line: fmt.Sprintf("%d log lines were dropped here", o.dropped)}.Frame())
 	}
 	o.frames, o.logs, o.dropped = nil, 0, 0
 	var b batch

@@ -108,10 +108,15 @@ func Seal(filter []launch.Instruction) error {
 	return nil
 }
 
-// Exhausted reports an error of accept that passes when others let go of what
-// they hold, or that concerns only the connection that was about to be accepted.
-func Exhausted(err error) bool {
-	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EPERM} {
+// Transient reports an error of accept that says nothing about the listener: it
+// passes when others let go of what they hold, or concerns only the connection
+// that was about to be accepted. See accept(2), "Error handling".
+func Transient(err error) bool {
+	for _, e := range []syscall.Errno{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.ECONNABORTED, syscall.EPERM, syscall.EPROTO, syscall.ENETDOWN,
+		syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.EHOSTUNREACH,
+	} {
 		if errors.Is(err, e) {
 			return true
 		}

@@ -190,6 +190,7 @@ func refuses(t *testing.T, d *tender) {
 		{"altered", "signature", 1, altered},
 		{"empty", "signature", 1, nil},
 		{"same revision", "revision 1", 1, with(func(p *policy) { p.revision = 1 })},
+		{"other workload", "acme/other", 1, with(func(p *policy) { p.workload = "other" })},
 		{"other plan", "program is for plan:", 1, with(func(p *policy) { p.plan = strings.Repeat("0", 64) })},
 		{"section without a module", `section "ratelimit" has no module`, 1, with(func(p *policy) { p.extra = "ratelimit" })},
 		{"module without a section", `no section "filter"`, 1, with(func(p *policy) { p.omit = "filter" })},

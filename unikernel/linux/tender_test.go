@@ -76,6 +76,7 @@ type option struct {
 // A policy is what the tests vary in programs.
 type policy struct {
 	revision uint64
+	workload string
 	plan     string
 	deny     bool // every connection
 	limit    uint32
@@ -101,7 +102,7 @@ func (p policy) sign(t *testing.T, key ed25519.PrivateKey) []byte {
 		filter.Routes = append(filter.Routes, route.Route{Name: path[1:], Method: "*", Pattern: path})
 	}
 	recorded := audit.Section{AllowedPerMillion: audit.Million}
-	prog := program.Program{Plan: plan, Revision: p.revision, Tenant: "acme", Workload: "test", Levels: []string{"normal"}}
+	prog := program.Program{Plan: plan, Revision: p.revision, Tenant: "acme", Workload: p.workload, Levels: []string{"normal"}}
 	for _, s := range []program.Section{{Name: flow.Name, Data: network.Encode()}, {Name: route.Name, Data: filter.Encode()},
 		{Name: audit.Name, Data: recorded.Encode()}, {Name: p.extra, Data: []byte{1}}} {
 		if s.Name != p.omit && s.Name != "" {
@@ -115,7 +116,7 @@ func (p policy) sign(t *testing.T, key ed25519.PrivateKey) []byte {
 	return signed
 }
 
-func defaults() policy { return policy{revision: 1, plan: planText, limit: 256} }
+func defaults() policy { return policy{revision: 1, workload: "test", plan: planText, limit: 256} }
 
 // start launches the image; the caller awaits what it says.
 func start(t *testing.T, image string, o option) *tender {

@@ -1,0 +1,126 @@
+package unikernel
+
+import (
+	"context"
+	"log"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lorica.dev/lorica/abi/flow"
+	"lorica.dev/lorica/abi/route"
+)
+
+// retireGrace is how long a front with outdated limits answers with Connection:
+// close before it is shut down.
+const retireGrace = time.Second
+
+// A conn is an accepted connection. It offers net/http no more than what it
+// wraps is meant for: in particular no ReadFrom, hence no sendfile or splice.
+type conn struct {
+	net.Conn
+	server *server
+	flow   flow.Flow
+	once   sync.Once
+}
+
+func (c *conn) Close() error {
+	c.once.Do(func() { c.server.forget(c) })
+	return c.Conn.Close()
+}
+
+// CloseWrite lets net/http end a connection without a reset.
+func (c *conn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return nil
+}
+
+// A front is an http.Server with one set of limits, fed with connections that
+// the gates admitted.
+type front struct {
+	http    *http.Server
+	limits  route.Limits
+	in      chan net.Conn
+	gone    chan struct{}
+	once    sync.Once
+	closing atomic.Bool // responses say Connection: close
+}
+
+type connKey struct{}
+
+// newFront starts a front with the given limits. The caller holds s.mu.
+func (s *server) newFront(l route.Limits) *front {
+	f := &front{limits: l, in: make(chan net.Conn), gone: make(chan struct{})}
+	f.http = &http.Server{
+		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(f, w, r) }),
+		ReadHeaderTimeout: l.HeaderTimeout,
+		WriteTimeout:      l.WriteTimeout,
+		IdleTimeout:       l.IdleTimeout,
+		// net/http allows 4096 bytes more than it is told.
+		MaxHeaderBytes:               max(1, int(l.MaxHeaderBytes)-4096),
+		DisableGeneralOptionsHandler: true, // guards judge "OPTIONS *" as well
+		ErrorLog:                     log.New(lines{s.out}, "", 0),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		},
+		Protocols: new(http.Protocols),
+	}
+	f.http.Protocols.SetHTTP1(true)
+	s.fronts[f] = struct{}{}
+	go f.http.Serve(f)
+	return f
+}
+
+// deliver hands c to the front; false when it is gone.
+func (f *front) deliver(c net.Conn) bool {
+	select {
+	case f.in <- c:
+		return true
+	case <-f.gone:
+		return false
+	}
+}
+
+// Accept, Close and Addr make the front the listener of its http.Server.
+func (f *front) Accept() (net.Conn, error) {
+	select {
+	case c := <-f.in:
+		return c, nil
+	case <-f.gone:
+		return nil, net.ErrClosed
+	}
+}
+
+func (f *front) Close() error {
+	f.once.Do(func() { close(f.gone) })
+	return nil
+}
+
+func (f *front) Addr() net.Addr { return &net.TCPAddr{} }
+
+// retire ends a front as drain says. It may be called again with less patience.
+func (s *server) retire(f *front, grace, limit time.Duration) {
+	f.closing.Store(true)
+	time.Sleep(grace)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if f.http.Shutdown(ctx) != nil {
+		f.http.Close()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.fronts, f)
+}
+
+// lines turns what net/http logs into log frames.
+type lines struct{ out *outbox }
+
+func (l lines) Write(b []byte) (int, error) {
+	l.out.log(strings.TrimSuffix(string(b), "\n"))
+	return len(b), nil
+}
