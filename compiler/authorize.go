@@ -79,7 +79,7 @@ func (b *builder) section() *authz.Section {
 	s := &authz.Section{
 		Principal: b.names.text(string(a.Principal)), Group: authz.None,
 		Action:  b.names.entity(a.Action),
-		Default: b.d.Policy.Default.Authorization, Rule: authorizationDefault(b.d.Policy),
+		Default: b.d.Policy.Default.Authorization, Rule: policy.AuthorizationDefault(b.d.Policy),
 		Attributes: b.attrs,
 	}
 	if a.Group != "" {

@@ -33,7 +33,7 @@ func network(p *api.SecurityPolicy) (*netting, error) {
 		sources[e.Name] = e.CIDRs
 	}
 	for i, level := range p.Levels.Names {
-		l := flow.List{Level: level, Default: p.Default.Network, Rule: networkDefault(p)}
+		l := flow.List{Level: level, Default: p.Default.Network, Rule: policy.NetworkDefault(p)}
 		rules := n.at(i)
 		for _, r := range rules {
 			if len(r.From) == 0 {
@@ -53,15 +53,6 @@ func network(p *api.SecurityPolicy) (*netting, error) {
 		n.rules = append(n.rules, rules)
 	}
 	return n, nil
-}
-
-// networkDefault names the default where no network rule matches.
-func networkDefault(p *api.SecurityPolicy) abi.Rule {
-	at := p.Default.Pos
-	if p.Network != nil {
-		at = written(at, p.Network.Pos)
-	}
-	return abi.Rule{ID: abi.RuleNetwork, Line: written(at, p.Metadata.Pos).Short()}
 }
 
 // at returns the rules that exist at the i-th level, in file order.
@@ -131,7 +122,7 @@ func (n *netting) ports(w *api.Workload, i int) []Port {
 	var list []Port
 	for _, l := range w.Listen {
 		p := Port{Name: l.Name, Address: l.Address, Port: l.Port,
-			Default: Reach{Rule: networkDefault(n.policy), Verdict: n.policy.Default.Network}}
+			Default: Reach{Rule: policy.NetworkDefault(n.policy), Verdict: n.policy.Default.Network}}
 		for _, r := range n.rules[i] {
 			if reaches(r, l.Port) {
 				p.Rules = append(p.Rules, Reach{abi.Rule{ID: r.Name, Line: r.Pos.Short()}, r.Action, r.From})

@@ -98,7 +98,7 @@ func enforced(d *policy.Deployment, n *netting, i int) []Enforced {
 		for _, r := range n.rules[i] {
 			add(abi.StageFirewall, WhereAccept, abi.Rule{ID: r.Name, Line: r.Pos.Short()})
 		}
-		add(abi.StageFirewall, WhereAccept, networkDefault(p))
+		add(abi.StageFirewall, WhereAccept, policy.NetworkDefault(p))
 	}
 	if len(p.Routes) > 0 {
 		line := p.RoutesPos.Short()
@@ -111,12 +111,7 @@ func enforced(d *policy.Deployment, n *netting, i int) []Enforced {
 		for _, r := range d.Authorization.Rules {
 			add(abi.StageAuthz, WhereRequest, abi.Rule{ID: r.ID, Line: r.Pos.Short()})
 		}
-		add(abi.StageAuthz, WhereRequest, authorizationDefault(p))
+		add(abi.StageAuthz, WhereRequest, policy.AuthorizationDefault(p))
 	}
 	return list
-}
-
-// authorizationDefault names the default where no Cedar policy matches.
-func authorizationDefault(p *api.SecurityPolicy) abi.Rule {
-	return abi.Rule{ID: abi.RuleAuthz, Line: written(p.Default.Pos, p.Authorization.Pos, p.Metadata.Pos).Short()}
 }

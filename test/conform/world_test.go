@@ -1,0 +1,215 @@
+package conform
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cedar-policy/cedar-go"
+	public "github.com/cedar-policy/cedar-go/ast"
+	"github.com/cedar-policy/cedar-go/types"
+	"github.com/cedar-policy/cedar-go/x/exp/ast"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/authz"
+	"lorica.dev/lorica/abi/flow"
+	"lorica.dev/lorica/abi/program"
+	"lorica.dev/lorica/abi/route"
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/compiler"
+	"lorica.dev/lorica/pep"
+	pepauthz "lorica.dev/lorica/pep/authz"
+	"lorica.dev/lorica/policy"
+)
+
+// The world that generated policies and requests are about. Every attribute of
+// the context has a source of its own kind.
+var (
+	users      = []string{"ada", "bob", "cyd", `e"\*e`}
+	groups     = []string{"staff", "ops", "night watch", ""}
+	levels     = []string{"normal", "elevated", "lockdown"}
+	routes     = []api.Route{{Name: "r0", Group: "g0"}, {Name: "r1", Group: "g1"}, {Name: "r2"}, {Name: "r3", Group: "g0"}}
+	attributes = []authz.Attribute{
+		{Name: "amount", Type: authz.TypeLong, Optional: true, Source: authz.Source{Kind: authz.SourceBody, Arg: "/amount"}},
+		{Name: "flag", Type: authz.TypeBool, Optional: true, Source: authz.Source{Kind: authz.SourceBody, Arg: "/x/0/flag"}},
+		{Name: "from", Type: authz.TypeIP, Optional: true, Source: authz.Source{Kind: authz.SourceBody, Arg: "/x/0/from"}},
+		{Name: "hour", Type: authz.TypeLong, Source: authz.Source{Kind: authz.SourceHour}},
+		{Name: "id", Type: authz.TypeString, Source: authz.Source{Kind: authz.SourceRoute, Arg: "id"}},
+		{Name: "ip", Type: authz.TypeIP, Source: authz.Source{Kind: authz.SourcePeer}},
+		{Name: "level", Type: authz.TypeString, Source: authz.Source{Kind: authz.SourceLevel}},
+		{Name: "method", Type: authz.TypeString, Source: authz.Source{Kind: authz.SourceMethod}},
+		{Name: "price", Type: authz.TypeDecimal, Optional: true, Source: authz.Source{Kind: authz.SourceBody, Arg: "/price"}},
+		{Name: "q", Type: authz.TypeLong, Optional: true, Source: authz.Source{Kind: authz.SourceQuery, Arg: "q"}},
+		{Name: "tag", Type: authz.TypeString, Optional: true, Source: authz.Source{Kind: authz.SourceHeader, Arg: "X-Tag"}},
+	}
+)
+
+// A request is one question, in the words of both sides.
+type request struct {
+	user   string
+	groups []string
+	route  int
+	level  int
+	values map[string]cedar.Value // by attribute, without the level
+}
+
+// deployment wraps Cedar text in a policy, with the rules numbered in order.
+func deployment(t testing.TB, text string, fallback abi.Verdict) *policy.Deployment {
+	t.Helper()
+	list, err := cedar.NewPolicyListFromBytes("policy.cedar", []byte(text))
+	if err != nil {
+		t.Fatalf("generated policies do not parse: %v\n%s", err, text)
+	}
+	a := &policy.Authorization{
+		Attributes: attributes, Principal: "User", Group: "Group", Resource: "Route", RouteGroup: "RouteGroup",
+		Action: cedar.NewEntityUID("Action", "call"),
+	}
+	for i, p := range list {
+		a.Rules = append(a.Rules, policy.CedarRule{ID: fmt.Sprintf("p%d", i), Pos: api.Pos{File: "policy.yaml", Line: 10 + i}, Policy: (*ast.Policy)(p.AST())})
+	}
+	return &policy.Deployment{
+		Workload: &api.Workload{Metadata: api.Metadata{Name: "w", Tenant: "t"}},
+		Policy: &api.SecurityPolicy{
+			Default:       api.Default{Pos: api.Pos{File: "policy.yaml", Line: 3}, Network: abi.Allow, Authorization: fallback},
+			Levels:        api.Levels{Names: levels, Initial: levels[0]},
+			Routes:        routes,
+			Authorization: &api.Authorization{},
+		},
+		Authorization: a,
+	}
+}
+
+// guards compiles d and prepares one guard for each level.
+func guards(t testing.TB, d *policy.Deployment) []pep.GuardState {
+	t.Helper()
+	out, err := compiler.Compile(d)
+	if err != nil {
+		t.Fatalf("compile: %v", err)
+	}
+	var states []pep.GuardState
+	for _, l := range out.Levels {
+		p := l.Program(d, program.PlanID{}, 1)
+		s, err := pepauthz.New().Prepare(&pep.Input{Level: l.Name, Levels: p.Levels, Section: p.Section(authz.Name)})
+		if err != nil {
+			t.Fatalf("prepare: %v", err)
+		}
+		states = append(states, s)
+	}
+	return states
+}
+
+// exchange writes r as the request that a client would send.
+func exchange(r request) *pep.Exchange {
+	h := http.Header{}
+	method, query, body := "GET", "", map[string]string{}
+	x := &pep.Exchange{Principal: r.user, Groups: r.groups, MaxBody: 1 << 16, Now: time.Unix(0, 0),
+		Route: &route.Route{Name: routes[r.route].Name, Group: routes[r.route].Group}}
+	for name, v := range r.values {
+		switch name {
+		case "hour":
+			x.Now = time.Date(2026, 1, 2, int(v.(cedar.Long)), 30, 0, 0, time.UTC)
+		case "id":
+			x.Params = []pep.Param{{Name: "id", Value: string(v.(cedar.String))}}
+		case "ip":
+			x.Flow = flow.Flow{Src: v.(types.IPAddr).Addr()}
+		case "method":
+			method = string(v.(cedar.String))
+		case "q":
+			query = "a=1&q=" + v.String()
+		case "tag":
+			h.Set("X-Tag", string(v.(cedar.String)))
+		case "amount", "price", "flag":
+			body[name] = v.String()
+		case "from":
+			p := v.(types.IPAddr).Prefix() // Cedar takes no dots inside IPv6, which String would write
+			body[name] = fmt.Sprintf(`"%s/%d"`, p.Addr().StringExpanded(), p.Bits())
+		}
+	}
+	var text strings.Builder
+	text.WriteString(`{"x": [{"other": [1, {"flag": null}]`)
+	for _, name := range []string{"flag", "from"} {
+		if v, ok := body[name]; ok {
+			fmt.Fprintf(&text, `, "%s": %s`, name, v)
+		}
+	}
+	text.WriteString("}]")
+	for _, name := range []string{"amount", "price"} {
+		if v, ok := body[name]; ok {
+			fmt.Fprintf(&text, `, "%s": %s`, name, v)
+		}
+	}
+	text.WriteString("}")
+	h.Set("Content-Type", "application/json")
+	req, err := http.NewRequest(method, "http://app/?"+query, strings.NewReader(text.String()))
+	if err != nil {
+		panic(err)
+	}
+	req.Header = h
+	x.Request = req
+	return x
+}
+
+// oracle decides r with cedar-go's authorizer, one level after the other: a rule
+// that fails denies, else Cedar's decision stands; the rule reported is the first
+// in file order among those that cedar-go names.
+func oracle(d *policy.Deployment, set *cedar.PolicySet, r request) (abi.Verdict, string) {
+	who := cedar.NewEntityUID("User", cedar.String(r.user))
+	what := cedar.NewEntityUID("Route", cedar.String(routes[r.route].Name))
+	var member, part []cedar.EntityUID
+	for _, g := range r.groups {
+		member = append(member, cedar.NewEntityUID("Group", cedar.String(g)))
+	}
+	if g := routes[r.route].Group; g != "" {
+		part = append(part, cedar.NewEntityUID("RouteGroup", cedar.String(g)))
+	}
+	entities := cedar.EntityMap{
+		who:  {UID: who, Parents: cedar.NewEntityUIDSet(member...)},
+		what: {UID: what, Parents: cedar.NewEntityUIDSet(part...)},
+	}
+	verdict, rule := abi.Deny, ""
+	for i := range r.level + 1 {
+		context := cedar.RecordMap{"level": cedar.String(levels[i])}
+		for k, v := range r.values {
+			context[cedar.String(k)] = v
+		}
+		dec, diag := cedar.Authorize(set, entities, cedar.Request{Principal: who, Action: d.Authorization.Action, Resource: what, Context: cedar.NewRecord(context)})
+		verdict, rule = abi.Deny, abi.RuleAuthz
+		var names []string
+		for _, e := range diag.Errors {
+			names = append(names, string(e.PolicyID))
+		}
+		if dec == cedar.Deny || len(names) == 0 {
+			for _, x := range diag.Reasons {
+				names = append(names, string(x.PolicyID))
+			}
+		}
+		if len(names) > 0 {
+			rule = slices.MinFunc(names, func(a, b string) int { return order(d, a) - order(d, b) })
+		} else {
+			verdict = d.Policy.Default.Authorization
+		}
+		if len(diag.Errors) == 0 && dec == cedar.Allow {
+			verdict = abi.Allow
+		}
+		if verdict == abi.Deny {
+			break
+		}
+	}
+	return verdict, rule
+}
+
+func order(d *policy.Deployment, id string) int {
+	return slices.IndexFunc(d.Authorization.Rules, func(r policy.CedarRule) bool { return r.ID == id })
+}
+
+// policySet gives the same rules to cedar-go.
+func policySet(d *policy.Deployment) *cedar.PolicySet {
+	set := cedar.NewPolicySet()
+	for _, r := range d.Authorization.Rules {
+		set.Add(cedar.PolicyID(r.ID), cedar.NewPolicyFromAST((*public.Policy)(r.Policy)))
+	}
+	return set
+}
