@@ -12,7 +12,7 @@ import (
 const arguments = 6
 
 var (
-	compareForm = regexp.MustCompile(`^arg([0-9])(?: & (0x[0-9a-f]+|[0-9]+))? == (self|0x[0-9a-f]+|[0-9]+)$`)
+	compareForm = regexp.MustCompile(`^arg([0-9])(?: & (0x[0-9a-f]+|0|[1-9][0-9]*))? == (self|0x[0-9a-f]+|0|[1-9][0-9]*)$`)
 	outsideForm = regexp.MustCompile(`^arg([0-9])\+arg([0-9]) outside program$`)
 )
 

@@ -1,0 +1,136 @@
+package catalog
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const good = `id: pep/firewall
+version: "1"
+summary: judges connections by source, protocol and port
+class: gate
+order: 10
+weight: 12
+provides: [firewall]
+requires: [audit]
+conflicts: []
+targets: [process]
+section: firewall
+syscalls:
+  - {name: futex}
+  - {name: clone, when: ["arg0 == 0xd0f00"]}
+  - {name: mmap, when: ["arg2 & 0x4 == 0", "arg0+arg1 outside program"]}
+  - {name: tgkill, when: ["arg0 == self"]}
+`
+
+func TestAManifestIsReadAsWritten(t *testing.T) {
+	m, err := Parse("pep/firewall/module.yaml", []byte(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.ID != "pep/firewall" || m.Version != "1" || m.Class != ClassGate || m.Order != 10 || m.Weight != 12 || m.Section != "firewall" ||
+		!slices.Equal(m.Provides, []string{"firewall"}) || !slices.Equal(m.Requires, []string{"audit"}) ||
+		!slices.Equal(m.Targets, []string{"process"}) || len(m.Conflicts) != 0 {
+		t.Errorf("got %+v", m)
+	}
+	want := []Syscall{
+		{Name: "futex"},
+		{Name: "clone", When: []Condition{{Kind: Equal, Value: 0xd0f00}}},
+		{Name: "mmap", When: []Condition{{Kind: Masked, Arg: 2, Mask: 4}, {Kind: Outside, Length: 1}}},
+		{Name: "tgkill", When: []Condition{{Kind: Self}}},
+	}
+	if !slices.EqualFunc(m.Syscalls, want, Syscall.Equal) {
+		t.Errorf("got %v", m.Syscalls)
+	}
+}
+
+func TestAWrongManifestIsRefusedWithItsPlace(t *testing.T) {
+	for _, c := range []struct{ name, old, new, want string }{
+		{"an unknown field", "order: 10", "ordre: 10", `m.yaml:5:1: unknown field "ordre"`},
+		{"a field twice", "order: 10", "version: \"2\"", `m.yaml:5:1: the field "version" is there twice`},
+		{"no id", "id: pep/firewall\n", "", `the field "id" is missing`},
+		{"no class", "class: gate\n", "", `the field "class" is missing`},
+		{"a class of its own", "class: gate", "class: door", `m.yaml:4:8: class "door"`},
+		{"a version that is a number", `version: "1"`, "version: 1", `m.yaml:2:10: "1": want a string`},
+		{"an id with two dots", "pep/firewall\n", "pep/../firewall\n", "m.yaml:1:5:"},
+		{"an id that is a path", "id: pep/firewall\n", "id: /etc/passwd\n", "m.yaml:1:5:"},
+		{"a summary of two lines", "summary: judges", "summary: |\n  a\n  b\nx: judges", "m.yaml:3:10: want one line"},
+		{"a terminal sequence in the summary", "summary: judges connections by source, protocol and port", `summary: "a\e[2Jb"`, "want one line"},
+		{"a negative weight", "weight: 12", "weight: -1", "m.yaml:6:9:"},
+		{"a weight that is no number", "weight: 12", "weight: heavy", "m.yaml:6:9:"},
+		{"a weight that overflows", "weight: 12", "weight: 99999999999999999999", "m.yaml:6:9:"},
+		{"a number in words of yaml", "weight: 12", "weight: 0x10", "m.yaml:6:9:"},
+		{"provides nothing", "provides: [firewall]", "provides: []", "provides nothing"},
+		{"a capability twice", "provides: [firewall]", "provides: [a, a]", `m.yaml:7:15: "a" is there twice`},
+		{"a list that is a word", "requires: [audit]", "requires: audit", "m.yaml:8:11: want a list"},
+		{"an alias", "requires: [audit]", "requires: &x [audit]\nconflicts: *x", "m.yaml:9:12: want a list"},
+		{"a merge", "order: 10", "<<: {order: 10}", `unknown field "<<"`},
+		{"a syscall without a name", "{name: futex}", "{when: []}", "m.yaml:13:5: a system call without a name"},
+		{"a syscall with an unknown field", "{name: futex}", "{name: futex, unless: []}", `unknown field "unless"`},
+		{"a syscall twice", "{name: futex}", "{name: tgkill, when: [\"arg0 == self\"]}", "is there twice"},
+		{"a syscall in capitals", "{name: futex}", "{name: FUTEX}", "m.yaml:13:12:"},
+		{"a condition of another kind", "arg0 == self", "arg0 != self", "m.yaml:16:27: condition"},
+		{"a condition that is a list", `["arg0 == self"]`, `[[]]`, "want a condition"},
+		{"two documents", "section: firewall\n", "section: firewall\n---\n", "one document"},
+		{"not yaml", "id: pep/firewall", "id: [", "m.yaml:1:1:"},
+		{"a list at the top", good, "- a\n", "want fields"},
+		{"nothing", good, "", "EOF"},
+		{"only a comment", good, "# nothing\n", "m.yaml:1:1:"},
+		{"null", good, "null\n", "want fields"},
+		{"too long", good, strings.Repeat("#", maxManifest+1), "at most 65536"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if !strings.Contains(good, c.old) {
+				t.Fatalf("the case changes nothing: %q", c.old)
+			}
+			m, err := Parse("m.yaml", []byte(strings.Replace(good, c.old, c.new, 1)))
+			if err == nil {
+				t.Fatalf("accepted: %+v", m)
+			}
+			if _, ok := err.(*Error); !ok {
+				t.Errorf("a %T", err)
+			}
+			if !strings.HasPrefix(err.Error(), "m.yaml:") || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got  %s\nwant %s", err, c.want)
+			}
+		})
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(good))
+	f.Add([]byte("id: a\nprovides: &a [b, *a]\n"))
+	f.Add([]byte("? [a]\n: b\n"))
+	modules, err := Load(os.DirFS(".."))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, m := range modules.Modules {
+		data, err := os.ReadFile("../" + m.ID + "/" + manifestName)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := Parse("m.yaml", data)
+		if (m == nil) == (err == nil) {
+			t.Fatalf("module %v and error %v", m, err)
+		}
+		if err != nil {
+			return
+		}
+		if m.Class.Rank() < 0 || len(m.Provides) == 0 || m.Weight < 0 || strings.Contains(m.ID, "..") {
+			t.Errorf("accepted %+v", m)
+		}
+		for _, s := range m.Syscalls {
+			for _, c := range s.When {
+				if again, err := ParseCondition(c.String()); err != nil || again != c {
+					t.Errorf("%v is read as %v, %v", c, again, err)
+				}
+			}
+		}
+	})
+}
