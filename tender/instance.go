@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,14 +22,17 @@ import (
 
 // Bounds on an image's patience with us, and ours with it.
 const (
-	helloWithin   = 15 * time.Second
-	readyWithin   = 60 * time.Second
-	answerWithin  = 30 * time.Second
-	writeWithin   = 10 * time.Second
-	exitWithin    = 5 * time.Second
-	statsWithin   = time.Second
-	logsPerSecond = 200
-	logsAtOnce    = 1000
+	helloWithin  = 15 * time.Second
+	readyWithin  = 60 * time.Second
+	answerWithin = 30 * time.Second
+	writeWithin  = 10 * time.Second
+	exitWithin   = 5 * time.Second
+	statsWithin  = time.Second
+
+	logsPerSecond    = 200
+	logsAtOnce       = 1000
+	recordsPerSecond = 100_000
+	recordsAtOnce    = 100_000
 )
 
 // A keeper is what an instance hands evidence to.
@@ -68,8 +72,11 @@ type instance struct {
 	stats     control.Stats
 	asked     int // queries without an answer
 	fresh     chan struct{}
+	draining  bool
 	drained   bool
-	records   uint64 // batches received
+	said      []string // the last lines of its output
+
+	records uint64 // batches received; of the reader alone
 
 	readers sync.WaitGroup
 }
@@ -118,10 +125,14 @@ func (i *instance) wait() error {
 	i.output.Close()
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.failure != nil {
-		return fmt.Errorf("tender: the image was killed: %w", i.failure)
+	said := ""
+	if len(i.said) > 0 {
+		said = "; it said: " + strings.Join(i.said, " | ")
 	}
-	return fmt.Errorf("tender: the image ended: %s", i.proc.Death())
+	if i.failure != nil && i.proc.Signal() == unix.SIGKILL {
+		return fmt.Errorf("tender: the image was killed: %w%s", i.failure, said)
+	}
+	return fmt.Errorf("tender: the image ended: %s%s", i.proc.Death(), said)
 }
 
 // send writes one frame; an image that does not read is killed.
@@ -147,24 +158,27 @@ func (i *instance) readFrames() {
 			}
 		}
 		if err != nil {
-			i.mu.Lock()
-			drained := i.drained
-			i.mu.Unlock()
-			if drained { // it closes the channel, and has a moment to exit
-				select {
-				case <-i.proc.Done():
-				case <-time.After(exitWithin):
-				}
-			}
-			// A dying image closes its end just before the kernel reports it.
-			select {
-			case <-i.proc.Done():
-			case <-time.After(100 * time.Millisecond):
-				i.fail(fmt.Errorf("control channel: %w", err))
-			}
+			i.leave(err)
 			return
 		}
 	}
+}
+
+// leave ends an image whose channel is of no more use. A drained image exits by
+// itself. An image that is dying closes its channel first; killing it then does
+// not change how it died, which is what wait reports.
+func (i *instance) leave(err error) {
+	i.mu.Lock()
+	drained := i.drained
+	i.mu.Unlock()
+	if drained {
+		select {
+		case <-i.proc.Done():
+			return
+		case <-time.After(exitWithin):
+		}
+	}
+	i.fail(fmt.Errorf("control channel: %w", err))
 }
 
 // take acts on one message. An error ends the image.
@@ -240,7 +254,7 @@ func (i *instance) takeReady(kind control.Kind, m any) error {
 		}
 		return nil
 	}
-	if kind == control.KindDrained {
+	if kind == control.KindDrained && i.draining {
 		i.drained = true
 		return nil
 	}
@@ -317,6 +331,18 @@ func (i *instance) statistics(ctx context.Context) control.Stats {
 	return i.stats
 }
 
+// drain asks the image to finish.
+func (i *instance) drain(grace, limit time.Duration) {
+	i.mu.Lock()
+	i.draining = true
+	i.mu.Unlock()
+	i.send(control.Drain{Grace: grace, Limit: limit}.Frame())
+}
+
+// lastLines is how many lines of an image's output go into the reason of its
+// end.
+const lastLines = 3
+
 // readOutput turns what the image writes to its output into lines of the log.
 func (i *instance) readOutput() {
 	in := bufio.NewReaderSize(i.output, maxText)
@@ -325,9 +351,14 @@ func (i *instance) readOutput() {
 		if err != nil {
 			return
 		}
-		if len(line) > 0 {
-			i.keeper.note(FromOutput, string(line))
+		if len(line) == 0 {
+			continue
 		}
+		i.keeper.note(FromOutput, string(line))
+		i.mu.Lock()
+		i.said = append(i.said, printable(audit.Cut(string(line), audit.MaxField)))
+		i.said = i.said[max(0, len(i.said)-lastLines):]
+		i.mu.Unlock()
 	}
 }
 

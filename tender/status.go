@@ -46,7 +46,7 @@ type Status struct {
 	Level       string     `json:"level"`
 	Revision    uint64     `json:"revision"`
 	Listen      []Listener `json:"listen"`
-	Memory      uint64     `json:"memory"` // bytes that the workload asked for
+	Memory      uint64     `json:"memory"`  // bytes that the workload asked for
 	Started     time.Time  `json:"started"` // of the tender
 	Restarts    int        `json:"restarts"`
 	LastError   string     `json:"lastError,omitempty"`

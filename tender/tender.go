@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +52,8 @@ type tender struct {
 	decisions *spool
 	logs      *spool
 	listeners []*os.File
-	filter    *throttle
+	lines     *throttle
+	records   *throttle
 	orders    chan order
 
 	change chan struct{} // a lock with room for one that a context can give up on
@@ -82,7 +84,7 @@ func Run(ctx context.Context, cfg Config, listeners []*os.File, ready func()) er
 		return err
 	}
 	t := &tender{cfg: cfg, program: cfg.Program, secrets: cfg.Secrets, orders: make(chan order, 1), change: make(chan struct{}, 1),
-		filter: newThrottle(logsPerSecond, logsAtOnce)}
+		lines: newThrottle(logsPerSecond, logsAtOnce), records: newThrottle(recordsPerSecond, recordsAtOnce)}
 	t.cfg.Program, t.cfg.Secrets = nil, nil
 	defer t.close()
 	if err := t.open(listeners); err != nil {
@@ -103,8 +105,8 @@ func (t *tender) open(inherited []*os.File) error {
 	if err := os.MkdirAll(t.cfg.Dir, 0o700); err != nil {
 		return fmt.Errorf("tender: %w", err)
 	}
-	if err := os.Chmod(t.cfg.Dir, 0o700); err != nil {
-		return fmt.Errorf("tender: %w", err)
+	if err := ownFolder(t.cfg.Dir); err != nil {
+		return err
 	}
 	report := process.Probe()
 	if !report.Supported {
@@ -135,6 +137,22 @@ func (t *tender) open(inherited []*os.File) error {
 		return err
 	}
 	return t.describe()
+}
+
+// ownFolder refuses a folder that somebody else could have prepared.
+func ownFolder(dir string) error {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("tender: %w", err)
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.IsDir() || int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("tender: %s must be a folder that belongs to user %d", dir, os.Geteuid())
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return fmt.Errorf("tender: %w", err)
+	}
+	return nil
 }
 
 func (t *tender) close() {
@@ -294,7 +312,7 @@ func (t *tender) end(inst *instance, o order, died <-chan error) {
 		return
 	}
 	t.setState(Draining)
-	inst.send(control.Drain{Grace: o.grace, Limit: o.limit}.Frame())
+	inst.drain(o.grace, o.limit)
 	late := time.NewTimer(o.grace + o.limit + exitWithin)
 	defer late.Stop()
 	for {
@@ -412,20 +430,26 @@ func (t *tender) boot(inst *instance, slot uint8) error {
 	return inst.proc.Verify()
 }
 
-// keep implements keeper.
+// keep implements keeper. An image that sends more than a server could decide
+// is read more slowly.
 func (t *tender) keep(records []audit.Record) error {
-	return t.decisions.append(len(records), func(i int, seq uint64) ([]byte, error) { return t.decision(&records[i], seq) })
+	err := t.decisions.append(len(records), func(i int, seq uint64) ([]byte, error) { return t.decision(&records[i], seq) })
+	time.Sleep(t.records.spend(time.Now(), len(records)))
+	return err
 }
 
-// note implements keeper: a line of the image, unless it writes too many.
+// note implements keeper: a line of the image. One that writes too many loses
+// some, and is read more slowly.
 func (t *tender) note(from, line string) {
-	ok, dropped := t.filter.allow(time.Now())
+	ok, dropped := t.lines.allow(time.Now())
 	if dropped > 0 {
 		t.log(FromTender, "%d lines of the image were dropped: it writes more than %d a second", dropped, logsPerSecond)
 	}
-	if ok {
-		t.log(from, "%s", line)
+	if !ok {
+		time.Sleep(time.Millisecond)
+		return
 	}
+	t.log(from, "%s", line)
 }
 
 // released implements keeper.

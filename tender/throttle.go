@@ -25,10 +25,7 @@ func newThrottle(perSecond, burst float64) *throttle {
 func (t *throttle) allow(now time.Time) (ok bool, dropped uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.last.IsZero() {
-		t.tokens = min(t.burst, t.tokens+now.Sub(t.last).Seconds()*t.perSecond)
-	}
-	t.last = now
+	t.refill(now)
 	if t.tokens < 1 {
 		t.dropped++
 		return false, 0
@@ -36,4 +33,20 @@ func (t *throttle) allow(now time.Time) (ok bool, dropped uint64) {
 	t.tokens--
 	dropped, t.dropped = t.dropped, 0
 	return true, dropped
+}
+
+// spend lets n events pass and returns how long to wait before the next ones.
+func (t *throttle) spend(now time.Time, n int) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.refill(now)
+	t.tokens -= float64(n)
+	return time.Duration(max(0, -t.tokens/t.perSecond) * float64(time.Second))
+}
+
+func (t *throttle) refill(now time.Time) {
+	if !t.last.IsZero() {
+		t.tokens = min(t.burst, t.tokens+now.Sub(t.last).Seconds()*t.perSecond)
+	}
+	t.last = now
 }

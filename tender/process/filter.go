@@ -30,12 +30,14 @@ func refuse(name string, errno uint16) seccomp.Rule {
 // nothing opened, and the window of the program can be mapped, not changed.
 func bootRules(image int) []seccomp.Rule {
 	outside := catalog.Condition{Kind: catalog.Outside, Arg: 0, Length: 1}
+	// RLIMIT_DATA does not count shared memory: there may be none.
+	private := catalog.Condition{Kind: catalog.Masked, Arg: 3, Mask: unix.MAP_SHARED | unix.MAP_ANONYMOUS, Value: unix.MAP_ANONYMOUS}
 	rules := []seccomp.Rule{
 		// Of the stage: becoming the image. Its descriptor is gone afterwards.
 		call("execveat", equal(0, uint64(image)), equal(4, unix.AT_EMPTY_PATH)),
 
 		// Memory.
-		call("mmap", clear(2, unix.PROT_EXEC), outside),
+		call("mmap", clear(2, unix.PROT_EXEC), private, outside),
 		call("mmap", equal(2, unix.PROT_READ), equal(4, launch.ProgramFD)),
 		call("munmap", outside),
 		call("madvise", outside),

@@ -173,6 +173,12 @@ func keepsWindow(c catalog.Syscall) error {
 	if !slices.Contains(c.When, outside) {
 		return fmt.Errorf("seccomp: %s could reach the sealed program; it needs the condition \"arg0+arg1 outside program\"", c.Name)
 	}
+	private := func(w catalog.Condition) bool {
+		return w.Kind == catalog.Masked && w.Arg == 3 && w.Mask&0x21 == 0x21 && w.Value&0x21 == 0x20
+	}
+	if c.Name == "mmap" && !slices.ContainsFunc(c.When, private) {
+		return errors.New("seccomp: mmap could map files or memory that no limit counts; it needs the condition \"arg3 & 0x21 == 0x20\"")
+	}
 	executable := func(w catalog.Condition) bool {
 		return w.Arg == 2 && (w.Kind == catalog.Masked && w.Mask&4 != 0 && w.Value&4 == 0 || w.Kind == catalog.Equal && w.Value&4 == 0)
 	}
