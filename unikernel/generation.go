@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync/atomic"
 
 	"lorica.dev/lorica/abi"
@@ -92,11 +93,13 @@ func (g *generation) admit(f flow.Flow) pep.Decision {
 // judge asks the guards about x, in order; the first denial ends it. An
 // allowed request carries the rule of the last guard. No guard: denied.
 func (g *generation) judge(x *pep.Exchange) pep.Decision {
-	var last pep.Decision
-	record := false
+	last, record := pep.Decision{Status: http.StatusForbidden, Rule: abi.Rule{ID: abi.RuleError}, Reason: "no guard"}, false
 	for _, y := range g.guards {
 		d := guarded(y.stage, func() pep.Decision { return y.state.Judge(x) })
 		if d.Verdict != abi.Allow {
+			if d.Status < 400 || d.Status > 599 {
+				d.Status = http.StatusForbidden
+			}
 			return d
 		}
 		last, record = d, record || d.Record
@@ -105,7 +108,7 @@ func (g *generation) judge(x *pep.Exchange) pep.Decision {
 	return last
 }
 
-// guarded turns a panic of a module into a denial.
+// guarded asks a module. A panic and a verdict that does not exist are denials.
 func guarded(stage string, decide func() pep.Decision) (d pep.Decision) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -113,6 +116,9 @@ func guarded(stage string, decide func() pep.Decision) (d pep.Decision) {
 		}
 	}()
 	d = decide()
+	if d.Verdict != abi.Allow {
+		d.Verdict = abi.Deny
+	}
 	if d.Stage == "" {
 		d.Stage = stage
 	}

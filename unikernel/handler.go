@@ -57,7 +57,7 @@ func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
 	}
 	if d.Verdict != abi.Allow {
 		s.denied.Add(1)
-		out.deny(d.Status)
+		out.answer(d.Status, "denied")
 		return
 	}
 	s.allowed.Add(1)
@@ -196,19 +196,12 @@ func (w *response) finish() {
 	}
 }
 
-// deny answers with a status and the decision's name, never with a reason.
-func (w *response) deny(status int) {
-	if status < 400 || status > 599 {
-		status = http.StatusForbidden
-	}
-	w.answer(status, "denied")
-}
-
 func (w *response) fail() {
 	clear(w.Header())
 	w.answer(http.StatusInternalServerError, "error")
 }
 
+// answer says no more than a status, a word and the decision's name.
 func (w *response) answer(status int, word string) {
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")

@@ -1,0 +1,171 @@
+package unikernel
+
+import (
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/flow"
+	"lorica.dev/lorica/pep"
+)
+
+// closedWithin reports whether the image ends c without a word.
+func closedWithin(c net.Conn, d time.Duration) bool {
+	c.SetReadDeadline(time.Now().Add(d))
+	n, err := io.Copy(io.Discard, c)
+	return n == 0 && (err == nil || strings.Contains(err.Error(), "reset"))
+}
+
+func TestRefusedConnectionsAreClosedUnreadAndRecorded(t *testing.T) {
+	r := newRig(t, testLimits(), text("ok")).run()
+	p := testProgram(2, testLimits())
+	p.Sections[0].Data = (&flow.Section{Lists: []flow.List{{Rule: abi.Rule{ID: abi.RuleNetwork, Line: "p.yaml:3"}}}}).Encode()
+	open := r.dial()
+	io.WriteString(open, getApp)
+	if _, body, err := answer(open); body != "ok" {
+		t.Fatal(body, err)
+	}
+	r.swap(1, 1, p)
+	if !closedWithin(open, 5*time.Second) {
+		t.Error("a connection that the new program denies stays open")
+	}
+	if !closedWithin(r.dial(), 5*time.Second) {
+		t.Error("a refused connection stays open")
+	}
+	eventually(t, "all are recorded", func() bool { return len(r.kept()) == 3 })
+	for _, k := range r.kept()[1:] {
+		if k.Verdict != abi.Deny || k.Stage != abi.StageFirewall || k.Rule.ID != abi.RuleNetwork || k.Source != "127.0.0.1" || len(k.ID) != 32 {
+			t.Errorf("recorded %+v", k)
+		}
+	}
+	if s := r.life.stats(); s.Refused != 2 || s.Requests != 1 || s.Connections != 0 {
+		t.Errorf("statistics are %+v", s)
+	}
+}
+
+func TestConnectionsBeyondTheLimitWait(t *testing.T) {
+	l := testLimits()
+	l.MaxConnections = 2
+	r := newRig(t, l, text("ok")).run()
+	first := r.dial()
+	r.dial()
+	eventually(t, "two are open", func() bool { return r.life.stats().Connections == 2 })
+	third := r.dial()
+	io.WriteString(third, getApp)
+	third.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if n, _ := third.Read(make([]byte, 1)); n > 0 {
+		t.Fatal("a third connection is served")
+	}
+	first.Close()
+	third.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, body, err := answer(third); body != "ok" {
+		t.Errorf("after one left: %q, %v", body, err)
+	}
+}
+
+func TestNewLimitsReachConnectionsThatWait(t *testing.T) {
+	l := testLimits()
+	l.MaxConnections = 1
+	r := newRig(t, l, text("ok")).run()
+	r.dial()
+	eventually(t, "one is open", func() bool { return r.life.stats().Connections == 1 })
+	second := r.dial()
+	io.WriteString(second, getApp)
+	l.MaxConnections = 2
+	r.swap(1, 1, testProgram(2, l))
+	if _, body, err := answer(second); body != "ok" {
+		t.Errorf("got %q, %v", body, err)
+	}
+}
+
+func TestOpenConnectionsLeaveLimitsOfTheOldProgram(t *testing.T) {
+	r := newRig(t, testLimits(), text("ok")).run()
+	c := r.dial()
+	io.WriteString(c, getApp)
+	if resp, _, err := answer(c); err != nil || resp.Close {
+		t.Fatalf("%+v, %v", resp, err)
+	}
+	l := testLimits()
+	l.IdleTimeout /= 2
+	r.swap(1, 1, testProgram(2, l))
+	io.WriteString(c, getApp)
+	if resp, body, err := answer(c); err != nil || body != "ok" || !resp.Close {
+		t.Errorf("the connection goes on under the old limits: %+v, %v", resp, err)
+	}
+	if resp, _ := r.ask(getApp); resp.Close {
+		t.Error("a new connection is closed as well")
+	}
+	eventually(t, "the old server is gone", func() bool {
+		r.life.server.mu.Lock()
+		defer r.life.server.mu.Unlock()
+		return len(r.life.server.fronts) == 1
+	})
+}
+
+func TestSlowClientsAreCutOff(t *testing.T) {
+	l := testLimits()
+	l.HeaderTimeout, l.BodyTimeout, l.IdleTimeout = 200*time.Millisecond, 200*time.Millisecond, 200*time.Millisecond
+	reader := guardFunc(func(x *pep.Exchange) pep.Decision {
+		if _, err := x.Body(); err != nil {
+			return pep.Decision{Reason: "body"}
+		}
+		return pep.Decision{Verdict: abi.Allow}
+	})
+	r := newRig(t, l, text("ok"), reader).run()
+	for name, said := range map[string]string{
+		"says nothing":    "",
+		"slow header":     "GET /app/x HTTP/1.1\r\nHost: a\r\nX-",
+		"silent after it": getApp,
+		"slow body":       "POST /app/x HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc",
+		"slow chunk":      "POST /app/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nabc",
+	} {
+		c := r.dial()
+		io.WriteString(c, said)
+		begin := time.Now()
+		io.Copy(io.Discard, c)
+		if d := time.Since(begin); d > 5*time.Second {
+			t.Errorf("%s: held the connection for %v", name, d)
+		}
+	}
+	eventually(t, "all are gone", func() bool { return r.life.stats().Connections == 0 })
+}
+
+func TestHeadersBeyondTheLimitAreRefused(t *testing.T) {
+	r := newRig(t, testLimits(), text("ok")).run()
+	resp, _ := r.ask("GET /app/x HTTP/1.1\r\nHost: a\r\nX-Long: " + strings.Repeat("x", 9<<10) + "\r\n\r\n")
+	if resp.StatusCode != 431 {
+		t.Errorf("got %d", resp.StatusCode)
+	}
+	if resp, _ = r.ask("GET /app/x HTTP/1.1\r\nHost: a\r\nX-Long: " + strings.Repeat("x", 7<<10) + "\r\n\r\n"); resp.StatusCode != 200 {
+		t.Errorf("within the limit: got %d", resp.StatusCode)
+	}
+}
+
+func TestProgramsWithoutLimitsAreRefused(t *testing.T) {
+	r := newRig(t, testLimits(), text("ok"))
+	for i := range 6 {
+		l := testLimits()
+		switch i {
+		case 0:
+			l.MaxHeaderBytes = 0
+		case 1:
+			l.MaxConnections = 0
+		case 2:
+			l.HeaderTimeout = 0
+		case 3:
+			l.BodyTimeout = 0
+		case 4:
+			l.WriteTimeout = 0
+		case 5:
+			l.IdleTimeout = 0
+		}
+		m := control.Prepare{Slot: 1, Length: r.put(1, testProgram(2, l))}
+		if g, err := r.life.open(m, 0); err == nil || !strings.Contains(err.Error(), "limit") {
+			t.Errorf("case %d: %+v, %v", i, g, err)
+		}
+	}
+}
