@@ -107,8 +107,9 @@ func checkHeader(src *authz.Source) (fix, wrong string) {
 	return "", ""
 }
 
-// attributes gives every attribute of the schema's context its source.
-func (p *parsing) attributes(s *securityPolicy, context resolved.RecordType) {
+// attributes gives every attribute of the schema's context its source. It
+// reports whether all have types that policies can be checked with.
+func (p *parsing) attributes(s *securityPolicy, context resolved.RecordType) bool {
 	a := s.auth
 	schema := newBlock(s.src, s.Authorization.Schema)
 	written := make(map[string]*api.Attribute)
@@ -124,6 +125,10 @@ func (p *parsing) attributes(s *securityPolicy, context resolved.RecordType) {
 		}
 	}
 	p.groups(s, written[groupsAttribute])
+	if len(context) > authz.MaxAttributes {
+		s.failAt(schema.Pos, "keep those that policies read", "Cedar schema: the context has %d attributes; the limit is %d", len(context), authz.MaxAttributes)
+	}
+	typed := true
 	for _, name := range sortedKeys(context) {
 		at := schema.pos(find(schema.Value, string(name)))
 		x := written[string(name)]
@@ -132,7 +137,9 @@ func (p *parsing) attributes(s *securityPolicy, context resolved.RecordType) {
 		case string(name) == groupsAttribute:
 			s.failAt(at, "write principal in Group::\"...\" in policies", "Cedar schema: the name groups stands for the parents of the principal")
 		case !ok:
+			typed = false
 			s.failAt(at, "use String, Long, Bool, ipaddr or decimal", "Cedar schema: the type of attribute %q is not supported yet", name)
+		case x == nil && s.bad["spec.attributes"]:
 		case x == nil:
 			s.failAt(at, fmt.Sprintf("add %s: SOURCE to spec.attributes, for example %s", name, exampleSource(string(name), typ)), "attribute %q of the context has no source", name)
 		default:
@@ -154,6 +161,7 @@ func (p *parsing) attributes(s *securityPolicy, context resolved.RecordType) {
 			p.checkParam(s, x, written[x.Name].Pos)
 		}
 	}
+	return typed
 }
 
 // unlisted reports an attribute that has a source and is not in the schema.
@@ -166,6 +174,7 @@ func (p *parsing) unlisted(s *securityPolicy, x *api.Attribute, context resolved
 func (p *parsing) groups(s *securityPolicy, x *api.Attribute) {
 	a := s.auth
 	switch {
+	case x == nil && a.Group != "" && s.bad["spec.attributes"]:
 	case x == nil && a.Group != "":
 		s.failAt(s.Authorization.Pos, "add groups: basic.groups to spec.attributes", "the schema puts %s in %s, but spec.attributes does not say where groups come from", a.Principal, a.Group)
 	case x != nil && a.Group == "":

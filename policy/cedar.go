@@ -39,15 +39,14 @@ func (p *parsing) authorization(s *securityPolicy) {
 	}
 	shaped := len(p.errs) == before
 	p.rules(s, a)
-	if !shaped {
-		return
+	if shaped && p.attributes(s, rs.Actions[a.Action].AppliesTo.Context) {
+		v := validate.New(rs, validate.WithStrict())
+		for i := range a.Rules {
+			p.validate(s, v, i)
+		}
 	}
-	v := validate.New(rs, validate.WithStrict())
-	for i := range a.Rules {
-		p.validate(s, v, i)
-	}
-	if len(p.errs) == before {
-		p.attributes(s, rs.Actions[a.Action].AppliesTo.Context)
+	if len(p.errs) > before {
+		s.bad["spec.authorization"] = true
 	}
 }
 
@@ -148,7 +147,6 @@ func (p *parsing) parent(s *securityPolicy, rs *resolved.Schema, of cedar.Entity
 func (p *parsing) rules(s *securityPolicy, a *Authorization) {
 	t := newBlock(s.src, s.Authorization.Cedar)
 	s.cedar, s.written = t, nil
-	ids := make(map[string]api.Pos)
 	for _, st := range statements(t.Value) {
 		if len(st.text) > maxStatement {
 			s.failAt(t.pos(st.at(1, 1)), "split it", "the policy has %d bytes; the limit is %d", len(st.text), maxStatement)
@@ -161,6 +159,7 @@ func (p *parsing) rules(s *securityPolicy, a *Authorization) {
 		var list cedar.PolicyList
 		if err := guard(func() error { return list.UnmarshalCedar([]byte(st.text)) }); err != nil {
 			at, msg := cedarProblem(err)
+			at, msg = offender(st.text, at, msg)
 			s.failAt(t.pos(st.at(at.line, at.col)), "see https://docs.cedarpolicy.com/policies/syntax-policy.html", "Cedar: %s", msg)
 			continue
 		}
@@ -170,14 +169,9 @@ func (p *parsing) rules(s *securityPolicy, a *Authorization) {
 			if id, ok := pol.Annotations()["id"]; ok {
 				r.ID = string(id)
 			}
-			first, dup := ids[r.ID]
-			switch {
-			case dup:
-				s.failAt(r.Pos, `give each policy its own @id("...")`, "the policy id %q is used already, at line %d", clip(r.ID), first.Line)
-			case !wordForm.MatchString(r.ID):
+			if !wordForm.MatchString(r.ID) {
 				s.failAt(r.Pos, "use letters, digits, '.', '_' and '-', at most 63", "@id %q is not a name", clip(r.ID))
 			}
-			ids[r.ID] = r.Pos
 			a.Rules = append(a.Rules, r)
 			s.written = append(s.written, st)
 		}
@@ -193,11 +187,40 @@ func (p *parsing) validate(s *securityPolicy, v *validate.Validator, i int) {
 	if perr := guard(func() error { err = v.Policy("", r.Policy); return nil }); perr != nil {
 		err = perr
 	}
-	for _, e := range flatten(err) {
-		s.failAt(s.within(i, quoted(e.Error())), "the schema says what there is", "policy %s: %s", r.ID, e)
+	all := flatten(err)
+	for _, e := range all {
+		if len(all) > 1 && strings.Contains(e.Error(), "unable to find an applicable action") {
+			continue // what follows from a type that does not exist
+		}
+		word := quoted(e.Error())
+		s.failAt(s.within(i, word), s.validationFix(e.Error(), word), "policy %s: %s", r.ID, e)
 	}
 	p.checkLiterals(s, i)
 	p.checkExpressions(s, i)
+}
+
+func (s *securityPolicy) validationFix(msg, word string) string {
+	a := s.auth
+	var known []string
+	switch {
+	case strings.Contains(msg, "optional attribute"):
+		return fmt.Sprintf("ask first: context has %s && ...", word)
+	case strings.Contains(msg, "in context"):
+		for _, x := range a.Attributes {
+			known = append(known, x.Name)
+		}
+	case strings.Contains(msg, "unrecognized entity type"):
+		for _, t := range []cedar.EntityType{a.Principal, a.Group, a.Resource, a.RouteGroup} {
+			if t != "" {
+				known = append(known, string(t))
+			}
+		}
+	case strings.Contains(msg, "applicable action"):
+		return fmt.Sprintf("principal is a %s, action is %s, resource is a %s", a.Principal, a.Action, a.Resource)
+	default:
+		return "the schema declares the types"
+	}
+	return didYouMean(word, known)
 }
 
 // within returns the place of a word inside rule i, or the rule's own.
@@ -384,6 +407,49 @@ func cedarProblem(err error) (spot, string) {
 	return spot{max(1, line), max(1, col)}, clip(strings.TrimPrefix(m[3], `"": `))
 }
 
+var unexpected = regexp.MustCompile(`^".*": (?:exact got (.*) want (.*)|(unexpected [a-z ]+): (.*))$`)
+
+// offender finds the token that an error is about: cedar-go names the one after
+// it. A text that ends too early is wrong at its end.
+func offender(text string, at spot, msg string) (spot, string) {
+	m := unexpected.FindStringSubmatch(msg)
+	if m == nil {
+		return at, msg
+	}
+	got := m[1] + m[4]
+	if m[2] != "" {
+		msg = fmt.Sprintf("found %q where %q is expected", m[1], m[2])
+	} else {
+		msg = m[3] + " " + strconv.Quote(got)
+	}
+	end := 0
+	for line := 1; line < at.line && end < len(text); line++ {
+		i := strings.IndexByte(text[end:], '\n')
+		if i < 0 {
+			break
+		}
+		end += i + 1
+	}
+	for col := 1; col < at.col && end < len(text); col++ {
+		_, size := utf8.DecodeRuneInString(text[end:])
+		end += size
+	}
+	i := strings.LastIndex(text[:end], got)
+	if got == "" {
+		i, msg = len(strings.TrimRight(text, " \t\r\n")), strings.Replace(msg, `found ""`, "the text ends", 1)
+	}
+	if i < 0 {
+		return at, msg
+	}
+	return spotOf(text, i), msg
+}
+
+// spotOf returns the place of byte i of a text.
+func spotOf(text string, i int) spot {
+	start := strings.LastIndexByte(text[:i], '\n') + 1
+	return spot{1 + strings.Count(text[:i], "\n"), 1 + utf8.RuneCountInString(text[start:i])}
+}
+
 var inQuotes = regexp.MustCompile("[`\"]([^`\"]+)[`\"]")
 
 // quoted returns the first quoted word of a message.
@@ -415,8 +481,7 @@ func locate(text, word string) (spot, bool) {
 		}
 		i += from
 		if !(i > 0 && wordByte(text[i-1]) && wordByte(word[0])) && !(i+len(word) < len(text) && wordByte(text[i+len(word)]) && wordByte(word[len(word)-1])) {
-			start := strings.LastIndexByte(text[:i], '\n') + 1
-			return spot{1 + strings.Count(text[:i], "\n"), 1 + utf8.RuneCountInString(text[start:i])}, true
+			return spotOf(text, i), true
 		}
 		from = i + 1
 	}

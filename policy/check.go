@@ -175,14 +175,14 @@ func (p *parsing) checkPolicy(s *securityPolicy) {
 	p.checkRoutes(s)
 	p.checkSecrets(s)
 	if s.Authorization != nil {
-		if s.Authentication == nil {
+		if s.Authentication == nil && !s.bad["spec.authentication"] {
 			s.failAt(s.Authorization.Pos, "add authentication: {basic: {...}}", "authorization needs authentication: without it nobody has a name")
 		}
-		if len(s.Routes) == 0 {
+		if len(s.Routes) == 0 && !s.bad["spec.routes"] {
 			s.failAt(s.Authorization.Pos, "add routes: each request is authorized as the route that it matches", "authorization needs routes")
 		}
 		p.authorization(s)
-	} else {
+	} else if !s.bad["spec.authorization"] {
 		for _, a := range s.Attributes {
 			s.failAt(a.Pos, "remove it, or add authorization", "attribute %q is read by nothing: the policy has no authorization", a.Name)
 		}
@@ -204,6 +204,10 @@ func (p *parsing) checkLevels(s *securityPolicy) {
 			s.failAt(l.Pos, "name each level once", "the level %q is named twice", n)
 		}
 		seen[n] = true
+	}
+	if s.bad["spec.levels"] {
+		l.Initial = ""
+		return
 	}
 	if len(l.Names) == 0 {
 		s.failAt(l.Pos, "write names: [normal, elevated, lockdown]", "spec.levels.names is empty")
@@ -233,10 +237,10 @@ func (p *parsing) checkNetwork(s *securityPolicy) {
 		known = append(known, e.Name)
 	}
 	if s.Network == nil {
-		if s.Default.Network == abi.Deny {
+		if s.Default.Network == abi.Deny && !s.bad["spec.network"] && !s.bad["spec.default"] {
 			at := s.Default.Pos
 			if at.Line == 0 {
-				at = s.SelectorPos
+				at = s.specPos
 			}
 			s.failAt(at, "add network: {ingress: [{name: web-in, action: Allow, from: [any], ports: [{protocol: TCP, port: 8443}]}]}, or default: {network: Allow}",
 				"every connection would be denied: default.network is Deny and there are no network rules")
@@ -245,13 +249,13 @@ func (p *parsing) checkNetwork(s *securityPolicy) {
 	}
 	for _, r := range s.Network.Ingress {
 		for _, f := range r.From {
-			if !slices.Contains(known, f) {
+			if !slices.Contains(known, f) && !s.bad["spec.endpoints"] {
 				s.failAt(r.Pos, didYouMean(f, known), "rule %q: there is no endpoint %q", r.Name, f)
 			}
 		}
 		lo, hi := 0, len(s.Levels.Names)
 		for _, l := range []string{r.MinLevel, r.MaxLevel} {
-			if l != "" && !slices.Contains(s.Levels.Names, l) {
+			if l != "" && !slices.Contains(s.Levels.Names, l) && !s.bad["spec.levels"] {
 				s.failAt(r.Pos, didYouMean(l, s.Levels.Names), "rule %q: there is no level %q", r.Name, l)
 			}
 		}
@@ -277,7 +281,7 @@ func (p *parsing) checkSecrets(s *securityPolicy) {
 	used := ""
 	if s.Authentication != nil {
 		b := s.Authentication.Basic
-		if used = b.Users; used != "" && !defined[used] {
+		if used = b.Users; used != "" && !defined[used] && !s.bad["spec.secrets"] {
 			fix := "add secrets: {" + used + ": {file: ./users.txt}}"
 			if n, ok := nearest(used, known); ok {
 				fix = fmt.Sprintf("did you mean %q?", "secret/"+n)
@@ -287,7 +291,8 @@ func (p *parsing) checkSecrets(s *securityPolicy) {
 	}
 	for _, x := range s.Secrets {
 		switch {
-		case x.Name != used && x.Name != "":
+		case x.Name != used && (x.Name == "" || s.bad["spec.authentication"]):
+		case x.Name != used:
 			s.failAt(x.Pos, "remove it", "secret %q is used by nothing", x.Name)
 		case x.File != "" && s.Dir != "":
 			p.checkUsers(s, x)
@@ -316,7 +321,7 @@ func (p *parsing) checkUsers(s *securityPolicy, x api.Secret) {
 		return
 	}
 	if _, err := authn.ParseUsers(data); err != nil {
-		at := api.Pos{File: x.File, Line: 1, Column: 1}
+		at := api.Pos{File: filepath.Clean(x.File), Line: 1, Column: 1}
 		var ue *authn.UsersError
 		if errors.As(err, &ue) {
 			at.Line = max(1, ue.Line)

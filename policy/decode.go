@@ -19,6 +19,7 @@ import (
 type decoder struct {
 	*report
 	src *source
+	bad map[string]bool // fields that were not read as written: do not judge what follows from them
 }
 
 func (d *decoder) pos(n *yaml.Node) api.Pos {
@@ -55,6 +56,7 @@ func (d *decoder) object(n *yaml.Node, path string, fields ...field) {
 	seen := make(map[string]bool)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
+		before := len(d.errs)
 		at := slices.IndexFunc(fields, func(f field) bool { return f.name == k.Value })
 		switch {
 		case at < 0:
@@ -63,6 +65,9 @@ func (d *decoder) object(n *yaml.Node, path string, fields ...field) {
 				known[i] = f.name
 			}
 			d.fail(k, didYouMean(k.Value, known), "%s%s is unknown", prefix, clip(k.Value))
+			if near, ok := nearest(k.Value, known); ok {
+				seen[near], d.bad[prefix+near] = true, true
+			}
 			continue
 		case fields[at].notYet:
 			d.fail(k, "remove it", "%s%s is not supported yet", prefix, k.Value)
@@ -72,6 +77,9 @@ func (d *decoder) object(n *yaml.Node, path string, fields ...field) {
 			fields[at].read(v)
 		}
 		seen[k.Value] = true
+		if len(d.errs) > before {
+			d.bad[prefix+k.Value] = true
+		}
 	}
 	for _, f := range fields {
 		if f.must && !seen[f.name] {

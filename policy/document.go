@@ -59,7 +59,7 @@ func (d *decoder) selector(s *api.SecurityPolicy) func(*yaml.Node) {
 		d.object(n, "spec.selector",
 			field{name: "matchLabels", must: true, read: d.labels(&s.Selector, "spec.selector.matchLabels")},
 			field{name: "matchExpressions", notYet: true})
-		if s.Selector != nil && len(s.Selector) == 0 {
+		if m := value(n, "matchLabels"); m.Kind == yaml.MappingNode && len(m.Content) == 0 {
 			d.fail(n, "write matchLabels: {app: ...}", "spec.selector.matchLabels is empty and would select everything")
 		}
 	}
@@ -132,7 +132,7 @@ func (d *decoder) secrets(s *api.SecurityPolicy) func(*yaml.Node) {
 			d.word(&x.Name, "spec.secrets")(k)
 			path := "spec.secrets." + clip(k.Value)
 			d.object(v, path,
-				field{name: "file", must: true, read: d.path(&x.File, path+".file")},
+				field{name: "file", must: value(v, "descriptor") == v, read: d.path(&x.File, path+".file")},
 				field{name: "descriptor", notYet: true})
 			s.Secrets = append(s.Secrets, x)
 		})

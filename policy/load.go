@@ -142,9 +142,8 @@ func parse(files []File, mixed bool) (*Bundle, []string, error) {
 			other = append(other, f.Name)
 			continue
 		}
-		d := &decoder{report: &p.report, src: src}
 		for _, n := range docs {
-			p.resource(d, n)
+			p.resource(&decoder{report: &p.report, src: src, bad: make(map[string]bool)}, n)
 		}
 	}
 	if len(other) == len(files) {
@@ -174,6 +173,7 @@ type workload struct {
 type securityPolicy struct {
 	*api.SecurityPolicy
 	*decoder
+	specPos api.Pos
 	auth    *Authorization
 	cedar   *block      // the text of the rules
 	written []statement // one for each rule of auth
@@ -205,7 +205,7 @@ func (p *parsing) resource(d *decoder, n *yaml.Node) {
 		s := &api.SecurityPolicy{Metadata: meta, Dir: d.src.dir}
 		if spec != nil {
 			d.securityPolicy(spec, s)
-			p.policies = append(p.policies, &securityPolicy{SecurityPolicy: s, decoder: d})
+			p.policies = append(p.policies, &securityPolicy{SecurityPolicy: s, decoder: d, specPos: d.pos(spec)})
 		}
 	case "Tenant", "Infrastructure", "Image", "Instance":
 		d.fail(kindNode, "write Workload or SecurityPolicy", "kind %s is not supported yet", kind)

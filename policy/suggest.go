@@ -15,7 +15,7 @@ func didYouMean(got string, known []string) string {
 	if len(known) == 0 {
 		return ""
 	}
-	k := slices.Sorted(slices.Values(known))
+	k := slices.Compact(slices.Sorted(slices.Values(known)))
 	if len(k) > 12 {
 		return "known: " + strings.Join(k[:12], ", ") + ", ..."
 	}

@@ -147,14 +147,15 @@ func (p *parsing) checkTests(s *securityPolicy) {
 	}
 	rules = append(rules, abi.RuleNetwork, abi.RuleAuthz, abi.RuleAttribute)
 	for _, t := range s.Tests {
-		if t.Level != "" && !slices.Contains(s.Levels.Names, t.Level) {
+		if t.Level != "" && !slices.Contains(s.Levels.Names, t.Level) && !s.bad["spec.levels"] {
 			s.failAt(t.Pos, didYouMean(t.Level, s.Levels.Names), "test %q: there is no level %q", clip(t.Name), t.Level)
 		}
-		if t.By != "" && !slices.Contains(rules, t.By) {
+		if t.By != "" && !slices.Contains(rules, t.By) && !s.bad["spec.authorization"] && !s.bad["spec.network"] && !s.bad["spec.authentication"] {
 			s.failAt(t.Pos, didYouMean(t.By, rules), "test %q: there is no rule %q", clip(t.Name), clip(t.By))
 		}
 		switch {
 		case t.Call == "":
+		case s.bad["spec.routes"] || s.bad["spec.authorization"]:
 		case !slices.Contains(routes, t.Call):
 			s.failAt(t.Pos, didYouMean(t.Call, routes), "test %q: there is no route %q", clip(t.Name), t.Call)
 		case s.Authorization == nil:

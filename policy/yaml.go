@@ -32,6 +32,12 @@ func (p *parsing) documents(src *source, data []byte) []*yaml.Node {
 	docs, err := decodeYAML(data)
 	if err != nil {
 		line, msg := yamlProblem(err)
+		if m := unknownAnchor.FindStringSubmatch(msg); m != nil {
+			at := find(string(data), "*"+m[1])
+			p.broken = true
+			p.add(src, api.Pos{File: src.name, Line: at.line, Column: at.col}, "write the value out", "aliases are not allowed: *%s", clip(m[1]))
+			return nil
+		}
 		text := src.line(line)
 		fix := "see this line and the one above it"
 		if strings.HasPrefix(strings.TrimLeft(text, " "), "\t") {
@@ -43,7 +49,7 @@ func (p *parsing) documents(src *source, data []byte) []*yaml.Node {
 	if len(docs) == 0 {
 		at(1, 1, "write a resource: apiVersion, kind, metadata and spec", "the file is empty")
 	}
-	d := &decoder{report: &p.report, src: src}
+	d := &decoder{report: &p.report, src: src, bad: make(map[string]bool)}
 	var good []*yaml.Node
 	for _, n := range docs {
 		if d.vet(n, 0) {
@@ -106,6 +112,8 @@ func decodeYAML(data []byte) (docs []*yaml.Node, err error) {
 		}
 	}
 }
+
+var unknownAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
 
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
 

@@ -1,0 +1,287 @@
+package policy_test
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"lorica.dev/lorica/policy"
+)
+
+var update = flag.Bool("update", false, "write the golden files again")
+
+// base is a small policy and a small workload that belong together. Cases change
+// one thing in them.
+const base = `apiVersion: lorica.dev/v1alpha1
+kind: SecurityPolicy
+metadata: {name: shop, tenant: acme}
+spec:
+  selector: {matchLabels: {app: shop}}
+  levels: {names: [normal, lockdown], initial: normal}
+  endpoints:
+    - {name: local, cidrs: [127.0.0.0/8]}
+  network:
+    ingress:
+      - {name: web-in, action: Allow, from: [local], ports: [{protocol: TCP, port: 8080}]}
+  authentication:
+    basic: {name: login, users: secret/users, require: true}
+  secrets:
+    users: {file: ./users.txt}
+  routes:
+    - {name: list, group: reads, match: {method: GET, path: /items}}
+    - {name: read, group: reads, match: {method: GET, path: "/items/{id}"}}
+    - {name: buy, match: {method: POST, path: "/items/{id}/orders"}}
+  attributes:
+    level: level
+    count: "body.json:/count"
+    groups: basic.groups
+  authorization:
+    schema: |
+      entity Group;
+      entity User in [Group];
+      entity RouteGroup;
+      entity Route in [RouteGroup];
+      action "call" appliesTo { principal: User, resource: Route, context: { "level": String, "count"?: Long } };
+    cedar: |
+      @id("may-read")
+      permit (principal in Group::"staff", action, resource in RouteGroup::"reads");
+      @id("may-buy")
+      permit (principal, action == Action::"call", resource == Route::"buy")
+      when { context has count && context.count < 10 };
+  tests:
+    - {name: staff reads, as: {user: ann, groups: [staff]}, call: read, expect: Allow, by: may-read}
+---
+apiVersion: lorica.dev/v1alpha1
+kind: Workload
+metadata: {name: shop, tenant: acme, labels: {app: shop}}
+spec:
+  app:
+    static: {dir: ./public}
+  listen:
+    - {name: web, port: 8080}
+`
+
+// A mistake is one thing that users get wrong: what replaces what in base.
+type mistake struct {
+	name, old, new string
+	more           []string // further pairs of old and new
+}
+
+func mistakes() []mistake {
+	network := base[strings.Index(base, "  network:"):strings.Index(base, "  authentication:")]
+	return []mistake{
+		{"unknown field, near", "endpoints:", "endpoint:", nil},
+		{"unknown field, far", "port: 8080}]}", "port: 8080}], because: I say so}", nil},
+		{"unknown field in metadata", "{name: shop, tenant: acme}\nspec:\n  selector", "{name: shop, tennant: acme}\nspec:\n  selector", nil},
+		{"duplicate key", "  levels: {names", "  levels: {names: [a]}\n  levels: {names", nil},
+		{"anchor", "cidrs: [127.0.0.0/8]", "cidrs: &x [127.0.0.0/8]", nil},
+		{"alias", "path: /items}", "path: *x}", nil},
+		{"merge key", "{name: web, port: 8080}", "{name: web, <<: {port: 8080}}", nil},
+		{"tag", "tenant: acme}\nspec:\n  selector", "tenant: !!str acme}\nspec:\n  selector", nil},
+		{"tab", "  secrets:\n", "\tsecrets:\n", nil},
+		{"unclosed bracket", "[127.0.0.0/8]", "[127.0.0.0/8", nil},
+		{"text that is a number", "{app: shop}}\n  levels", "{app: 12}}\n  levels", nil},
+		{"number that is text", "name: web, port: 8080", `name: web, port: "8080"`, nil},
+		{"hexadecimal number", "name: web, port: 8080", "name: web, port: 0x1f90", nil},
+		{"port too large", "name: web, port: 8080", "name: web, port: 80800", nil},
+		{"yes is not true", "require: true", "require: yes", nil},
+		{"list wanted", "cidrs: [127.0.0.0/8]", "cidrs: 127.0.0.0/8", nil},
+		{"mapping wanted", "levels: {names: [normal, lockdown], initial: normal}", "levels: [normal, lockdown]", nil},
+		{"empty value", "initial: normal}", "initial: }", nil},
+		{"old version", "v1alpha1\nkind: Workload", "v1\nkind: Workload", nil},
+		{"kind misspelt", "kind: Workload", "kind: Worklod", nil},
+		{"kind of later", "kind: Workload", "kind: Tenant", nil},
+		{"name that is no label", "name: shop, tenant: acme, labels", "name: My_Shop, tenant: acme, labels", nil},
+		{"name that climbs", "name: shop, tenant: acme, labels", "name: ../shop, tenant: acme, labels", nil},
+		{"no metadata", "metadata: {name: shop, tenant: acme, labels: {app: shop}}\n", "", nil},
+
+		{"tls", "  levels:", "  tls: {mode: MUTUAL}\n  levels:", nil},
+		{"jwt", "    basic: {name: login, users: secret/users, require: true}", "    jwt:\n      - {name: idp, issuer: x}", nil},
+		{"rateLimits", "  tests:", "  rateLimits: []\n  tests:", nil},
+		{"obligations", "  tests:", "  obligations: []\n  tests:", nil},
+		{"introspection", "  tests:", "  introspection: {interval: 10s}\n  tests:", nil},
+		{"egress", "    ingress:", "    egress: []\n    ingress:", nil},
+		{"triggers", "initial: normal}", "initial: normal, triggers: []}", nil},
+		{"dry run", "  levels:", "  enforcement: DryRun\n  levels:", nil},
+		{"endpoint by workloads", "cidrs: [127.0.0.0/8]", "workloads: {matchLabels: {app: web}}", nil},
+		{"content types", "  tests:", "  requestFilter: {contentTypes: [application/json]}\n  tests:", nil},
+		{"audit sink", "  tests:", "  audit: {sink: siem, redact: [header.authorization]}\n  tests:", nil},
+		{"allow on error", "  levels:", "  default: {onError: Allow}\n  levels:", nil},
+		{"proxy", "static: {dir: ./public}", `proxy: {upstream: "http://127.0.0.1:9000"}`, nil},
+		{"microvm", "  app:", "  target: microvm\n  app:", nil},
+		{"secret by descriptor", "{file: ./users.txt}", "{descriptor: 3}", nil},
+		{"icmp", "{protocol: TCP, port: 8080}]}", "{protocol: ICMP}]}", nil},
+
+		{"host bits", "127.0.0.0/8", "127.0.0.1/8", nil},
+		{"address for a network", "127.0.0.0/8", "127.0.0.1", nil},
+		{"mapped network", "127.0.0.0/8", `"::ffff:127.0.0.0/104"`, nil},
+		{"endpoint misspelt", "from: [local]", "from: [locl]", nil},
+		{"nobody in from", "from: [local]", "from: []", nil},
+		{"no port in ports", "ports: [{protocol: TCP, port: 8080}]", "ports: []", nil},
+		{"protocol missing", "{protocol: TCP, port: 8080}", "{port: 8080}", nil},
+		{"range upside down", "{protocol: TCP, port: 8080}", `{protocol: TCP, portRange: "90-80"}`, nil},
+		{"any redefined", "name: local", "name: any", nil},
+		{"no network at all", network, "", nil},
+		{"levels upside down", "port: 8080}]}", "port: 8080}], minLevel: lockdown, maxLevel: normal}", nil},
+		{"level misspelt", "port: 8080}]}", "port: 8080}], maxLevel: norml}", nil},
+		{"initial level unknown", "initial: normal", "initial: calm", nil},
+		{"level twice", "[normal, lockdown]", "[normal, normal]", nil},
+
+		{"selector matches nothing", "selector: {matchLabels: {app: shop}}", "selector: {matchLabels: {app: shpo}}", nil},
+		{"selector of everything", "selector: {matchLabels: {app: shop}}", "selector: {matchLabels: {}}", nil},
+		{"other tenant", "name: shop, tenant: acme, labels", "name: shop, tenant: other, labels", nil},
+		{"app missing", "    static: {dir: ./public}", "    {}", nil},
+		{"two apps", "static: {dir: ./public}", "static: {dir: ./public}\n    handler: {module: ./api}", nil},
+		{"folder missing", "./public", "./pubic", nil},
+		{"passwords in the clear", "{name: web, port: 8080}", "{name: web, port: 8080, address: 0.0.0.0}", nil},
+		{"port twice", "    - {name: web, port: 8080}", "    - {name: web, port: 8080}\n    - {name: admin, port: 8080}", nil},
+		{"memory without unit", "  app:", "  resources: {memory: 64}\n  app:", nil},
+		{"memory with another unit", "  app:", "  resources: {memory: 64MB}\n  app:", nil},
+		{"tier unknown", "  app:", "  confinement: {minimum: fulll}\n  app:", nil},
+
+		{"require unstated", ", require: true", "", nil},
+		{"users by file", "users: secret/users", "users: ./users.txt", nil},
+		{"secret misspelt", "users: secret/users", "users: secret/user", nil},
+		{"secret unused", "users: {file: ./users.txt}", "users: {file: ./users.txt}\n    spare: {file: ./users.txt}", nil},
+		{"user list missing", "./users.txt", "./user.txt", nil},
+		{"user list wrong", "./users.txt", "./badusers.txt", nil},
+		{"window without unit", "require: true", "require: true, window: 60", nil},
+
+		{"route twice", "{name: read,", "{name: list,", nil},
+		{"route ambiguous", `path: "/items/{id}"}`, `path: "/items/{key}"}}` + "\n    - {name: again, match: {method: GET, path: \"/items/{other}\"}", nil},
+		{"method in lower case", "method: POST", "method: post", nil},
+		{"trailing slash", "path: /items}", "path: /items/}", nil},
+		{"empty segment", "path: /items}", "path: //items}", nil},
+		{"dot segment", "path: /items}", "path: /a/../items}", nil},
+		{"escaped character", "path: /items}", "path: /it%65ms}", nil},
+		{"wildcard", "path: /items}", `path: "/items/*"}`, nil},
+		{"part of a segment", `"/items/{id}"`, `"/items/x{id}"`, nil},
+		{"rest before the end", `"/items/{id}"`, `"/items/{rest...}/x"`, nil},
+		{"query in a path", "path: /items}", `path: "/items?all=1"}`, nil},
+
+		{"group of routes misspelt", `RouteGroup::"reads"`, `RouteGroup::"read"`, nil},
+		{"route misspelt", `resource == Route::"buy"`, `resource == Route::"bye"`, nil},
+		{"route in a condition misspelt", "context has count &&", `resource == Route::"bye" && context has count &&`, nil},
+		{"cedar syntax", `(principal, action == Action::"call", resource == Route::"buy")`, `(principal, action = Action::"call", resource == Route::"buy")`, nil},
+		{"two policies with bad syntax", "permit (principal", "permitt (principal", nil},
+		{"semicolon missing", "context.count < 10 };", "context.count < 10 }", nil},
+		{"string unclosed", `Group::"staff"`, `Group::"staff`, nil},
+		{"id twice", `@id("may-buy")`, `@id("may-read")`, nil},
+		{"id with spaces", `@id("may-buy")`, `@id("may buy")`, nil},
+		{"attribute misspelt", "context.count < 10", "context.cuont < 10", nil},
+		{"optional attribute unguarded", "context has count && ", "", nil},
+		{"wrong type", "context.count < 10", `context.count == "ten"`, nil},
+		{"type unknown to the schema", `Group::"staff"`, `Team::"staff"`, nil},
+		{"context as a whole", "context has count &&", "context == context && context has count &&", nil},
+		{"records", "context.count < 10", "{a: 1} == {a: context.count}", nil},
+		{"datetime", "context.count < 10", `datetime("2024-01-01") < datetime("2025-01-01")`, nil},
+		{"brackets without end", "context.count < 10", strings.Repeat("(", 60) + "true" + strings.Repeat(")", 60), nil},
+		{"schema syntax", "entity Group;", "entity Group", nil},
+		{"schema type undefined", "entity User in [Group];", "entity User in [Team];", nil},
+		{"entity attributes", "entity User in [Group];", `entity User in [Group] = { "tenant": String };`, nil},
+		{"second action", `action "call"`, `action "read" appliesTo { principal: User, resource: Route, context: {} };` + "\n      " + `action "call"`, nil},
+		{"other action", `action "call"`, `action "request"`, nil},
+		{"entity of no use", "entity Group;", "entity Group;\n      entity Device;", nil},
+		{"set attribute", `"count"?: Long`, `"count"?: Set<Long>`, nil},
+		{"no authentication", base[strings.Index(base, "  authentication:"):strings.Index(base, "  routes:")], "", nil},
+
+		{"source missing", "    count: \"body.json:/count\"\n", "", nil},
+		{"source of nothing", "    level: level\n", "    level: level\n    colour: header.X-Colour\n", nil},
+		{"source misspelt", "level: level", "level: levle", nil},
+		{"source of later", `"body.json:/count"`, "jwt.count", nil},
+		{"pointer without slash", `"body.json:/count"`, `"body.json:count"`, nil},
+		{"type that a source cannot give", "level: level", "level: clock.hour", nil},
+		{"credential as a source", `"body.json:/count"`, "header.authorization", nil},
+		{"header set by Lorica", `"body.json:/count"`, "header.lorica-principal", nil},
+		{"groups from nowhere", "    groups: basic.groups\n", "", nil},
+		{"parameter missing on a route", `"count"?: Long`, `"count": Long`, []string{`"body.json:/count"`, "route.id", "/items/{id}/orders", "/orders"}},
+		{"parameter on no route", `"body.json:/count"`, "route.idd", nil},
+
+		{"failing test", "expect: Allow, by: may-read", "expect: Deny", nil},
+		{"test of another rule", "by: may-read", "by: may-buy", nil},
+		{"test of a rule misspelt", "by: may-read", "by: may-raed", nil},
+		{"test of a route misspelt", "call: read,", "call: raed,", nil},
+		{"test at an unknown level", "call: read,", "level: locked, call: read,", nil},
+		{"test with an unknown attribute", "call: read,", "call: read, context: {cuont: 5},", nil},
+		{"test with a wrong value", "call: read,", "call: read, context: {count: five},", nil},
+		{"test without subject", "call: read, ", "", nil},
+	}
+}
+
+func folder(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	users, err := os.ReadFile("testdata/payments/users.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(
+		os.Mkdir(filepath.Join(dir, "public"), 0o755),
+		os.WriteFile(filepath.Join(dir, "users.txt"), users, 0o600),
+		os.WriteFile(filepath.Join(dir, "badusers.txt"), append(users, "eve:staff:$argon2id$v=19$m=19456,t=2,p=1$c2hvcnQ$c2VjcmV0\n"...), 0o600),
+	); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func parse(dir, text string) (*policy.Bundle, error) {
+	return policy.Parse([]policy.File{{Name: "shop.yaml", Data: []byte(text), Dir: dir}})
+}
+
+func TestBaseIsGood(t *testing.T) {
+	if _, err := parse(folder(t), base); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestMistakes holds every message to testdata/mistakes.golden: messages are
+// there to be read.
+func TestMistakes(t *testing.T) {
+	const golden = "testdata/mistakes.golden"
+	dir := folder(t)
+	var got strings.Builder
+	for _, m := range mistakes() {
+		text := strings.NewReplacer(append([]string{m.old, m.new}, m.more...)...).Replace(base)
+		if m.old == "" || text == base {
+			t.Errorf("%s: the case changes nothing", m.name)
+			continue
+		}
+		fmt.Fprintf(&got, "== %s\n", m.name)
+		_, err := parse(dir, text)
+		var es policy.Errors
+		if !errors.As(err, &es) || len(es) == 0 {
+			t.Errorf("%s: accepted", m.name)
+			continue
+		}
+		for _, e := range es {
+			if e.Fix == "" || e.Pos.Line == 0 {
+				t.Errorf("%s: %q lacks a place or a fix", m.name, e.Message)
+			}
+			fmt.Fprintf(&got, "%s\n    | %s\n", strings.ReplaceAll(e.Error(), dir, "DIR"), e.Text)
+		}
+		got.WriteByte('\n')
+	}
+	if *update {
+		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.String() != string(want) {
+		g, w := strings.Split(got.String(), "\n"), strings.Split(string(want), "\n")
+		for i := range min(len(g), len(w)) {
+			if g[i] != w[i] {
+				t.Fatalf("%s:%d:\ngot  %s\nwant %s\n(go test -update, then read the difference)", golden, i+1, g[i], w[i])
+			}
+		}
+		t.Fatalf("%s: %d lines, want %d (go test -update, then read the difference)", golden, len(g), len(w))
+	}
+}

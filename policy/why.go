@@ -1,0 +1,322 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/cedar-policy/cedar-go"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/authn"
+	"lorica.dev/lorica/abi/authz"
+	"lorica.dev/lorica/abi/route"
+	"lorica.dev/lorica/api"
+)
+
+// A Query asks what a policy does with a request or a connection.
+type Query struct {
+	Request string // "GET /accounts/7?verbose=1"; the method may be left out
+	Packet  string // "tcp 10.20.1.1 -> :8443"; then Request is empty
+	User    string // empty: no credentials
+	Groups  []string
+	Level   string            // empty: the initial level
+	Set     map[string]string // attributes that the request line does not show
+}
+
+// An Answer is a decision with its reasons.
+type Answer struct {
+	Verdict    abi.Verdict `json:"-"`
+	Stage      string      `json:"stage"` // the module that decides
+	Rule       abi.Rule    `json:"rule"`
+	Level      string      `json:"level"` // whose rules decided
+	Route      string      `json:"route,omitempty"`
+	Reason     string      `json:"reason,omitempty"`
+	Missing    []string    `json:"missing,omitempty"`    // for a denial: what would have to be otherwise
+	Considered []Outcome   `json:"considered,omitempty"` // rules in file order
+}
+
+// An Outcome is what one rule said.
+type Outcome struct {
+	Rule abi.Rule `json:"rule"`
+	Text string   `json:"outcome"`
+}
+
+// RulePath decides requests whose path has no single meaning.
+const RulePath = "default:path"
+
+// Why walks the chain of the image: routes, authentication, authorization; or
+// the network rules alone for a packet. Its error is about the query.
+func (d *Deployment) Why(q Query) (Answer, error) {
+	levels := LevelsTo(d.Policy, q.Level)
+	if len(levels) == 0 {
+		return Answer{}, fmt.Errorf("there is no level %q: %s", clip(q.Level), didYouMean(q.Level, d.Policy.Levels.Names))
+	}
+	q.Level = levels[len(levels)-1]
+	switch {
+	case (q.Request == "") == (q.Packet == ""):
+		return Answer{}, errors.New("ask about a request, such as 'GET /accounts/7', or about a packet, such as 'tcp 10.20.1.1 -> :8443'")
+	case q.Packet != "":
+		k, err := ParsePacket(q.Packet)
+		if err != nil {
+			return Answer{}, err
+		}
+		return d.whyPacket(q.Level, k), nil
+	}
+	return d.whyRequest(q)
+}
+
+// ParsePacket reads "tcp 10.20.1.1 -> :8443".
+func ParsePacket(s string) (api.Packet, error) {
+	bad := fmt.Errorf("%q is not a packet: write 'tcp 10.20.1.1 -> :8443'", clip(s))
+	from, to, ok := strings.Cut(s, "->")
+	words := strings.Fields(from)
+	if !ok || len(words) != 2 {
+		return api.Packet{}, bad
+	}
+	protocol := strings.ToUpper(words[0])
+	addr, err := netip.ParseAddr(words[1])
+	to = strings.TrimSpace(to)
+	port, err2 := strconv.ParseUint(to[strings.LastIndexByte(to, ':')+1:], 10, 16)
+	if err != nil || err2 != nil || port == 0 || protocol != "TCP" && protocol != "UDP" {
+		return api.Packet{}, bad
+	}
+	return api.Packet{From: addr.Unmap(), Protocol: protocol, Port: uint16(port)}, nil
+}
+
+func (d *Deployment) whyRequest(q Query) (Answer, error) {
+	verb, target, ok := strings.Cut(q.Request, " ")
+	if !ok && strings.HasPrefix(q.Request, "/") {
+		verb, target = "GET", q.Request
+	}
+	if !methodForm.MatchString(verb) || verb == "*" || !strings.HasPrefix(target, "/") {
+		return Answer{}, fmt.Errorf("%q is not a request: write 'GET /accounts/7'", clip(q.Request))
+	}
+	if q.User != "" && (!authn.ValidName(q.User) || q.User == authn.Anonymous) {
+		return Answer{}, fmt.Errorf("%q cannot be the name of a user", clip(q.User))
+	}
+	x := exchange{Query: q, verb: verb}
+	path, query, _ := strings.Cut(target, "?")
+	if a, stop := d.whyFilter(&x, path, query); stop {
+		return a, nil
+	}
+	a := Answer{Verdict: abi.Allow, Stage: abi.StageFilter, Level: q.Level, Rule: abi.Rule{ID: abi.RuleRoute}}
+	if x.route != nil {
+		a.Route, a.Rule = x.route.Name, abi.Rule{ID: x.route.Name, Line: x.route.Line}
+	}
+	if d.Policy.Authentication != nil {
+		b := d.Policy.Authentication.Basic
+		a.Stage, a.Rule = abi.StageAuthn, abi.Rule{ID: b.Name, Line: b.Pos.Short()}
+		if q.User == "" && b.Require {
+			a.Verdict, a.Reason = abi.Deny, "credentials are required"
+			a.Missing = []string{"a user: the request has no credentials"}
+			return a, nil
+		}
+		if x.User == "" {
+			x.User = authn.Anonymous
+		}
+	}
+	if d.Policy.Authorization == nil {
+		return a, nil
+	}
+	return d.whyAuthorization(x, a)
+}
+
+// An exchange is a request on its way through the explanation.
+type exchange struct {
+	Query
+	verb   string
+	route  *route.Route
+	params map[string]string
+	query  string
+}
+
+// whyFilter finds the route, or says why there is none.
+func (d *Deployment) whyFilter(x *exchange, path, query string) (Answer, bool) {
+	f := d.Policy.RequestFilter.WithDefaults()
+	a := Answer{Stage: abi.StageFilter, Level: x.Level}
+	refuse := func(rule, format string, args ...any) (Answer, bool) {
+		a.Rule, a.Reason = abi.Rule{ID: rule}, fmt.Sprintf(format, args...)
+		if rule == abi.RuleRoute || rule == abi.RuleMethod {
+			a.Rule.Line = d.Policy.RoutesPos.Short()
+		}
+		return a, true
+	}
+	if len(path) > int(f.MaxPathBytes) {
+		return refuse(RulePath, "the path has %d bytes; the limit is %d", len(path), f.MaxPathBytes)
+	}
+	canonical, err := canonicalPath(path, f.RejectEncodedSlash)
+	if err != nil {
+		return refuse(RulePath, "%v", err)
+	}
+	if _, err := url.ParseQuery(query); err != nil || strings.Contains(query, ";") {
+		return refuse(abi.RuleRequest, "the query is not well formed")
+	}
+	x.query = query
+	if len(d.Policy.Routes) == 0 {
+		return a, false
+	}
+	var segs []string
+	if canonical != "/" {
+		segs = strings.Split(canonical[1:], "/")
+	}
+	s := section(d.Policy.Routes)
+	best, allow := s.Match(x.verb, segs)
+	switch {
+	case best == nil && len(allow) > 0:
+		a.Missing = []string{"the path exists for " + strings.Join(allow, ", ") + ", not for " + x.verb}
+		return refuse(abi.RuleMethod, "no route of this path has the method %s", x.verb)
+	case best == nil:
+		a.Missing = d.nearestPaths(canonical)
+		return refuse(abi.RuleRoute, "no route has the path %s", clip(canonical))
+	}
+	x.route, x.params = best, values(best, segs)
+	return a, false
+}
+
+// values reads the parameters out of a path that the route matches.
+func values(r *route.Route, segs []string) map[string]string {
+	m := make(map[string]string)
+	for i, p := range r.Segments() {
+		if !strings.HasPrefix(p, "{") {
+			continue
+		}
+		name, tail := strings.CutSuffix(strings.Trim(p, "{}"), "...")
+		v := strings.Join(segs[min(i, len(segs)):], "/")
+		if !tail {
+			v = segs[i]
+		}
+		if u, err := url.PathUnescape(v); err == nil {
+			m[name] = u
+		}
+	}
+	return m
+}
+
+func (d *Deployment) nearestPaths(path string) []string {
+	var known []string
+	for _, r := range d.Policy.Routes {
+		known = append(known, r.Path)
+	}
+	if n, ok := nearest(path, known); ok {
+		return []string{"a route for " + clip(path) + "; the nearest is " + n}
+	}
+	return []string{"a route for " + clip(path)}
+}
+
+// whyAuthorization gathers what the request itself shows, adds what the query
+// sets, and asks the reference.
+func (d *Deployment) whyAuthorization(x exchange, a Answer) (Answer, error) {
+	r := d.route(x.route.Name)
+	a.Stage = abi.StageAuthz
+	fromRequest := func(k authz.SourceKind) bool {
+		return k == authz.SourceRoute || k == authz.SourceQuery || k == authz.SourceMethod
+	}
+	for _, at := range d.Authorization.Attributes {
+		if _, set := x.Set[at.Name]; set && fromRequest(at.Source.Kind) {
+			return Answer{}, fmt.Errorf("attribute %q comes from the request line: write it there", at.Name)
+		}
+	}
+	context, err := d.values("", x.Set)
+	if err != nil {
+		return Answer{}, err
+	}
+	reads := d.Authorization.reads(r)
+	for _, at := range d.Authorization.Attributes {
+		if !fromRequest(at.Source.Kind) || !slices.Contains(reads, at.Name) {
+			continue
+		}
+		text, found, err := x.fact(at.Source)
+		var v cedar.Value
+		if err == nil && found {
+			v, err = ParseValue(at.Type, text)
+		}
+		if err != nil {
+			a.Verdict, a.Rule = abi.Deny, abi.Rule{ID: abi.RuleRequest, Line: AuthorizationDefault(d.Policy).Line}
+			a.Reason = fmt.Sprintf("attribute %q: %v", at.Name, err)
+			return a, nil
+		}
+		if found {
+			context[at.Name] = v
+		}
+	}
+	c := Call{Level: x.Level, Principal: x.User, Groups: x.Groups, Route: r.Name, Context: context}
+	dec := d.Authorize(c)
+	a.Verdict, a.Rule, a.Level, a.Reason = dec.Verdict, dec.Rule, dec.Level, dec.Reason
+	d.explain(&a, r, c)
+	return a, nil
+}
+
+// fact returns what the request line says.
+func (x *exchange) fact(s authz.Source) (text string, found bool, err error) {
+	switch s.Kind {
+	case authz.SourceMethod:
+		return x.verb, true, nil
+	case authz.SourceRoute:
+		text, found = x.params[s.Arg]
+		return text, found, nil
+	}
+	q, err := url.ParseQuery(x.query)
+	switch vs := q[s.Arg]; {
+	case err != nil:
+		return "", false, errors.New("the query is not well formed")
+	case len(vs) > 1:
+		return "", false, errors.New("it is given twice")
+	case len(vs) == 1:
+		return vs[0], true, nil
+	}
+	return "", false, nil
+}
+
+// canonicalPath is the path as the request filter of the image writes it: what
+// may stand for itself in a segment (RFC 3986, pchar) unescaped, the rest
+// escaped in capitals. What has no single meaning is refused.
+func canonicalPath(raw string, rejectSlash bool) (string, error) {
+	var b strings.Builder
+	for i := 0; i < len(raw); i++ {
+		c := raw[i]
+		switch {
+		case c == '/':
+			b.WriteByte(c)
+			continue
+		case c == '%':
+			n, err := strconv.ParseUint(raw[i+1:min(i+3, len(raw))], 16, 8)
+			if err != nil || i+2 >= len(raw) {
+				return "", errors.New("the path holds an invalid escape")
+			}
+			i += 2
+			if c = byte(n); c == '/' && rejectSlash {
+				return "", errors.New("the path holds an escaped slash")
+			}
+		case !segmentForm.MatchString(string(rune(c))):
+			return "", errors.New("the path holds a byte that must be escaped")
+		}
+		if c != '/' && c < 0x80 && segmentForm.MatchString(string(rune(c))) {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	path := b.String()
+	plain, err := url.PathUnescape(path)
+	if err != nil || strings.ToValidUTF8(plain, "") != plain {
+		return "", errors.New("the path is not valid UTF-8")
+	}
+	if strings.ContainsFunc(plain, func(r rune) bool { return r < ' ' || r == '\\' || 0x7f <= r && r < 0xa0 }) {
+		return "", errors.New("the path holds a control character or a backslash")
+	}
+	segs := strings.Split(plain[1:], "/")
+	for i, s := range segs {
+		if s == "" && i < len(segs)-1 {
+			return "", errors.New("the path holds an empty segment")
+		}
+		if name, _, _ := strings.Cut(s, ";"); name == "." || name == ".." {
+			return "", errors.New("the path holds a dot segment")
+		}
+	}
+	return path, nil
+}
