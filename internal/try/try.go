@@ -176,11 +176,7 @@ func (f *File) text(addr string, r Request) string {
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n", method, target, addr)
 	if r.As != "" {
 		req := http.Request{Header: http.Header{}}
-		password := r.Password
-		if password == "" {
-			password = f.Users[r.As]
-		}
-		req.SetBasicAuth(r.As, password)
+		req.SetBasicAuth(r.As, f.password(r))
 		fmt.Fprintf(&b, "Authorization: %s\r\n", req.Header.Get("Authorization"))
 	}
 	if r.JSON != "" {
@@ -189,4 +185,29 @@ func (f *File) text(addr string, r Request) string {
 	b.WriteString("\r\n")
 	b.WriteString(r.JSON)
 	return b.String()
+}
+
+// Curl returns a command line that makes the same request by hand.
+func (f *File) Curl(base string, r Request) string {
+	method, target, _ := strings.Cut(r.Send, " ")
+	var b strings.Builder
+	b.WriteString("curl -i")
+	if r.As != "" {
+		fmt.Fprintf(&b, " -u '%s:%s'", r.As, f.password(r))
+	}
+	if method != "GET" {
+		fmt.Fprintf(&b, " -X %s", method)
+	}
+	if r.JSON != "" {
+		fmt.Fprintf(&b, " --json '%s'", r.JSON)
+	}
+	fmt.Fprintf(&b, " --path-as-is %s%s", base, target)
+	return b.String()
+}
+
+func (f *File) password(r Request) string {
+	if r.Password != "" {
+		return r.Password
+	}
+	return f.Users[r.As]
 }

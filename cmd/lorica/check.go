@@ -1,0 +1,127 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"lorica.dev/lorica/policy"
+)
+
+// checked is what check answers in JSON.
+type checked struct {
+	OK          bool          `json:"ok"`
+	Deployments []string      `json:"deployments,omitempty"`
+	Tests       int           `json:"tests"`
+	Errors      policy.Errors `json:"errors,omitempty"`
+	Warnings    policy.Errors `json:"warnings,omitempty"`
+}
+
+func (c *cli) checkCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:     "check",
+		GroupID: "write",
+		Short:   "Show everything that is wrong with the documents",
+		Long: `Reads workloads and policies strictly and shows all errors at once, each with its
+place, the text, and what to write instead. The tests in the policies are run.
+Exit code 1 where anything is wrong.`,
+		Example: "  lorica check -f examples/payments",
+		Args:    args(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			bundle, err := policy.Load(path)
+			var report checked
+			if err != nil {
+				if !errors.As(err, &report.Errors) {
+					return err
+				}
+			} else {
+				report = checked{OK: true, Warnings: bundle.Warnings}
+				for _, d := range bundle.Deployments {
+					report.Deployments = append(report.Deployments, d.Name())
+					report.Tests += len(d.Policy.Tests)
+				}
+			}
+			if err := c.print(report, func(w io.Writer) { printChecked(w, &report) }); err != nil {
+				return err
+			}
+			if !report.OK {
+				return errSilent
+			}
+			return nil
+		},
+	}
+	fileFlag(cmd, &path)
+	return cmd
+}
+
+func printChecked(w io.Writer, r *checked) {
+	printErrors(w, "error", r.Errors)
+	printErrors(w, "warning", r.Warnings)
+	if r.OK {
+		fmt.Fprintf(w, "ok: %s; %d tests in the policies hold\n", strings.Join(r.Deployments, ", "), r.Tests)
+		return
+	}
+	fmt.Fprintf(w, "%s\n", count(len(r.Errors), "error"))
+}
+
+// printErrors shows each error with the line it is about and a mark under it.
+func printErrors(w io.Writer, kind string, list policy.Errors) {
+	for _, e := range list {
+		place := e.Pos.File
+		if e.Pos.Line > 0 {
+			place = e.Pos.String()
+		}
+		if place != "" {
+			place += ": "
+		}
+		fmt.Fprintf(w, "%s%s: %s\n", plain(place), kind, plain(e.Message))
+		if e.Text != "" {
+			text := strings.ReplaceAll(e.Text, "\t", " ")
+			fmt.Fprintf(w, "  | %s\n", plain(text))
+			// Columns count bytes; the mark counts characters.
+			if at := e.Pos.Column - 1; at >= 0 && at < len(text) {
+				fmt.Fprintf(w, "  | %s^\n", strings.Repeat(" ", utf8.RuneCountInString(text[:at])))
+			}
+		}
+		if e.Fix != "" {
+			fmt.Fprintf(w, "  = %s\n", plain(e.Fix))
+		}
+	}
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// load reads documents for a command that needs them right; what is wrong is
+// shown as check shows it.
+func (c *cli) load(path string) (*policy.Bundle, error) {
+	bundle, err := policy.Load(path)
+	return bundle, c.explain(err)
+}
+
+// explain shows errors in documents as check does, and returns what is left to
+// report.
+func (c *cli) explain(err error) error {
+	var list policy.Errors
+	if !errors.As(err, &list) {
+		return err
+	}
+	if c.format == "json" {
+		if err := c.print(checked{Errors: list}, nil); err != nil {
+			return err
+		}
+		return errSilent
+	}
+	printErrors(c.err, "error", list)
+	fmt.Fprintln(c.err, count(len(list), "error"))
+	return errSilent
+}

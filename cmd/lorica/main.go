@@ -1,0 +1,54 @@
+// Command lorica generates protected images from policies and runs them. Run
+// "lorica help" for its commands.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(execute(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// Exit codes. Scripts may rely on them.
+const (
+	exitOK      = 0
+	exitFailure = 1 // what was asked for failed, or what the user wrote is wrong
+	exitUsage   = 2 // the command line is wrong
+)
+
+// usageError marks an error in the command line itself.
+type usageError struct{ error }
+
+// errSilent ends a command whose output already says what is wrong.
+var errSilent = errors.New("failed")
+
+func exitCode(err error) int {
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		return exitUsage
+	}
+	return exitFailure
+}
+
+func (c *cli) report(err error) {
+	if err == nil || errors.Is(err, errSilent) {
+		return
+	}
+	var usage usageError
+	if errors.As(err, &usage) {
+		fmt.Fprintf(c.err, "lorica: %v\nRun 'lorica help' for usage.\n", err)
+		return
+	}
+	fmt.Fprintf(c.err, "lorica: %v\n", err)
+}

@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/compiler"
+	"lorica.dev/lorica/run"
+	"lorica.dev/lorica/solver"
+)
+
+// planned is one level of one deployment, as plan shows it.
+type planned struct {
+	Deployment string         `json:"deployment"`
+	Policy     string         `json:"policy"`
+	Level      string         `json:"level"`
+	Initial    bool           `json:"initial"`
+	Plan       string         `json:"plan"`
+	Image      string         `json:"image,omitempty"` // digest; empty: will be built
+	Modules    []chosen       `json:"modules"`
+	LeftOut    []string       `json:"leftOut"`
+	Ports      []openPort     `json:"ports"`
+	Syscalls   []string       `json:"syscalls"`
+	Rules      []enforcedRule `json:"rules"`
+	Change     run.Change     `json:"change"`
+	Added      []string       `json:"added,omitempty"`   // modules that what runs lacks
+	Removed    []string       `json:"removed,omitempty"` // modules that only what runs has
+}
+
+type chosen struct {
+	Module  string   `json:"module"`
+	Summary string   `json:"summary"`
+	Because []string `json:"because"`
+}
+
+type openPort struct {
+	Name    string   `json:"name"`
+	Address string   `json:"address"`
+	Rules   []string `json:"rules"`
+}
+
+type enforcedRule struct {
+	Rule  string `json:"rule"`
+	Line  string `json:"line"`
+	Stage string `json:"stage"`
+	Where string `json:"where"`
+}
+
+func (c *cli) planCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:     "plan",
+		GroupID: "run",
+		Short:   "Show what would be generated, and what would change",
+		Long: `Shows for each workload and security level: the modules and the line that each is
+there for, what was left out, open ports, the system calls that will be allowed, where
+each rule is enforced, whether the image exists, and what changes against what runs.
+It builds nothing and changes nothing.`,
+		Example: "  lorica plan -f examples/payments",
+		Args:    args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			m, err := machine()
+			if err != nil {
+				return err
+			}
+			list, err := c.plans(cmd.Context(), m, path)
+			if err != nil {
+				return err
+			}
+			return c.print(list, func(w io.Writer) { printPlans(w, list) })
+		},
+	}
+	fileFlag(cmd, &path)
+	return cmd
+}
+
+func (c *cli) plans(ctx context.Context, m *run.Machine, path string) ([]planned, error) {
+	bundle, err := c.load(path)
+	if err != nil {
+		return nil, err
+	}
+	if c.format != "json" {
+		printErrors(c.err, "warning", bundle.Warnings)
+	}
+	var list []planned
+	for _, d := range bundle.Deployments {
+		p, err := m.Plan(ctx, d)
+		if err != nil {
+			return nil, c.explain(err)
+		}
+		for _, l := range p.Levels {
+			list = append(list, describe(p, l))
+		}
+	}
+	return list, nil
+}
+
+func describe(p *run.Plan, l *run.Level) planned {
+	out := planned{Deployment: p.Deployment.Name(), Policy: p.Deployment.Policy.Metadata.Name, Level: l.Name,
+		Initial: l.Name == p.Deployment.Policy.Levels.Initial, Plan: l.Build.ID.String(), Change: p.Change(l)}
+	if l.Image != nil {
+		out.Image = l.Image.Digest
+	}
+	for _, m := range l.Selection.Modules {
+		x := chosen{Module: m.ID, Summary: m.Summary}
+		for _, r := range l.Selection.Because[m.ID] {
+			x.Because = append(x.Because, because(r))
+		}
+		out.Modules = append(out.Modules, x)
+	}
+	for _, m := range l.Selection.LeftOut {
+		out.LeftOut = append(out.LeftOut, m.ID)
+	}
+	for _, port := range l.Ports {
+		x := openPort{Name: port.Name, Address: fmt.Sprintf("%s:%d", port.Address, port.Port)}
+		for _, r := range append(port.Rules, port.Default) {
+			x.Rules = append(x.Rules, reach(r))
+		}
+		out.Ports = append(out.Ports, x)
+	}
+	for _, s := range l.Syscalls() {
+		out.Syscalls = append(out.Syscalls, s.String())
+	}
+	for _, e := range l.Enforced {
+		out.Rules = append(out.Rules, enforcedRule{e.ID, e.Line, e.Stage, e.Where})
+	}
+	out.Added, out.Removed = p.Modules(l)
+	return out
+}
+
+func because(r solver.Reason) string {
+	if r.Requirement != nil {
+		return fmt.Sprintf("%s (%s)", r.Requirement.Why, r.Requirement.Pos.Short())
+	}
+	return "required by " + r.Module
+}
+
+func reach(r compiler.Reach) string {
+	from := strings.Join(r.From, ", ")
+	if from == "" {
+		from = "any"
+	}
+	word := "deny"
+	if r.Verdict == abi.Allow {
+		word = "allow"
+	}
+	return fmt.Sprintf("%s from %s by %s (%s)", word, from, r.ID, r.Line)
+}
+
+// printPlans shows levels that need the same image once, and then what differs.
+func printPlans(w io.Writer, list []planned) {
+	for i := range list {
+		p := &list[i]
+		shared := ""
+		for _, q := range list[:i] {
+			if q.Deployment == p.Deployment && q.Plan == p.Plan {
+				shared = q.Level
+				break
+			}
+		}
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		initial := ""
+		if p.Initial {
+			initial = " (initial)"
+		}
+		fmt.Fprintf(w, "%s  policy %s  level %s%s\n", p.Deployment, p.Policy, p.Level, initial)
+		if shared != "" {
+			fmt.Fprintf(w, "  image     the same as at level %s; another program\n", shared)
+			printPorts(w, p)
+			printChange(w, p)
+			continue
+		}
+		image := "will be built"
+		if p.Image != "" {
+			image = p.Image + " (in the store)"
+		}
+		fmt.Fprintf(w, "  plan      %s\n  image     %s\n", p.Plan, image)
+		var rows [][]string
+		for _, m := range p.Modules {
+			for k, why := range m.Because {
+				name := ""
+				if k == 0 {
+					name = m.Module
+				}
+				rows = append(rows, []string{"    " + name, why})
+			}
+		}
+		fmt.Fprintln(w, "  modules")
+		table(w, "", rows)
+		if len(p.LeftOut) > 0 {
+			fmt.Fprintf(w, "  left out  %s\n", strings.Join(p.LeftOut, ", "))
+		}
+		printPorts(w, p)
+		printRules(w, p)
+		fmt.Fprintf(w, "  system calls after the seal (%d; any other kills the image)\n", len(names(p.Syscalls)))
+		fmt.Fprintf(w, "    %s\n", strings.Join(names(p.Syscalls), " "))
+		printChange(w, p)
+	}
+}
+
+func printPorts(w io.Writer, p *planned) {
+	fmt.Fprintln(w, "  open ports")
+	for _, port := range p.Ports {
+		fmt.Fprintf(w, "    %s %s\n", port.Name, port.Address)
+		for _, r := range port.Rules {
+			fmt.Fprintf(w, "      %s\n", r)
+		}
+	}
+}
+
+func printRules(w io.Writer, p *planned) {
+	var rows [][]string
+	note := false
+	for _, r := range p.Rules {
+		rows = append(rows, []string{"    " + r.Rule, r.Line, r.Stage, "on " + r.Where})
+		note = note || r.Where == compiler.WhereAccept
+	}
+	fmt.Fprintln(w, "  rules, and where each is enforced")
+	table(w, "", rows)
+	if note {
+		fmt.Fprintf(w, "    %s\n", compiler.AcceptNote)
+	}
+}
+
+func printChange(w io.Writer, p *planned) {
+	text := map[run.Change]string{
+		run.ChangeStart:   "nothing runs: an instance will be started",
+		run.ChangeImage:   "a new image takes over from what runs",
+		run.ChangeLaunch:  "the same image, with other ports or resources: a new instance takes over from what runs",
+		run.ChangeProgram: "the same image: the program is replaced while it runs",
+		run.ChangeNone:    "none: this is what runs",
+	}[p.Change]
+	for _, m := range p.Added {
+		text += " +" + m
+	}
+	for _, m := range p.Removed {
+		text += " -" + m
+	}
+	fmt.Fprintf(w, "  change    %s\n", text)
+}
+
+// names returns each call once, without its conditions.
+func names(calls []string) []string {
+	var list []string
+	for _, s := range calls {
+		name, _, _ := strings.Cut(s, " ")
+		if len(list) == 0 || list[len(list)-1] != name {
+			list = append(list, name)
+		}
+	}
+	return list
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+// cli is what every command shares: where it reads and writes, and in which form.
+type cli struct {
+	in       io.Reader
+	out, err io.Writer
+	format   string // "text" or "json"
+}
+
+func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	c := &cli{in: in, out: out, err: errOut}
+	root := c.root()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	err := root.ExecuteContext(ctx)
+	c.report(err)
+	return exitCode(err)
+}
+
+func (c *cli) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "lorica",
+		Short: "Compile a security policy and a workload into one image that enforces the policy itself",
+		Long: `Lorica compiles a security policy and a workload into one minimal image that
+enforces the policy itself, runs it confined, explains its decisions, and follows
+every change of the policy without losing a request.
+
+Exit codes: 0 done; 1 failed, or what you wrote is wrong; 2 wrong usage.`,
+		Example: `  lorica init shop && lorica up -f shop
+  lorica plan -f examples/payments
+  lorica why -f examples/payments 'GET /accounts/7' --as staff-3 --groups staff`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if c.format != "text" && c.format != "json" {
+				return usageError{fmt.Errorf("-o %s: write text or json", c.format)}
+			}
+			return nil
+		},
+	}
+	root.PersistentFlags().StringVarP(&c.format, "output", "o", "text", "form of the output: text or json")
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddGroup(
+		&cobra.Group{ID: "write", Title: "Write and understand a policy:"},
+		&cobra.Group{ID: "run", Title: "Generate and run:"},
+		&cobra.Group{ID: "look", Title: "Look at what runs:"},
+	)
+	root.AddCommand(
+		c.initCommand(), c.checkCommand(), c.whyCommand(), c.passwdCommand(),
+		c.doctorCommand(), c.planCommand(), c.buildCommand(), c.upCommand(), c.downCommand(),
+		c.psCommand(), c.logsCommand(), c.inspectCommand(),
+		c.tenderCommand(), c.stageCommand(),
+	)
+	return root
+}
+
+// args wraps a check of positional arguments so that a mistake is a usage error.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, list []string) error {
+		if err := check(cmd, list); err != nil {
+			return usageError{fmt.Errorf("%s: %w", cmd.CommandPath(), err)}
+		}
+		return nil
+	}
+}
+
+// fileFlag adds -f PATH to a command that reads documents.
+func fileFlag(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVarP(path, "file", "f", ".", "a .yaml file, or a folder of them")
+	_ = cmd.MarkFlagFilename("file", "yaml", "yml")
+}

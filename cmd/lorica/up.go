@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/audit"
+	"lorica.dev/lorica/internal/try"
+	"lorica.dev/lorica/run"
+	"lorica.dev/lorica/tender"
+)
+
+// upping is one run of 'up': what it shows and what it waits for.
+type upping struct {
+	*cli
+	requests *try.File
+	exit     bool // after the requests
+
+	mu        sync.Mutex
+	progress  *progress
+	status    map[string]*tender.Status
+	decisions []tender.Decision // kept while requests are tried
+	trying    bool
+	arrived   chan struct{} // a decision came
+	ready     chan struct{}
+	once      sync.Once
+}
+
+func (c *cli) upCommand() *cobra.Command {
+	var o run.UpOptions
+	var requests string
+	u := &upping{cli: c, status: map[string]*tender.Status{}, arrived: make(chan struct{}, 1), ready: make(chan struct{})}
+	cmd := &cobra.Command{
+		Use:     "up",
+		GroupID: "run",
+		Short:   "Plan, build and run, and follow every change of the files",
+		Long: `Plans, builds and runs the workloads of the documents, shows their decisions, and
+watches the files: a change that is saved is checked and taken over while everything
+runs, with a new program where the modules stay, with a new image where they do not.
+A change that is wrong is reported, and what ran before still runs. Ctrl-C drains and
+leaves nothing behind.
+
+With --try, the requests of a file are made once everything is ready, and shown with
+what was expected and which rule decided.`,
+		Example: `  lorica up -f examples/payments
+  lorica up -f shop --try shop/requests.yaml --exit`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if u.exit && requests == "" {
+				return usageError{errors.New("--exit needs --try")}
+			}
+			if requests != "" {
+				var err error
+				if u.requests, err = try.Load(requests); err != nil {
+					return err
+				}
+				u.trying = true
+			}
+			return u.run(cmd.Context(), o)
+		},
+	}
+	fileFlag(cmd, &o.Path)
+	cmd.Flags().StringVar(&o.Level, "level", "", "security level (the policy's initial level where none is given)")
+	cmd.Flags().StringVar(&requests, "try", "", "make the requests of this file once everything is ready")
+	cmd.Flags().BoolVar(&u.exit, "exit", false, "end after --try, with exit code 1 where anything differs from what was expected")
+	_ = cmd.MarkFlagFilename("try", "yaml", "yml")
+	return cmd
+}
+
+func (u *upping) run(ctx context.Context, o run.UpOptions) error {
+	m, err := machine()
+	if err != nil {
+		return err
+	}
+	if u.format != "json" {
+		plans, err := u.plans(ctx, m, o.Path)
+		if err != nil {
+			return err
+		}
+		printPlans(u.out, plans)
+		fmt.Fprintln(u.out)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- m.Up(ctx, o, u.event) }()
+	ok := true
+	var tryErr error
+	select {
+	case err := <-ended:
+		return u.explain(err)
+	case <-u.ready:
+	}
+	if u.requests != nil {
+		ok, tryErr = u.try(ctx)
+		if u.exit {
+			cancel()
+		}
+	}
+	if !u.exit && u.format != "json" {
+		u.hints()
+	}
+	if err := u.explain(<-ended); err != nil {
+		return err
+	}
+	if tryErr != nil && ctx.Err() == nil {
+		return tryErr
+	}
+	if u.exit && !ok {
+		return errSilent
+	}
+	return nil
+}
+
+// event shows what happens; one goroutine at a time calls it.
+func (u *upping) event(e run.Event) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if e.Status != nil {
+		u.status[e.Deployment] = e.Status
+	}
+	if e.Kind == run.EventDecision {
+		if u.trying {
+			u.decisions = append(u.decisions, *e.Decision)
+			select {
+			case u.arrived <- struct{}{}:
+			default:
+			}
+			if u.format != "json" {
+				return // the table shows it
+			}
+		}
+	}
+	if u.format == "json" {
+		_ = u.printLine(e)
+	} else {
+		u.show(e)
+	}
+	if e.Kind == run.EventUp {
+		u.once.Do(func() { close(u.ready) })
+	}
+}
+
+func (u *upping) show(e run.Event) {
+	if e.Kind == run.EventStep {
+		if u.progress == nil {
+			u.progress = u.cli.progress(e.Deployment)
+		}
+		u.progress.text(e.Text)
+		return
+	}
+	if u.progress != nil {
+		u.progress.end()
+		u.progress = nil
+	}
+	stamp := clock(e.Time)
+	switch e.Kind {
+	case run.EventDecision:
+		fmt.Fprintln(u.out, decisionText(e.Decision))
+	case run.EventReady:
+		s := e.Status
+		fmt.Fprintf(u.out, "%s ready  %s as %s on %s, tier %s, level %s\n%13s image %s, program %s, revision %d\n", stamp, e.Deployment, s.Instance,
+			addresses(s), s.Tier, s.Level, "", short(s.ImageDigest), short(s.Program), s.Revision)
+	case run.EventApplied:
+		what := map[run.Change]string{run.ChangeProgram: "the program was replaced", run.ChangeImage: "a new image took over",
+			run.ChangeLaunch: "a new instance took over", run.ChangeNone: "nothing to change", run.ChangeStart: "started"}[e.Change]
+		fmt.Fprintf(u.out, "%s change %s: %s (%.1f ms), revision %d, image %s\n", stamp, e.Deployment, what, e.TookMillis, e.Status.Revision, short(e.Status.ImageDigest))
+	case run.EventRefused:
+		fmt.Fprintf(u.err, "%s refused; what ran before still runs\n", stamp)
+		if len(e.Errors) > 0 {
+			printErrors(u.err, "error", e.Errors)
+		} else {
+			fmt.Fprintln(u.err, plain(e.Text))
+		}
+	case run.EventDied:
+		fmt.Fprintf(u.err, "%s died   %s: %s\n", stamp, e.Deployment, plain(e.Text))
+	case run.EventDrained:
+		fmt.Fprintf(u.out, "%s ended  %s\n", stamp, e.Deployment)
+	}
+}
+
+// try makes the requests against the first address of the only deployment.
+func (u *upping) try(ctx context.Context) (bool, error) {
+	u.mu.Lock()
+	var address string
+	for _, s := range u.status {
+		if len(s.Listen) > 0 && len(u.status) == 1 {
+			address = addresses(s)
+		}
+	}
+	u.mu.Unlock()
+	if address == "" {
+		return false, errors.New("--try needs exactly one workload")
+	}
+	results := u.requests.Run(ctx, address, u.lookup)
+	if ctx.Err() != nil {
+		return false, nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.trying, u.decisions = false, nil
+	return u.printResults(results)
+}
+
+// lookup waits for the record of a decision in the stream.
+func (u *upping) lookup(ctx context.Context, match func(*audit.Record) bool) (audit.Record, bool) {
+	late := time.NewTimer(3 * time.Second)
+	defer late.Stop()
+	for {
+		u.mu.Lock()
+		for i := range u.decisions {
+			d := &u.decisions[i]
+			r := audit.Record{ID: d.ID, Time: d.Time.UnixNano(), Stage: d.Stage, Source: d.Source, Reason: d.Reason,
+				Rule: abi.Rule{ID: d.Rule, Line: d.Line}}
+			if match(&r) {
+				u.mu.Unlock()
+				return r, true
+			}
+		}
+		u.mu.Unlock()
+		select {
+		case <-u.arrived:
+		case <-late.C:
+			return audit.Record{}, false
+		case <-ctx.Done():
+			return audit.Record{}, false
+		}
+	}
+}
+
+// hints says what one can do now.
+func (u *upping) hints() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	fmt.Fprintln(u.out)
+	for _, s := range u.status {
+		printHints(u.out, s, u.requests)
+	}
+	fmt.Fprintln(u.out, "Decisions follow. Save a change of the files and it is taken over; Ctrl-C drains and ends.")
+}
+
+func printHints(w io.Writer, s *tender.Status, f *try.File) {
+	fmt.Fprintln(w, "Try:")
+	url := "http://" + addresses(s)
+	if f == nil {
+		fmt.Fprintf(w, "  curl -i %s/\n", url)
+	} else {
+		for i, r := range f.Requests {
+			if i < 3 && r.From == "" {
+				fmt.Fprintf(w, "  %s\n", f.Curl(url, r))
+			}
+		}
+	}
+	fmt.Fprintln(w, "  lorica ps")
+	fmt.Fprintf(w, "  lorica inspect %s\n", s.Workload)
+}

@@ -1,0 +1,166 @@
+package run
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"lorica.dev/lorica/abi/program"
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/builder"
+	"lorica.dev/lorica/catalog"
+	"lorica.dev/lorica/compiler"
+	"lorica.dev/lorica/policy"
+	"lorica.dev/lorica/solver"
+	"lorica.dev/lorica/tender"
+)
+
+// A Plan says what one deployment needs at each of its levels, and what of it
+// runs. Making a plan changes nothing.
+type Plan struct {
+	Deployment *policy.Deployment
+	Levels     []*Level
+	Running    *tender.Status // nil: nothing runs
+	modules    []string       // of what runs, by id
+}
+
+// A Level is the plan of one security level. Levels with the same modules share
+// an image.
+type Level struct {
+	*compiler.Level
+	Selection *solver.Selection
+	Build     *builder.Plan
+	Image     *builder.Image // nil: not built yet
+}
+
+// Plan plans a deployment.
+func (m *Machine) Plan(ctx context.Context, d *policy.Deployment) (*Plan, error) {
+	out, err := compiler.Compile(d)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{Deployment: d}
+	built := map[string]*Level{} // by module ids: levels with equal sets share an image
+	for i := range out.Levels {
+		l := &Level{Level: &out.Levels[i]}
+		if l.Selection, err = solver.Solve(m.catalog, l.Requirements, d.Workload.Target); err != nil {
+			return nil, err
+		}
+		set := strings.Join(ids(l.Selection.Modules), " ")
+		if same := built[set]; same != nil {
+			l.Build, l.Image = same.Build, same.Image
+		} else {
+			if l.Build, err = builder.NewPlan(l.Selection, d.Workload); err != nil {
+				return nil, err
+			}
+			if l.Image, err = m.store.Find(l.Build.ID); err != nil {
+				return nil, err
+			}
+			built[set] = l
+		}
+		p.Levels = append(p.Levels, l)
+	}
+	running, err := m.newest(ctx, d.Name())
+	if err != nil {
+		return nil, err
+	}
+	if running != nil {
+		p.Running = &running.Status
+		img, err := m.store.Open(running.Status.ImageDigest)
+		if err != nil {
+			return nil, err
+		}
+		for _, x := range img.Modules {
+			p.modules = append(p.modules, x.ID)
+		}
+	}
+	return p, nil
+}
+
+func ids(modules []*catalog.Module) []string {
+	list := make([]string, len(modules))
+	for i, m := range modules {
+		list[i] = m.ID
+	}
+	return list
+}
+
+// Level returns the named level, or the policy's initial one for "".
+func (p *Plan) Level(name string) (*Level, error) {
+	if name == "" {
+		name = p.Deployment.Policy.Levels.Initial
+	}
+	for _, l := range p.Levels {
+		if l.Name == name {
+			return l, nil
+		}
+	}
+	return nil, fmt.Errorf("%s has no level %q; there are %v", p.Deployment.Name(), name, p.Deployment.Policy.Levels.Names)
+}
+
+// A Change is what applying a level would do to what runs.
+type Change string
+
+const (
+	ChangeStart   Change = "start"   // nothing runs
+	ChangeImage   Change = "image"   // other modules or another application: a new image takes over
+	ChangeLaunch  Change = "launch"  // the same image with other ports or resources: a new instance takes over
+	ChangeProgram Change = "program" // the same image: the program is replaced while it runs
+	ChangeNone    Change = "none"
+)
+
+// Change compares a level with what runs.
+func (p *Plan) Change(l *Level) Change {
+	switch r := p.Running; {
+	case r == nil:
+		return ChangeStart
+	case r.Plan != planText(l.Build.ID):
+		return ChangeImage
+	case !slices.Equal(r.Listen, listeners(p.Deployment.Workload)) || r.Memory != p.Deployment.Workload.Memory:
+		return ChangeLaunch
+	case r.Content != l.content(p.Deployment):
+		return ChangeProgram
+	}
+	return ChangeNone
+}
+
+// content names what the level enforces, whatever plan and revision carry it.
+func (l *Level) content(d *policy.Deployment) string {
+	return l.Program(d, program.PlanID{}, 0).Content().String()
+}
+
+func planText(id program.PlanID) string { return hex.EncodeToString(id[:]) }
+
+// listeners are the sockets that a workload asks for.
+func listeners(w *api.Workload) []tender.Listener {
+	var list []tender.Listener
+	for _, l := range w.Listen {
+		list = append(list, tender.Listener{Name: l.Name, Address: l.Address.String(), Port: l.Port})
+	}
+	return list
+}
+
+// Modules returns what the image of l has more and has less than the one that
+// runs, by id; nothing where nothing runs.
+func (p *Plan) Modules(l *Level) (added, removed []string) {
+	if p.Running == nil {
+		return nil, nil
+	}
+	want := ids(l.Selection.Modules)
+	for _, id := range want {
+		if !slices.Contains(p.modules, id) {
+			added = append(added, id)
+		}
+	}
+	for _, id := range p.modules {
+		if !slices.Contains(want, id) {
+			removed = append(removed, id)
+		}
+	}
+	return added, removed
+}
+
+// Syscalls returns the calls that the level's image may make once it is sealed.
+func (l *Level) Syscalls() []catalog.Syscall { return l.Build.Syscalls() }
