@@ -28,6 +28,9 @@ func (v Verdict) String() string {
 	return "Deny"
 }
 
+// MarshalText makes documents say "Allow" or "Deny", not a number.
+func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
 // A Rule names what decided: the policy's own name for a rule, or a name that
 // starts with "default:" where no rule matched, and where it is written.
 type Rule struct {

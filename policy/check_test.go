@@ -266,22 +266,5 @@ func TestMistakes(t *testing.T) {
 		}
 		got.WriteByte('\n')
 	}
-	if *update {
-		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got.String() != string(want) {
-		g, w := strings.Split(got.String(), "\n"), strings.Split(string(want), "\n")
-		for i := range min(len(g), len(w)) {
-			if g[i] != w[i] {
-				t.Fatalf("%s:%d:\ngot  %s\nwant %s\n(go test -update, then read the difference)", golden, i+1, g[i], w[i])
-			}
-		}
-		t.Fatalf("%s: %d lines, want %d (go test -update, then read the difference)", golden, len(g), len(w))
-	}
+	compareGolden(t, golden, got.String())
 }

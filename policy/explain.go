@@ -22,46 +22,56 @@ func (d *Deployment) explain(a *Answer, r *api.Route, c Call) {
 		}
 		return
 	}
-	reads := d.everyAttribute()
-	env := d.environment(r, c, reads, a.Level)
-	nearestCount := 0
-	var best [][]string
+	env := d.environment(r, c, d.Authorization.reads(r), a.Level)
+	about := d.Authorization.rulesFor(r)
+	var nearest [][]string // the permits with the fewest failing clauses
 	for i := range d.Authorization.Rules {
 		rule := &d.Authorization.Rules[i]
-		failing := failures(rule, env)
 		o := Outcome{Rule: abi.Rule{ID: rule.ID, Line: rule.Pos.Short()}}
+		if !slices.Contains(about, rule) {
+			o.Text = "is not about route " + r.Name
+			a.Considered = append(a.Considered, o)
+			continue
+		}
+		var failing []string
+		held, err := holds(rule, env)
 		switch {
-		case len(failing) > 0:
-			o.Text = "does not apply: " + strings.Join(failing, "; ")
-		case rule.forbids():
+		case err != nil:
+			o.Text = "cannot be evaluated: " + err.Error()
+		case held && rule.forbids():
 			o.Text = "forbids"
-		default:
+		case held:
 			o.Text = "permits"
+		default:
+			failing = failures(rule, env)
+			o.Text = "does not apply: " + strings.Join(failing, "; ")
 		}
 		a.Considered = append(a.Considered, o)
-		if a.Rule.ID == rule.ID && a.Verdict == abi.Deny {
-			a.Missing = append(a.Missing, d.blame(rule, env)...)
+		if a.Verdict == abi.Deny && a.Rule.ID == rule.ID {
+			a.Missing = blame(rule, env)
 		}
 		if rule.forbids() || len(failing) == 0 {
 			continue
 		}
-		if best == nil || len(failing) < nearestCount {
-			best, nearestCount = nil, len(failing)
+		if len(nearest) > 0 && len(failing) < len(nearest[0]) {
+			nearest = nil
 		}
-		if len(failing) == nearestCount {
-			best = append(best, failing)
+		if len(nearest) == 0 || len(failing) == len(nearest[0]) {
+			nearest = append(nearest, failing)
 		}
 	}
 	if a.Verdict == abi.Deny && a.Rule.ID == abi.RuleAuthz {
-		if len(best) == 0 {
-			a.Missing = []string{"a rule that permits: the policy has none"}
-		}
-		for _, f := range best[:min(3, len(best))] {
+		for _, f := range nearest[:min(maxNearest, len(nearest))] {
 			a.Missing = append(a.Missing, f...)
 		}
-		a.Missing = unique(a.Missing)
+		if a.Missing = unique(a.Missing); len(a.Missing) == 0 {
+			a.Missing = []string{"a rule that permits: none is about route " + r.Name}
+		}
 	}
 }
+
+// maxNearest bounds the rules that "missing" speaks about.
+const maxNearest = 3
 
 func unique(list []string) []string {
 	var out []string
@@ -69,14 +79,6 @@ func unique(list []string) []string {
 		if !slices.Contains(out, s) {
 			out = append(out, s)
 		}
-	}
-	return out
-}
-
-func (d *Deployment) everyAttribute() []string {
-	var out []string
-	for _, x := range d.Authorization.Attributes {
-		out = append(out, x.Name)
 	}
 	return out
 }
@@ -91,7 +93,7 @@ func (d *Deployment) sourceOf(name string) string {
 }
 
 // blame says with which facts a rule denied.
-func (d *Deployment) blame(rule *CedarRule, env eval.Env) []string {
+func blame(rule *CedarRule, env eval.Env) []string {
 	var facts []string
 	for _, name := range unique(ruleReads(rule)) {
 		facts = append(facts, fact(name, env))

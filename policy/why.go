@@ -30,7 +30,7 @@ type Query struct {
 
 // An Answer is a decision with its reasons.
 type Answer struct {
-	Verdict    abi.Verdict `json:"-"`
+	Verdict    abi.Verdict `json:"verdict"`
 	Stage      string      `json:"stage"` // the module that decides
 	Rule       abi.Rule    `json:"rule"`
 	Level      string      `json:"level"` // whose rules decided
