@@ -67,19 +67,19 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	if r.ProtoMajor != 1 || r.ProtoMinor == 0 || len(r.TransferEncoding) > 0 {
 		x.Header.Set("Connection", "close")
 	}
-	if d, bad := malformed(r); bad {
-		return d
+	if status, reason := malformed(r); status != 0 {
+		return refuse(x, status, reason)
 	}
 	target, query, hasQuery := strings.Cut(r.RequestURI, "?")
 	if len(target) > int(s.section.Limits.MaxPathBytes) {
-		return deny(http.StatusRequestURITooLong, abi.RuleRequest, fmt.Sprintf("the path has %d bytes", len(target)))
+		return refuse(x, http.StatusRequestURITooLong, fmt.Sprintf("the path has %d bytes", len(target)))
 	}
 	p, err := Normalize(target, s.section.Limits.RejectEncodedSlash)
 	if err != nil {
-		return deny(http.StatusBadRequest, abi.RuleRequest, err.Error())
+		return refuse(x, http.StatusBadRequest, err.Error())
 	}
 	if err := checkQuery(query); err != nil {
-		return deny(http.StatusBadRequest, abi.RuleRequest, err.Error())
+		return refuse(x, http.StatusBadRequest, err.Error())
 	}
 	rewrite(r, p, query, hasQuery)
 	x.Path = p.Canonical
@@ -96,8 +96,7 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	}
 	x.MaxBody = int64(min(s.section.Limits.MaxBodyBytes, math.MaxInt64-1))
 	if r.ContentLength > x.MaxBody {
-		x.Header.Set("Connection", "close")
-		return deny(http.StatusRequestEntityTooLarge, abi.RuleRequest, fmt.Sprintf("the body has %d bytes", r.ContentLength))
+		return refuse(x, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has %d bytes", r.ContentLength))
 	}
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = http.MaxBytesReader(nil, r.Body, x.MaxBody)
@@ -105,43 +104,49 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	return d
 }
 
-// unknown denies a request that no route expects. Nothing the client sent is in
-// the answer.
+// unknown denies a request that no route expects.
 func (s *state) unknown(x *pep.Exchange, allow []string) pep.Decision {
+	rule := abi.Rule{ID: abi.RuleRoute, Line: s.section.Line}
 	if len(allow) == 0 {
-		d := deny(http.StatusNotFound, abi.RuleRoute, "no route has this path")
-		d.Rule.Line = s.section.Line
-		return d
+		return deny(http.StatusNotFound, rule, "no route has this path")
 	}
-	d := deny(http.StatusMethodNotAllowed, abi.RuleMethod, "the routes with this path are for "+methods(allow))
-	d.Rule.Line = s.section.Line
-	x.Header.Set("Allow", methods(allow))
-	return d
+	list := methods(allow)
+	x.Header.Set("Allow", list)
+	rule.ID = abi.RuleMethod
+	return deny(http.StatusMethodNotAllowed, rule, "the routes with this path are for "+list)
+}
+
+// refuse denies a request that is not to be understood, and all that may follow
+// it on its connection. Nothing the client sent is in the reason.
+func refuse(x *pep.Exchange, status int, reason string) pep.Decision {
+	x.Header.Set("Connection", "close")
+	return deny(status, abi.Rule{ID: abi.RuleRequest}, reason)
+}
+
+func deny(status int, rule abi.Rule, reason string) pep.Decision {
+	return pep.Decision{Stage: abi.StageFilter, Rule: rule, Reason: reason, Status: status}
 }
 
 // malformed refuses requests that this server and another could read as
-// different ones, and what is not served.
-func malformed(r *http.Request) (pep.Decision, bool) {
-	bad := func(status int, reason string) (pep.Decision, bool) {
-		return deny(status, abi.RuleRequest, reason), true
-	}
+// different ones, and what is not served. The status is 0 where nothing is wrong.
+func malformed(r *http.Request) (status int, reason string) {
 	h := r.Header
 	switch {
 	case r.ProtoMajor != 1:
-		return bad(http.StatusHTTPVersionNotSupported, "the protocol is not HTTP/1")
+		return http.StatusHTTPVersionNotSupported, "the protocol is not HTTP/1"
 	case r.Method == http.MethodTrace || r.Method == http.MethodConnect:
-		return bad(http.StatusNotImplemented, "method "+r.Method+" is not served")
+		return http.StatusNotImplemented, "method " + r.Method + " is not served"
 	case len(h["Upgrade"]) > 0 || token(h["Connection"], "upgrade"):
-		return bad(http.StatusNotImplemented, "protocol upgrades are not served")
+		return http.StatusNotImplemented, "protocol upgrades are not served"
 	case len(h["Host"]) > 0 || len(h["Transfer-Encoding"]) > 0 || len(h["Content-Length"]) > 1:
 		// net/http takes these away; whoever put them back is confused.
-		return bad(http.StatusBadRequest, "the framing is ambiguous")
+		return http.StatusBadRequest, "the framing is ambiguous"
 	case len(h["Content-Length"]) > 0 && len(r.TransferEncoding) > 0:
-		return bad(http.StatusBadRequest, "both Content-Length and Transfer-Encoding")
+		return http.StatusBadRequest, "both Content-Length and Transfer-Encoding"
 	case len(h["Expect"]) > 1 || len(h["Expect"]) == 1 && !strings.EqualFold(h["Expect"][0], "100-continue"):
-		return bad(http.StatusExpectationFailed, "the expectation is unknown")
+		return http.StatusExpectationFailed, "the expectation is unknown"
 	}
-	return pep.Decision{}, false
+	return 0, ""
 }
 
 func token(values []string, want string) bool {
@@ -168,8 +173,4 @@ func rewrite(r *http.Request, p Path, query string, hasQuery bool) {
 	for _, name := range overriding {
 		delete(r.Header, name)
 	}
-}
-
-func deny(status int, rule, reason string) pep.Decision {
-	return pep.Decision{Stage: abi.StageFilter, Rule: abi.Rule{ID: rule}, Reason: reason, Status: status}
 }

@@ -51,39 +51,13 @@ func Normalize(raw string, rejectSlash bool) (Path, error) {
 	if raw == "" || raw[0] != '/' {
 		return Path{}, errForm
 	}
-	var canonical, decoded strings.Builder
-	canonical.Grow(len(raw))
-	decoded.Grow(len(raw))
-	for i := 0; i < len(raw); i++ {
-		c := raw[i]
-		if c == '/' {
-			canonical.WriteByte(c)
-			decoded.WriteByte(c)
-			continue
-		}
-		if c == '%' {
-			if i+2 >= len(raw) || !isHex(raw[i+1]) || !isHex(raw[i+2]) {
-				return Path{}, errEscape
-			}
-			c = unhex(raw[i+1])<<4 | unhex(raw[i+2])
-			i += 2
-			if c == '/' && rejectSlash {
-				return Path{}, errSlash
-			}
-		} else if !isPlain(c) {
-			return Path{}, errByte
-		}
-		decoded.WriteByte(c)
-		if isPlain(c) {
-			canonical.WriteByte(c)
-		} else {
-			const digits = "0123456789ABCDEF"
-			canonical.WriteByte('%')
-			canonical.WriteByte(digits[c>>4])
-			canonical.WriteByte(digits[c&15])
+	p := Path{Canonical: raw, Decoded: raw} // most need no change
+	if strings.ContainsFunc(raw, func(r rune) bool { return r != '/' && (r >= utf8.RuneSelf || !isPlain(byte(r))) }) {
+		var err error
+		if p, err = resolve(raw, rejectSlash); err != nil {
+			return Path{}, err
 		}
 	}
-	p := Path{Canonical: canonical.String(), Decoded: decoded.String()}
 	if err := check(p.Decoded); err != nil {
 		return Path{}, err
 	}
@@ -91,6 +65,34 @@ func Normalize(raw string, rejectSlash bool) (Path, error) {
 		p.Segments = strings.Split(p.Canonical[1:], "/")
 	}
 	return p, nil
+}
+
+// resolve decodes every escape once and escapes again what must be.
+func resolve(raw string, rejectSlash bool) (Path, error) {
+	const digits = "0123456789ABCDEF"
+	canonical, decoded := make([]byte, 0, len(raw)), make([]byte, 0, len(raw))
+	for i := 0; i < len(raw); i++ {
+		c, escaped := raw[i], false
+		if c == '%' {
+			if i+2 >= len(raw) || !isHex(raw[i+1]) || !isHex(raw[i+2]) {
+				return Path{}, errEscape
+			}
+			c, escaped = unhex(raw[i+1])<<4|unhex(raw[i+2]), true
+			i += 2
+		}
+		switch {
+		case isPlain(c) || c == '/' && !escaped:
+			canonical = append(canonical, c)
+		case !escaped:
+			return Path{}, errByte
+		case c == '/' && rejectSlash:
+			return Path{}, errSlash
+		default:
+			canonical = append(canonical, '%', digits[c>>4], digits[c&15])
+		}
+		decoded = append(decoded, c)
+	}
+	return Path{Canonical: string(canonical), Decoded: string(decoded)}, nil
 }
 
 // check judges a decoded path, which starts with a slash.

@@ -91,8 +91,8 @@ func (t *tree) add(r *route.Route) error {
 	return nil
 }
 
-// find returns the most specific route for method, and adds the methods of the
-// routes that match the path alone to allow until one is found.
+// find returns the most specific route for method. Where there is none, allow has
+// got the methods of all routes that match the path alone.
 func (t *tree) find(method string, path []string, allow *[]string) *leaf {
 	if len(path) == 0 {
 		if r := choose(t.here, method, allow); r != nil {
@@ -117,10 +117,12 @@ func choose(leaves []leaf, method string, allow *[]string) *leaf {
 	var best *leaf
 	for i := range leaves {
 		r := &leaves[i]
-		if d := r.Distance(method); d >= 0 && (best == nil || d < best.Distance(method)) {
+		switch d := r.Distance(method); {
+		case d < 0:
+			*allow = append(*allow, r.Method)
+		case best == nil || d < best.Distance(method):
 			best = r
 		}
-		*allow = append(*allow, r.Method)
 	}
 	return best
 }
@@ -145,13 +147,11 @@ func (l *leaf) values(path []string) []pep.Param {
 	return out
 }
 
-// methods lists what an Allow header may say, sorted and without repetition.
+// methods lists what an Allow header may say, sorted and without repetition. It
+// uses up its argument.
 func methods(allow []string) string {
-	for _, m := range allow {
-		if m == http.MethodGet {
-			allow = append(allow, http.MethodHead)
-			break
-		}
+	if slices.Contains(allow, http.MethodGet) {
+		allow = append(allow, http.MethodHead)
 	}
 	slices.Sort(allow)
 	return strings.Join(slices.Compact(allow), ", ")
