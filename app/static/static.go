@@ -32,7 +32,11 @@ func New(files fs.FS, dir string) func() (http.Handler, error) {
 		if err != nil {
 			return nil, fmt.Errorf("static: %w", err)
 		}
-		return load(root)
+		s, err := load(root)
+		if err != nil {
+			return nil, fmt.Errorf("static: folder %q: %w", dir, err)
+		}
+		return s, nil
 	}
 }
 
@@ -70,10 +74,10 @@ func load(root fs.FS) (*site, error) {
 		return s.add(name)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("static: %w", err)
+		return nil, err
 	}
 	if len(s.files) == 0 {
-		return nil, errors.New("static: there are no files to serve")
+		return nil, errors.New("there are no files to serve")
 	}
 	return s, nil
 }
