@@ -39,8 +39,8 @@ func (v *View) String(i uint32) []byte {
 
 // Node returns node i.
 func (v *View) Node(i uint32) Node {
-	b := v.nodes[nodeSize*i : nodeSize*i+nodeSize]
-	return Node{Op: Op(b[0]), A: word(b, 1), B: word(b, 2), C: word(b, 3)}
+	b := v.nodes[nodeSize*i:][:nodeSize]
+	return Node{Op: Op(b[0]), A: binary.LittleEndian.Uint32(b[4:]), B: binary.LittleEndian.Uint32(b[8:]), C: binary.LittleEndian.Uint32(b[12:])}
 }
 
 // List returns element i of the lists.

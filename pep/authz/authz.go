@@ -16,6 +16,7 @@ package authz
 import (
 	"fmt"
 	"hash/maphash"
+	"math/bits"
 	"slices"
 	"sync"
 
@@ -137,12 +138,13 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	if p := s.gather(w, x, route.Reads); p != nil {
 		return deny(abi.Rule{ID: p.rule, Line: s.view.Rule.Line}, p.reason)
 	}
-	slot := s.memo.slot(maphash.Bytes(s.seed, w.key))
+	hash := maphash.Bytes(s.seed, w.key)
+	slot := s.memo.slot(hash)
 	if d, ok := slot.get(w.key); ok {
 		return d
 	}
 	d := s.decide(w, x, route)
-	slot.put(w.key, d)
+	slot.put(hash, w.key, d)
 	return d
 }
 
@@ -171,10 +173,8 @@ func (s *state) decide(w *workspace, x *pep.Exchange, route authz.Route) pep.Dec
 	}
 	var d pep.Decision
 	for _, level := range levels {
-		for i := range w.attrs {
-			if s.view.Level>>i&1 == 1 {
-				w.attrs[i] = value{k: text, s: []byte(level)}
-			}
+		for set := route.Reads & s.view.Level; set != 0; set &= set - 1 {
+			w.attrs[bits.TrailingZeros64(set)] = value{k: text, s: []byte(level)}
 		}
 		if d = s.judge(&e, route); d.Verdict != abi.Allow {
 			if level != s.levels[len(s.levels)-1] {

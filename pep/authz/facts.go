@@ -69,14 +69,14 @@ func (s *state) gather(w *workspace, x *pep.Exchange, reads uint64) *problem {
 		case authz.SourceBody:
 			continue
 		case authz.SourceHour:
-			w.put(i, value{k: long, n: int64(x.Now.UTC().Hour())})
+			put(w, i, value{k: long, n: int64(x.Now.UTC().Hour())}, "")
 			continue
 		case authz.SourcePeer:
 			addr := x.Flow.Src.Unmap().WithZone("")
 			if !addr.IsValid() {
 				return missing(a)
 			}
-			w.put(i, value{k: ip, n: int64(addr.BitLen()), s: addr.AsSlice()})
+			put(w, i, value{k: ip, n: int64(addr.BitLen())}, addr.AsSlice())
 			continue
 		case authz.SourceMethod:
 			raw, found = x.Request.Method, true
@@ -98,38 +98,40 @@ func (s *state) gather(w *workspace, x *pep.Exchange, reads uint64) *problem {
 		if err != nil {
 			return malformed(a, err)
 		}
-		if p := w.text(i, a, []byte(raw), found); p != nil {
+		if p := store(w, i, a, raw, found); p != nil {
 			return p
 		}
 	}
 	return nil
 }
 
-// text stores attribute i, given as text.
-func (w *workspace) text(i int, a *authz.Attribute, raw []byte, found bool) *problem {
-	if !found {
-		if !a.Optional {
-			return missing(a)
+// store reads attribute i from text and puts it.
+func store[T string | []byte](w *workspace, i int, a *authz.Attribute, raw T, found bool) *problem {
+	switch {
+	case !found && !a.Optional:
+		return missing(a)
+	case !found:
+		put(w, i, value{}, "")
+	case a.Type == authz.TypeString:
+		put(w, i, value{k: text}, raw)
+	default:
+		v, err := parse(a.Type, []byte(raw))
+		if err != nil {
+			return malformed(a, err)
 		}
-		w.put(i, value{})
-		return nil
+		put(w, i, v, v.s)
 	}
-	v, err := parse(a.Type, raw)
-	if err != nil {
-		return malformed(a, err)
-	}
-	w.put(i, v)
 	return nil
 }
 
-// put stores attribute i and appends it to the key, from which no two different
-// values look alike: kind, number, length and bytes.
-func (w *workspace) put(i int, v value) {
+// put stores attribute i, whose bytes are s, and appends it to the key, where no
+// two different values look alike: kind, number, length and bytes.
+func put[T string | []byte](w *workspace, i int, v value, s T) {
 	w.key = append(w.key, byte(v.k))
 	w.key = binary.LittleEndian.AppendUint64(w.key, uint64(v.n))
-	w.key = binary.LittleEndian.AppendUint32(w.key, uint32(len(v.s)))
+	w.key = binary.LittleEndian.AppendUint32(w.key, uint32(len(s)))
 	at := len(w.key)
-	w.key = append(w.key, v.s...)
+	w.key = append(w.key, s...)
 	v.s = w.key[at:]
 	w.attrs[i] = v
 }
@@ -192,7 +194,7 @@ func (s *state) body(w *workspace, x *pep.Exchange, reads uint64) *problem {
 		if err := fits(a.Type, v.Kind); err != nil {
 			return malformed(a, err)
 		}
-		if p := w.text(i, a, v.Text, v.Kind != strictjson.Missing); p != nil {
+		if p := store(w, i, a, v.Text, v.Kind != strictjson.Missing); p != nil {
 			return p
 		}
 	}

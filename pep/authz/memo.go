@@ -12,13 +12,18 @@ const (
 	memoKey   = 1024
 )
 
-// A memo remembers decisions by everything that went into them. A slot holds the
-// latest decision whose key hashes there; a lookup compares the whole key, so
-// that a collision costs time and never changes a decision. The zero memo is
-// empty and safe for concurrent use.
+// A memo remembers decisions by everything that went into them. A slot holds one
+// decision whose key hashes there; a lookup compares the whole key, so that a
+// collision costs time and never changes a decision. A decision is stored when
+// its key comes for the second time in a row, so that facts that differ with
+// every request cost nothing but a word. The zero memo is empty and safe for
+// concurrent use.
 type memo struct{ slots [memoSlots]slot }
 
-type slot struct{ p atomic.Pointer[remembered] }
+type slot struct {
+	last atomic.Uint64 // hash of the key that came last and was not stored
+	p    atomic.Pointer[remembered]
+}
 
 type remembered struct {
 	key string
@@ -34,8 +39,8 @@ func (s *slot) get(key []byte) (pep.Decision, bool) {
 	return pep.Decision{}, false
 }
 
-func (s *slot) put(key []byte, d pep.Decision) {
-	if len(key) <= memoKey {
+func (s *slot) put(hash uint64, key []byte, d pep.Decision) {
+	if s.last.Swap(hash) == hash && len(key) <= memoKey {
 		s.p.Store(&remembered{string(key), d})
 	}
 }

@@ -10,12 +10,10 @@ import (
 	"lorica.dev/lorica/pep/authz/strictjson"
 )
 
-// parse reads a value of a type from text. Every value has one spelling only:
-// what one parser refuses and another repairs is refused here.
+// parse reads a value of a type other than String from text. What one parser
+// refuses and another repairs, such as "+7" or "007", is refused here.
 func parse(t authz.Type, raw []byte) (value, error) {
 	switch t {
-	case authz.TypeString:
-		return value{k: text, s: raw}, nil
 	case authz.TypeLong:
 		n, ok := parseLong(raw)
 		if !ok {

@@ -18,7 +18,7 @@ func compare(t testing.TB, g *generator, requests int, seen map[string]int) {
 	for range requests {
 		r := g.request()
 		verdict, rule := oracle(d, set, r)
-		for range 2 { // the second answer may be remembered
+		for range 3 { // the third answer is remembered
 			got := states[r.level].Judge(exchange(r))
 			if got.Verdict != verdict || got.Rule.ID != rule {
 				t.Fatalf("request %+v at %s: compiled says %s by %s (%s), cedar-go says %s by %s\n%s",
