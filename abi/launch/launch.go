@@ -27,6 +27,7 @@ const (
 const (
 	WindowBase  = 0x6000_0000_0000
 	WindowHigh  = WindowBase >> 32
+	windowSize  = 1 << 32
 	GuardHigh   = WindowHigh - 1
 	MaxSlots    = 4
 	MaxListener = 16
@@ -127,6 +128,8 @@ func (p *Params) validate() error {
 		return errors.New("launch: no filter to seal with")
 	case p.Slots < 2 || p.Slots > MaxSlots || p.SlotSize == 0 || p.SlotSize%4096 != 0:
 		return fmt.Errorf("launch: %d slots of %d bytes", p.Slots, p.SlotSize)
+	case uint64(p.Slots)*uint64(p.SlotSize) > windowSize:
+		return fmt.Errorf("launch: %d slots of %d bytes exceed the window that the filter guards", p.Slots, p.SlotSize)
 	case p.First.Slot >= p.Slots || p.First.Length > p.SlotSize:
 		return fmt.Errorf("launch: the first program is outside its slot")
 	case len(p.Listeners) == 0 || len(p.Listeners) > MaxListener:
