@@ -183,6 +183,13 @@ func (p *parsing) checkPolicy(s *securityPolicy) {
 		}
 		p.authorization(s)
 	} else if !s.bad["spec.authorization"] {
+		if s.Default.Authorization == abi.Deny && !s.bad["spec.default"] {
+			at := s.Default.Pos
+			if at.Line == 0 {
+				at = s.specPos
+			}
+			s.failAt(at, "add authorization: {schema: ..., cedar: ...}, or default: {authorization: Allow}", "every request would be denied: default.authorization is Deny and there is no authorization")
+		}
 		for _, a := range s.Attributes {
 			s.failAt(a.Pos, "remove it, or add authorization", "attribute %q is read by nothing: the policy has no authorization", a.Name)
 		}

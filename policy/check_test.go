@@ -189,6 +189,8 @@ func mistakes() []mistake {
 		{"set attribute", `"count"?: Long`, `"count"?: Set<Long>`, nil},
 		{"no authentication", base[strings.Index(base, "  authentication:"):strings.Index(base, "  routes:")], "", nil},
 
+		{"no authorization", base[strings.Index(base, "  authorization:"):strings.Index(base, "  tests:")], "", nil},
+
 		{"source missing", "    count: \"body.json:/count\"\n", "", nil},
 		{"source of nothing", "    level: level\n", "    level: level\n    colour: header.X-Colour\n", nil},
 		{"source misspelt", "level: level", "level: levle", nil},
