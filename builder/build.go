@@ -234,35 +234,36 @@ func sameCode(image, debug string) error {
 	return nil
 }
 
-// commit moves a finished build into place: the image last but its index, so that
-// an index entry always leads to a whole image.
+// commit moves a finished build into place: first what the index leads to, then
+// the index, so that an entry always leads to a whole image.
 func (s *Store) commit(b *build, img *Image) (*Image, error) {
 	name := strings.TrimPrefix(img.Digest, "sha256:")
 	manifest, err := json.MarshalIndent(img, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	next := s.path("tmp", "next")
-	steps := []func() error{
+	next, place := s.path("tmp", "next"), s.path("images", name)
+	for _, step := range []func() error{
 		func() error { return os.Mkdir(next, 0o700) },
 		func() error { return settle(b.image(), filepath.Join(next, "image"), 0o555) },
-		func() error { return s.write(filepath.Join(next, "manifest.json"), append(manifest, '\n'), 0o444) },
+		func() error { return write(filepath.Join(next, "manifest.json"), append(manifest, '\n'), 0o444) },
 		func() error { return settle(b.debug(), s.path("debug", name), 0o444) },
 		func() error {
-			// Another plan may have led to the same bytes only if it says so itself.
-			err := os.Rename(next, s.path("images", name))
-			if errors.Is(err, fs.ErrExist) {
-				return os.RemoveAll(next)
+			// A folder in its place was not found by its plan, so it is damaged.
+			if err := os.Rename(place, s.path("tmp", "damaged")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
 			}
-			return err
+			return os.Rename(next, place)
 		},
 		func() error { return syncFolder(s.path("images")) },
 		func() error {
-			return s.write(s.path("plans", strings.TrimPrefix(img.Plan, "plan:")), []byte(img.Digest+"\n"), 0o600)
+			return write(s.path("plans", strings.TrimPrefix(img.Plan, "plan:")), []byte(img.Digest+"\n"), 0o600)
 		},
-	}
-	for _, step := range steps {
+	} {
 		if err := step(); err != nil {
+			if _, lost := os.Stat(place); lost != nil {
+				os.Remove(s.path("debug", name))
+			}
 			return nil, fmt.Errorf("store: %w", err)
 		}
 	}

@@ -30,7 +30,8 @@ import (
 //	debug/<sha256 of the image>    the same code with symbols
 //	plans/<plan id>                the digest of the image of a plan
 //	programs/<sha256>              signed programs
-//	tmp/                           builds under way
+//	tmp/                           the build under way
+//	lock                           held by whoever builds
 //
 // What is in it was renamed into place whole, after it reached the disk. Any
 // number of processes may use a store at the same time; one of them builds.
@@ -89,6 +90,11 @@ func OpenStore(dir string) (*Store, error) {
 			return nil, fmt.Errorf("store: %w", err)
 		}
 	}
+	lock, err := os.OpenFile(s.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	lock.Close()
 	info, err := os.Stat(dir)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
@@ -202,7 +208,7 @@ func (s *Store) Images() ([]*Image, error) {
 func (s *Store) PutProgram(signed []byte) (program.Digest, error) {
 	d := program.Sum(signed)
 	name := hex.EncodeToString(d[:])
-	if err := s.write(s.path("programs", name), signed, 0o600); err != nil {
+	if err := write(s.path("programs", name), signed, 0o600); err != nil {
 		return d, fmt.Errorf("store: %w", err)
 	}
 	return d, nil
@@ -221,7 +227,7 @@ func (s *Store) Program(d program.Digest) ([]byte, error) {
 }
 
 // write puts a whole file in place: it is there with all its bytes or not at all.
-func (s *Store) write(name string, data []byte, mode fs.FileMode) error {
+func write(name string, data []byte, mode fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(name), ".new-*")
 	if err != nil {
 		return err
@@ -248,7 +254,7 @@ func syncFolder(dir string) error {
 // lock waits until no other process builds in the store, or ctx ends. waiting is
 // called once where it has to wait.
 func (s *Store) lock(ctx context.Context, waiting func()) (unlock func(), err error) {
-	f, err := os.OpenFile(s.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(s.path("lock"), os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}

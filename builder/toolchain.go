@@ -54,7 +54,7 @@ func findToolchain(ctx context.Context) (*toolchain, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the Go toolchain is not in PATH: install Go %s or later (https://go.dev/dl) and try again", strings.TrimPrefix(minimumGo, "go"))
 	}
-	keys := []string{"GOROOT", "GOVERSION", "GOEXPERIMENT", "GOPATH", "GOMODCACHE", "GOCACHE"}
+	keys := []string{"GOROOT", "GOVERSION", "GOPATH", "GOMODCACHE", "GOCACHE"}
 	cmd := exec.CommandContext(ctx, bin, append([]string{"env", "-json"}, keys...)...)
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), "GOTOOLCHAIN=local", "GOWORK=off")
@@ -72,9 +72,6 @@ func findToolchain(ctx context.Context) (*toolchain, error) {
 	if v := strings.Fields(t.version); len(v) == 0 || version.Compare(v[0], minimumGo) < 0 && version.IsValid(v[0]) {
 		return nil, fmt.Errorf("%s is %s: images need Go %s or later (https://go.dev/dl)", bin, t.version, strings.TrimPrefix(minimumGo, "go"))
 	}
-	if env["GOEXPERIMENT"] != "" {
-		t.version += " X:" + env["GOEXPERIMENT"]
-	}
 	for _, key := range []string{"GOPATH", "GOMODCACHE", "GOCACHE"} {
 		if !filepath.IsAbs(env[key]) {
 			return nil, fmt.Errorf("go env %s is %q: set HOME or %s to a folder that can be written", key, env[key], key)
@@ -83,6 +80,14 @@ func findToolchain(ctx context.Context) (*toolchain, error) {
 	}
 	if home := os.Getenv("HOME"); home != "" {
 		t.folders = append(t.folders, "HOME="+home)
+	}
+	// What the toolchain turns on by itself, whatever the user's environment says.
+	out, err = t.run(ctx, "/", t.environment(os.TempDir()), "env", "GOEXPERIMENT")
+	if err != nil {
+		return nil, err
+	}
+	if x := strings.TrimSpace(string(out)); x != "" {
+		t.version += " X:" + x
 	}
 	return t, nil
 }

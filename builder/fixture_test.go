@@ -1,0 +1,205 @@
+package builder
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	lorica "lorica.dev/lorica"
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/catalog"
+	"lorica.dev/lorica/solver"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// What policies of the two kinds of application require.
+var (
+	paymentsNeeds = []string{"image/process", "net/socket", "firewall", "filter", "authn/basic", "authz/cedar", "audit", "app/handler"}
+	siteNeeds     = []string{"image/process", "net/socket", "firewall", "filter", "audit", "app/static"}
+	smallNeeds    = []string{"image/process", "net/socket", "filter", "audit", "app/handler"}
+)
+
+func selection(t testing.TB, needs []string) *solver.Selection {
+	t.Helper()
+	c, err := catalog.Load(lorica.Source())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reqs []catalog.Requirement
+	for _, capability := range needs {
+		reqs = append(reqs, catalog.Requirement{Capability: capability, Why: "the test asks for it"})
+	}
+	sel, err := solver.Solve(c, reqs, "process")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sel
+}
+
+// tree writes files below a new folder and returns it.
+func tree(t testing.TB, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// shop is the smallest handler module, with the given files instead of or beside
+// its own.
+func shop(more map[string]string) map[string]string {
+	files := map[string]string{
+		"shop/go.mod": "module example.com/shop\n\ngo 1.26\n",
+		"shop/shop.go": `package shop
+
+import "net/http"
+
+func New() (http.Handler, error) { return http.NewServeMux(), nil }
+`,
+	}
+	for name, text := range more {
+		files[name] = text
+	}
+	return files
+}
+
+func handlerIn(dir string) *api.Workload {
+	pos := api.Pos{File: "workload.yaml", Line: 7, Column: 5}
+	return &api.Workload{Dir: dir, Target: "process", App: api.App{Handler: &api.HandlerApp{Pos: pos, Module: "./shop", Package: ".", Func: "New"}}}
+}
+
+func siteIn(dir string) *api.Workload {
+	pos := api.Pos{File: "workload.yaml", Line: 7, Column: 5}
+	return &api.Workload{Dir: dir, Target: "process", App: api.App{Static: &api.StaticApp{Pos: pos, Dir: "./public"}}}
+}
+
+func payments() *api.Workload {
+	w := handlerIn("../examples/payments")
+	w.App.Handler.Module = "./api"
+	return w
+}
+
+func plan(t testing.TB, needs []string, w *api.Workload) *Plan {
+	t.Helper()
+	p, err := NewPlan(selection(t, needs), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func store(t testing.TB) *Store {
+	t.Helper()
+	s, err := OpenStore(filepath.Join(t.TempDir(), "store"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// snapshot lists all that is in a folder: names, modes and contents.
+func snapshot(t testing.TB, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	err := fs.WalkDir(os.DirFS(dir), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&b, "%s %s", info.Mode(), name)
+		if d.Type().IsRegular() {
+			data, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(&b, " %d bytes %x", len(data), data[:min(len(data), 100)])
+		}
+		b.WriteString("\n")
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// golden compares got with a committed file.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	name = filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s is not what it was; if that is meant, run go test ./builder -update and review the change\ngot:\n%s", name, got)
+	}
+}
+
+// buildFor is set for the copy of this test that another user runs: it builds
+// the workload in this folder and prints the digest.
+const buildFor = "LORICA_TEST_BUILD"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(buildFor); dir != "" {
+		if err := buildAndPrint(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func buildAndPrint(dir string) error {
+	c, err := catalog.Load(lorica.Source())
+	if err != nil {
+		return err
+	}
+	var reqs []catalog.Requirement
+	for _, capability := range smallNeeds {
+		reqs = append(reqs, catalog.Requirement{Capability: capability})
+	}
+	sel, err := solver.Solve(c, reqs, "process")
+	if err != nil {
+		return err
+	}
+	p, err := NewPlan(sel, handlerIn(dir))
+	if err != nil {
+		return err
+	}
+	s, err := OpenStore("")
+	if err != nil {
+		return err
+	}
+	img, err := s.Build(context.Background(), p, nil)
+	if err != nil {
+		return err
+	}
+	fmt.Println(os.Getuid(), img.Plan, img.Digest)
+	return nil
+}
