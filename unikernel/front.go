@@ -25,6 +25,7 @@ type conn struct {
 	server *server
 	flow   flow.Flow
 	once   sync.Once
+	unread atomic.Bool // a request has begun and has not reached the chain
 }
 
 func (c *conn) Close() error {
@@ -68,12 +69,27 @@ func (s *server) newFront(l route.Limits) *front {
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, c)
 		},
+		ConnState: s.follow,
 		Protocols: new(http.Protocols),
 	}
 	f.http.Protocols.SetHTTP1(true)
 	s.fronts[f] = struct{}{}
 	go f.http.Serve(f)
 	return f
+}
+
+// follow records what net/http refuses by itself, because it is malformed, too
+// large or too slow: no guard ever sees it.
+func (s *server) follow(nc net.Conn, state http.ConnState) {
+	c := nc.(*conn)
+	switch state {
+	case http.StateActive:
+		c.unread.Store(true)
+	case http.StateClosed:
+		if c.unread.Load() {
+			s.unreadable(c)
+		}
+	}
 }
 
 // deliver hands c to the front; false when it is gone.

@@ -38,6 +38,7 @@ func record(a pep.AuditState, x *pep.Exchange, d pep.Decision) (r audit.Record, 
 func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
 	s.requests.Add(1)
 	c := r.Context().Value(connKey{}).(*conn)
+	c.unread.Store(false)
 	// From here on the request is a copy: what guards replace in it, its body
 	// above all, must not hide from net/http what it still has to read.
 	r, original := r.WithContext(appContext{r.Context()}), r
@@ -76,6 +77,23 @@ func (s *server) decide(x *pep.Exchange) (pep.Decision, error) {
 		err = s.out.write(r)
 	}
 	return d, err
+}
+
+// unreadable records a request that ended before it could be judged.
+func (s *server) unreadable(c *conn) {
+	s.requests.Add(1)
+	s.denied.Add(1)
+	g := s.pin()
+	defer g.unpin()
+	r, keep, err := record(g.audit, &pep.Exchange{ID: newID(), Flow: c.flow, Now: time.Now()}, pep.Decision{
+		Stage: abi.StageFilter, Rule: abi.Rule{ID: abi.RuleRequest}, Status: http.StatusBadRequest,
+		Reason: "malformed, too large or too slow to be read"})
+	if err == nil && keep {
+		err = s.out.post(r)
+	}
+	if err != nil {
+		s.out.log(err.Error())
+	}
 }
 
 // call hands the request to the application. A panic of it is a 500.

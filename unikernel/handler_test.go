@@ -41,8 +41,8 @@ func TestTheFirstDenialEndsTheChain(t *testing.T) {
 			if resp.StatusCode != c.status || body != "denied\n"+id+"\n" || resp.Header.Get("Cache-Control") != "no-store" {
 				t.Errorf("got %d %q %v", resp.StatusCode, body, resp.Header)
 			}
-			k := r.kept()
-			if len(k) != 1 || k[0].ID != id || k[0].Rule.ID != c.rule || k[0].Reason != c.reason || k[0].Verdict != abi.Deny || int(k[0].Status) != c.status {
+			k := r.kept(t, 1)
+			if k[0].ID != id || k[0].Rule.ID != c.rule || k[0].Reason != c.reason || k[0].Verdict != abi.Deny || int(k[0].Status) != c.status {
 				t.Errorf("recorded %+v", k)
 			}
 		})
@@ -77,7 +77,7 @@ func TestAnAllowCarriesTheRuleOfTheLastGuard(t *testing.T) {
 	if _, body := r.ask(getApp); body != "[ann] [admin,staff]" {
 		t.Errorf("the application saw %q", body)
 	}
-	if k := r.kept(); len(k) != 1 || k[0].Stage != "last" || k[0].Rule.ID != "two" || k[0].Principal != "ann" {
+	if k := r.kept(t, 1); k[0].Stage != "last" || k[0].Rule.ID != "two" || k[0].Principal != "ann" {
 		t.Errorf("recorded %+v", k)
 	}
 }
@@ -144,7 +144,7 @@ func TestTheApplicationCannotHideTheDecision(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if id := resp.Header.Get(pep.HeaderDecision); id != r.kept()[0].ID {
+		if id := resp.Header.Get(pep.HeaderDecision); id != r.kept(t, 1)[0].ID {
 			t.Errorf("%s: the client sees %q", name, id)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -223,9 +224,19 @@ func answer(c net.Conn) (*http.Response, string, error) {
 	return resp, string(b), err
 }
 
-func (r *rig) kept() []audit.Record {
+// kept waits for n records, which must be all, and returns them.
+func (r *rig) kept(t *testing.T, n int) []audit.Record {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d records are kept", n), func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.records) >= n
+	})
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if len(r.records) != n {
+		t.Fatalf("%d records instead of %d", len(r.records), n)
+	}
 	return append([]audit.Record(nil), r.records...)
 }
 

@@ -36,8 +36,7 @@ func TestRefusedConnectionsAreClosedUnreadAndRecorded(t *testing.T) {
 	if !closedWithin(r.dial(), 5*time.Second) {
 		t.Error("a refused connection stays open")
 	}
-	eventually(t, "all are recorded", func() bool { return len(r.kept()) == 3 })
-	for _, k := range r.kept()[1:] {
+	for _, k := range r.kept(t, 3)[1:] {
 		if k.Verdict != abi.Deny || k.Stage != abi.StageFirewall || k.Rule.ID != abi.RuleNetwork || k.Source != "127.0.0.1" || len(k.ID) != 32 {
 			t.Errorf("recorded %+v", k)
 		}
@@ -143,6 +142,38 @@ func TestHeadersBeyondTheLimitAreRefused(t *testing.T) {
 	if resp, _ = r.ask("GET /app/x HTTP/1.1\r\nHost: a\r\nX-Long: " + strings.Repeat("x", 7<<10) + "\r\n\r\n"); resp.StatusCode != 200 {
 		t.Errorf("within the limit: got %d", resp.StatusCode)
 	}
+}
+
+func TestWhatCannotBeReadIsRecorded(t *testing.T) {
+	l := testLimits()
+	l.HeaderTimeout = 200 * time.Millisecond
+	r := newRig(t, l, text("ok")).run()
+	for _, said := range []string{
+		"nonsense\r\n\r\n",
+		"GET /app/x HTTP/1.1\r\n\r\n", // no Host
+		"GET /app/x HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 9<<10) + "\r\n\r\n",
+		"GET /app/x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+		"GET /app/x HTTP/1.1\r\nHost: a\r\nX-", // and nothing more
+		"GET /app/x HTTP/3.0\r\nHost: a\r\n\r\n",
+	} {
+		c := r.dial()
+		io.WriteString(c, said)
+		b, _ := io.ReadAll(c)
+		if strings.Contains(string(b), "ok") {
+			t.Errorf("%.40q: served", said)
+		}
+	}
+	for _, k := range r.kept(t, 6) {
+		if k.Verdict != abi.Deny || k.Rule.ID != abi.RuleRequest || k.Stage != abi.StageFilter || k.Path != "" {
+			t.Errorf("recorded %+v", k)
+		}
+	}
+	if s := r.life.stats(); s.Requests != 6 || s.Denied != 6 {
+		t.Errorf("statistics are %+v", s)
+	}
+	r.dial().Close() // says nothing and is nothing
+	r.ask(getApp)
+	r.kept(t, 7)
 }
 
 func TestProgramsWithoutLimitsAreRefused(t *testing.T) {
