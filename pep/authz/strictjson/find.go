@@ -72,18 +72,19 @@ func ParsePointer(s string) (Pointer, error) {
 var ErrSyntax = errors.New("the body is not well-formed JSON")
 
 // Find checks the whole document and stores what each pointer names in the
-// element of out with the same index; len(out) must be len(want).
+// element of out with the same index; len(out) must be len(want). After an
+// error nothing is found.
 func Find(doc []byte, want []Pointer, out []Value) error {
 	clear(out)
 	f := finder{doc: doc, want: want, out: out, at: make([]int, len(want))}
-	if err := f.value(0); err != nil {
-		return err
+	err := f.value(0)
+	if f.next(); err == nil && f.pos != len(doc) {
+		err = f.syntax("something follows the document")
 	}
-	f.space()
-	if f.pos != len(doc) {
-		return f.syntax("something follows the document")
+	if err != nil {
+		clear(out)
 	}
-	return nil
+	return err
 }
 
 type finder struct {
