@@ -158,6 +158,13 @@ func (c *Client) Wait(ctx context.Context) error {
 	return nil
 }
 
+// InOrder reports, once Wait has returned, whether the tender ended because it
+// was asked to: one that was killed leaves its socket behind.
+func (c *Client) InOrder() bool {
+	_, err := os.Lstat(socketPath(c.dir))
+	return errors.Is(err, os.ErrNotExist)
+}
+
 // Listeners returns duplicates of the instance's listeners, in the order of
 // its configuration, to hand them to a successor. The caller closes them.
 func (c *Client) Listeners(ctx context.Context) ([]*os.File, error) {

@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"time"
 
 	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/launch"
@@ -59,6 +60,11 @@ type Config struct {
 	Minimum api.Tier // refuse to run weaker than this
 	Weaken  api.Tier // use no more than this tier gives; Minimum still holds
 
+	// Patience bounds each wait for the image: for its first word, for being
+	// ready, for an answer, for it to take what it is told, and for its exit
+	// after a drain. An image that takes longer is killed. 0: 30 seconds.
+	Patience time.Duration
+
 	// Leased makes the instance drain when nobody takes a lease soon after it
 	// became ready, so that a starter that died leaves nothing behind.
 	Leased bool
@@ -98,6 +104,9 @@ func (c *Config) validate() error {
 	}
 	if c.Memory == 0 {
 		c.Memory = defaultMemory
+	}
+	if c.Patience <= 0 {
+		c.Patience = defaultPatience
 	}
 	if c.MaxProcs <= 0 {
 		c.MaxProcs = runtime.NumCPU()

@@ -20,19 +20,15 @@ import (
 	"lorica.dev/lorica/tender/process"
 )
 
-// Bounds on an image's patience with us, and ours with it.
+// Bounds on what an image may cost and on how long it is waited for, beside
+// Config.Patience.
 const (
-	helloWithin  = 15 * time.Second
-	readyWithin  = 60 * time.Second
-	answerWithin = 30 * time.Second
-	writeWithin  = 10 * time.Second
-	exitWithin   = 5 * time.Second
-	statsWithin  = time.Second
+	defaultPatience = 30 * time.Second
+	exitWithin      = 5 * time.Second
+	statsWithin     = time.Second
 
-	logsPerSecond    = 200
-	logsAtOnce       = 1000
+	linesPerSecond   = 500
 	recordsPerSecond = 100_000
-	recordsAtOnce    = 100_000
 )
 
 // A keeper is what an instance hands evidence to.
@@ -59,6 +55,8 @@ type instance struct {
 	keeper keeper
 	plan   [32]byte
 
+	patience time.Duration
+
 	hello chan struct{} // closed in this order
 	ready chan struct{}
 
@@ -75,6 +73,7 @@ type instance struct {
 	draining  bool
 	drained   bool
 	said      []string // the last lines of its output
+	cause     string   // the line in which the Go runtime says what it dies of
 
 	records uint64 // batches received; of the reader alone
 
@@ -97,8 +96,8 @@ func channel() (ours net.Conn, theirs *os.File, err error) {
 	return ours, theirs, nil
 }
 
-func newInstance(p *process.Process, conn net.Conn, output *os.File, k keeper, plan [32]byte) *instance {
-	i := &instance{proc: p, conn: conn, output: output, keeper: k, plan: plan,
+func newInstance(p *process.Process, conn net.Conn, output *os.File, k keeper, plan [32]byte, patience time.Duration) *instance {
+	i := &instance{proc: p, conn: conn, output: output, keeper: k, plan: plan, patience: patience,
 		hello: make(chan struct{}), ready: make(chan struct{})}
 	i.readers.Go(i.readFrames)
 	i.readers.Go(i.readOutput)
@@ -126,7 +125,9 @@ func (i *instance) wait() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	said := ""
-	if len(i.said) > 0 {
+	if i.cause != "" {
+		said = "; it said: " + i.cause
+	} else if len(i.said) > 0 {
 		said = "; it said: " + strings.Join(i.said, " | ")
 	}
 	if i.failure != nil && i.proc.Signal() == unix.SIGKILL {
@@ -139,7 +140,7 @@ func (i *instance) wait() error {
 func (i *instance) send(f control.Frame) error {
 	i.write.Lock()
 	defer i.write.Unlock()
-	i.conn.SetWriteDeadline(time.Now().Add(writeWithin))
+	i.conn.SetWriteDeadline(time.Now().Add(i.patience))
 	if err := control.WriteFrame(i.conn, f); err != nil {
 		i.fail(fmt.Errorf("it does not take what it is told: %w", err))
 		return err
@@ -175,7 +176,7 @@ func (i *instance) leave(err error) {
 		select {
 		case <-i.proc.Done():
 			return
-		case <-time.After(exitWithin):
+		case <-time.After(i.patience):
 		}
 	}
 	i.fail(fmt.Errorf("control channel: %w", err))
@@ -291,7 +292,7 @@ func await[T any](ctx context.Context, i *instance, f control.Frame, answer <-ch
 	if err := i.send(f); err != nil {
 		return none, err
 	}
-	late := time.NewTimer(answerWithin)
+	late := time.NewTimer(i.patience)
 	defer late.Stop()
 	select {
 	case m := <-answer:
@@ -299,7 +300,7 @@ func await[T any](ctx context.Context, i *instance, f control.Frame, answer <-ch
 	case <-i.proc.Done():
 		return none, errors.New("the image ended before it answered: " + i.proc.Death())
 	case <-late.C:
-		err := fmt.Errorf("no answer within %s", answerWithin)
+		err := fmt.Errorf("no answer within %s", i.patience)
 		i.fail(err)
 		return none, err
 	}
@@ -355,11 +356,20 @@ func (i *instance) readOutput() {
 			continue
 		}
 		i.keeper.note(FromOutput, string(line))
-		i.mu.Lock()
-		i.said = append(i.said, printable(audit.Cut(string(line), audit.MaxField)))
-		i.said = i.said[max(0, len(i.said)-lastLines):]
-		i.mu.Unlock()
+		i.remember(string(line))
 	}
+}
+
+// remember keeps what tells of the end, should this be it.
+func (i *instance) remember(line string) {
+	line = printable(audit.Cut(line, audit.MaxField))
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+		i.cause = line
+	}
+	i.said = append(i.said, line)
+	i.said = i.said[max(0, len(i.said)-lastLines):]
 }
 
 func closed(c <-chan struct{}) bool {

@@ -52,8 +52,8 @@ type tender struct {
 	decisions *spool
 	logs      *spool
 	listeners []*os.File
-	lines     *throttle
-	records   *throttle
+	lines     throttle
+	records   throttle
 	orders    chan order
 
 	change chan struct{} // a lock with room for one that a context can give up on
@@ -84,7 +84,7 @@ func Run(ctx context.Context, cfg Config, listeners []*os.File, ready func()) er
 		return err
 	}
 	t := &tender{cfg: cfg, program: cfg.Program, secrets: cfg.Secrets, orders: make(chan order, 1), change: make(chan struct{}, 1),
-		lines: newThrottle(logsPerSecond, logsAtOnce), records: newThrottle(recordsPerSecond, recordsAtOnce)}
+		lines: throttle{limit: linesPerSecond}, records: throttle{limit: recordsPerSecond}}
 	t.cfg.Program, t.cfg.Secrets = nil, nil
 	defer t.close()
 	if err := t.open(listeners); err != nil {
@@ -313,7 +313,7 @@ func (t *tender) end(inst *instance, o order, died <-chan error) {
 	}
 	t.setState(Draining)
 	inst.drain(o.grace, o.limit)
-	late := time.NewTimer(o.grace + o.limit + exitWithin)
+	late := time.NewTimer(o.grace + o.limit + t.cfg.Patience)
 	defer late.Stop()
 	for {
 		select {
@@ -381,7 +381,7 @@ func (t *tender) launch() (*instance, error) {
 	}
 	theirs.Close()
 	sink.Close()
-	inst := newInstance(proc, conn, output, t, plan)
+	inst := newInstance(proc, conn, output, t, plan, t.cfg.Patience)
 	t.mu.Lock()
 	t.inst, t.status.PID = inst, proc.PID()
 	t.mu.Unlock()
@@ -413,43 +413,51 @@ func (t *tender) boot(inst *instance, slot uint8) error {
 		return err
 	}
 	for _, step := range []struct {
-		done   <-chan struct{}
-		within time.Duration
-		what   string
-	}{{inst.hello, helloWithin, "did not say hello"}, {inst.ready, readyWithin, "did not become ready"}} {
-		late := time.NewTimer(step.within)
+		done <-chan struct{}
+		what string
+	}{{inst.hello, "did not say hello"}, {inst.ready, "did not become ready"}} {
+		late := time.NewTimer(t.cfg.Patience)
 		select {
 		case <-step.done:
 		case <-inst.proc.Done():
 			return fmt.Errorf("it %s: %s", step.what, inst.proc.Death())
 		case <-late.C:
-			return fmt.Errorf("it %s within %s", step.what, step.within)
+			return fmt.Errorf("it %s within %s", step.what, t.cfg.Patience)
 		}
 		late.Stop()
 	}
-	return inst.proc.Verify()
+	err = inst.proc.Verify()
+	if errors.Is(err, process.ErrDying) { // let it, and say of what
+		select {
+		case <-inst.proc.Done():
+		case <-time.After(t.cfg.Patience):
+		}
+	}
+	return err
 }
 
 // keep implements keeper. An image that sends more than a server could decide
 // is read more slowly.
 func (t *tender) keep(records []audit.Record) error {
 	err := t.decisions.append(len(records), func(i int, seq uint64) ([]byte, error) { return t.decision(&records[i], seq) })
-	time.Sleep(t.records.spend(time.Now(), len(records)))
+	if excess, rest, _ := t.records.add(time.Now(), len(records)); excess > 0 {
+		time.Sleep(rest)
+	}
 	return err
 }
 
 // note implements keeper: a line of the image. One that writes too many loses
-// some, and is read more slowly.
+// some, and is read more slowly, though fast enough to die of a long trace.
 func (t *tender) note(from, line string) {
-	ok, dropped := t.lines.allow(time.Now())
-	if dropped > 0 {
-		t.log(FromTender, "%d lines of the image were dropped: it writes more than %d a second", dropped, logsPerSecond)
+	excess, _, past := t.lines.add(time.Now(), 1)
+	if past > 0 {
+		t.log(FromTender, "%d lines of the image were dropped: it writes more than %d a second", past, linesPerSecond)
 	}
-	if !ok {
+	if excess == 0 {
+		t.log(from, "%s", line)
+	} else if excess%64 == 0 {
 		time.Sleep(time.Millisecond)
-		return
 	}
-	t.log(from, "%s", line)
 }
 
 // released implements keeper.

@@ -5,48 +5,25 @@ import (
 	"time"
 )
 
-// A throttle lets a number of events pass at once and then so many a second.
-// Safe for concurrent use.
+// A throttle counts events by the second. Safe for concurrent use.
 type throttle struct {
-	perSecond, burst float64
+	limit int // events in a second that are not too many
 
-	mu      sync.Mutex
-	tokens  float64
-	last    time.Time
-	dropped uint64
+	mu    sync.Mutex
+	start time.Time // of the second that is counted
+	count int
 }
 
-func newThrottle(perSecond, burst float64) *throttle {
-	return &throttle{perSecond: perSecond, burst: burst, tokens: burst}
-}
-
-// allow reports whether an event may pass now, and, with the first one that may
-// after some that might not, how many those were.
-func (t *throttle) allow(now time.Time) (ok bool, dropped uint64) {
+// add counts n events at once. excess is how many of this second are too many so
+// far, rest is how long the second lasts, and past, with the first event of a
+// second, is how many were too many in the one before.
+func (t *throttle) add(now time.Time, n int) (excess int, rest time.Duration, past int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.refill(now)
-	if t.tokens < 1 {
-		t.dropped++
-		return false, 0
+	if since := now.Sub(t.start); since < 0 || since >= time.Second {
+		past = max(0, t.count-t.limit)
+		t.start, t.count = now, 0
 	}
-	t.tokens--
-	dropped, t.dropped = t.dropped, 0
-	return true, dropped
-}
-
-// spend lets n events pass and returns how long to wait before the next ones.
-func (t *throttle) spend(now time.Time, n int) time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.refill(now)
-	t.tokens -= float64(n)
-	return time.Duration(max(0, -t.tokens/t.perSecond) * float64(time.Second))
-}
-
-func (t *throttle) refill(now time.Time) {
-	if !t.last.IsZero() {
-		t.tokens = min(t.burst, t.tokens+now.Sub(t.last).Seconds()*t.perSecond)
-	}
-	t.last = now
+	t.count += n
+	return max(0, t.count-t.limit), t.start.Add(time.Second).Sub(now), past
 }

@@ -53,6 +53,9 @@ func readStatus(path string) (status, error) {
 // none is how /proc writes an empty capability set.
 const none = "0000000000000000"
 
+// ErrDying reports an image that a filter has just condemned.
+var ErrDying = errors.New("it made a system call that ends it")
+
 // Verify checks from the host what the image claims by being ready: that every
 // thread of it runs under the launch filter and exactly one more, without
 // capabilities and without a way to gain any.
@@ -83,6 +86,9 @@ func (p *Process) Verify() error {
 }
 
 func (p *Process) confined(s status) error {
+	if s.seccomp == "3" { // SECCOMP_MODE_DEAD
+		return ErrDying
+	}
 	if s.seccomp != "2" {
 		return fmt.Errorf("no system call filter (Seccomp: %s)", s.seccomp)
 	}

@@ -1,0 +1,195 @@
+package redteam
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/program"
+	"lorica.dev/lorica/catalog"
+	"lorica.dev/lorica/tender"
+	"lorica.dev/lorica/tender/process"
+)
+
+// attacker is the built image and everything that launches of it share.
+var attacker struct {
+	path, digest string
+	calls        []catalog.Syscall
+}
+
+// The test binary is also the tender and its stage, as cmd/lorica is.
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	if len(os.Args) == 2 && (os.Args[1] == "tender" || os.Args[1] == process.StageCommand) {
+		body := tender.Main
+		if os.Args[1] == process.StageCommand {
+			body = tender.Stage
+		}
+		if err := body(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
+	dir, err := os.MkdirTemp("", "redteam")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		err = prepare(dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// prepare builds the attacker and reads what the manifests of a plain image
+// list: attacks are made against the real seal.
+func prepare(dir string) error {
+	attacker.path = filepath.Join(dir, "attacker")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", attacker.path, "./attacker")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the attacker: %w\n%s", err, out)
+	}
+	b, err := os.ReadFile(attacker.path)
+	if err != nil {
+		return err
+	}
+	attacker.digest = fmt.Sprintf("sha256:%x", sha256.Sum256(b))
+	c, err := catalog.Load(os.DirFS("../.."))
+	if err != nil {
+		return err
+	}
+	attacker.calls = catalog.Syscalls(c.Modules)
+	return nil
+}
+
+var key = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{9}, ed25519.SeedSize))
+
+func signed(t *testing.T, revision uint64) []byte {
+	t.Helper()
+	id, err := program.ParsePlanID(plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := program.Sign(&program.Program{Plan: id, Revision: revision, Tenant: "acme", Workload: "test", Levels: []string{"normal"}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+const plan = "7265647465616d7265647465616d7265647465616d7265647465616d72656474"
+
+// launch starts the attacker under a tender of its own. The error is the
+// tender's, where the image never became ready.
+func launch(t *testing.T, attack string, change ...func(*tender.Config)) (*tender.Client, tender.Config, error) {
+	t.Helper()
+	cfg := tender.Config{Instance: "attacker", Tenant: "acme", Workload: "test", Dir: t.TempDir(), Image: attacker.path, ImageDigest: attacker.digest,
+		Plan: plan, Syscalls: attacker.calls, Trust: key.Public().(ed25519.PublicKey), Program: signed(t, 1),
+		Secrets: []control.Secret{{Name: "attack", Value: []byte(attack)}},
+		Listen:  []tender.Listener{{Name: "api", Address: "127.0.0.1"}}, Memory: 16 << 20, MaxProcs: 2, Patience: 3 * time.Second}
+	for _, f := range change {
+		f(&cfg)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	c, err := tender.Start(ctx, []string{"/proc/self/exe", "tender"}, cfg, nil)
+	if err != nil {
+		return nil, cfg, err
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		c.Stop(ctx)
+		if err := c.Wait(ctx); err != nil {
+			t.Errorf("the tender does not end: %v", err)
+		}
+	})
+	return c, cfg, nil
+}
+
+func status(t *testing.T, c *tender.Client) tender.Status {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	s, err := c.Status(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// alive fails the test unless the instance answers and has never died.
+func alive(t *testing.T, c *tender.Client) tender.Status {
+	t.Helper()
+	s := status(t, c)
+	conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", s.Listen[0].Port), 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if b, err := io.ReadAll(conn); string(b) != "alive\n" {
+		t.Errorf("the image answers %q (%v)", b, err)
+	}
+	if s.State != tender.Ready || s.Restarts != 0 {
+		t.Errorf("status is %+v", s)
+	}
+	return s
+}
+
+// death returns why the attacker ended, whether it was ready before or not.
+func death(t *testing.T, attack string, change ...func(*tender.Config)) (reason string, dir string) {
+	t.Helper()
+	c, cfg, err := launch(t, attack, change...)
+	if err != nil {
+		return err.Error(), cfg.Dir
+	}
+	return died(t, c), cfg.Dir
+}
+
+func died(t *testing.T, c *tender.Client) string {
+	t.Helper()
+	for range 500 {
+		if s := status(t, c); s.Restarts > 0 {
+			return s.LastError
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Fatal("the image lives on")
+	return ""
+}
+
+// logged returns everything in the log of a runtime folder.
+func logged(t *testing.T, dir string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "log-*.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(b)
+	}
+	return all.String()
+}
