@@ -87,7 +87,7 @@ func (s *server) unreadable(c *conn) {
 	defer g.unpin()
 	r, keep, err := record(g.audit, &pep.Exchange{ID: newID(), Flow: c.flow, Now: time.Now()}, pep.Decision{
 		Stage: abi.StageFilter, Rule: abi.Rule{ID: abi.RuleRequest}, Status: http.StatusBadRequest,
-		Reason: "malformed, too large or too slow to be read"})
+		Reason: "malformed, cut short, too large or too slow to be read"})
 	if err == nil && keep {
 		err = s.out.post(r)
 	}

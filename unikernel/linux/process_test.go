@@ -39,6 +39,7 @@ func TestProcess(t *testing.T) {
 	t.Run("survives memory pressure, new connections and swaps under the seal", func(t *testing.T) { pressure(t, launched(t, image)) })
 	t.Run("refuses programs and stays", func(t *testing.T) { refuses(t, launched(t, image)) })
 	t.Run("drains without losing a request", func(t *testing.T) { drains(t, launched(t, image)) })
+	t.Run("is replaced without losing a request", func(t *testing.T) { replaced(t, image) })
 	t.Run("closes connections that a new program denies", func(t *testing.T) { rejudges(t, launched(t, image)) })
 	t.Run("ends with its channel", func(t *testing.T) {
 		d := launched(t, image)
@@ -96,12 +97,12 @@ func serves(t *testing.T, d *tender) {
 	}
 }
 
-// pressure swaps programs while clients with kept and with new connections make
-// garbage and post bodies.
-func pressure(t *testing.T, d *tender) {
+// load asks from eight clients, half of them with a new connection each time,
+// until stop is called. Posts are never repeated by the client behind its back.
+func load(t *testing.T, url string) (stop func()) {
 	var wg sync.WaitGroup
-	var failed, done atomic.Int64
-	stop := make(chan struct{})
+	var done atomic.Int64
+	end := make(chan struct{})
 	kept := client(t)
 	body := bytes.Repeat([]byte("x"), 1<<20)
 	for i := range 8 {
@@ -111,33 +112,49 @@ func pressure(t *testing.T, d *tender) {
 				c = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
 			}
 			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				for _, req := range []struct {
-					path string
-					body []byte
-				}{{"/hello", nil}, {"/garbage", nil}, {"/echo", body}} {
-					r, err := c.Post(d.url+req.path, "text/plain", bytes.NewReader(req.body))
-					if err == nil {
-						n, _ := io.Copy(io.Discard, r.Body)
-						r.Body.Close()
-						if r.StatusCode != 200 || req.body != nil && n != int64(len(req.body)) {
-							err = fmt.Errorf("status %d, %d bytes", r.StatusCode, n)
-						}
-					}
-					if err != nil {
-						t.Error(err)
-						failed.Add(1)
+				for path, body := range map[string][]byte{"/hello": nil, "/garbage": nil, "/echo": body} {
+					if err := post(c, url+path, body); err != nil {
+						t.Errorf("%s: %v", path, err)
 						return
 					}
 					done.Add(1)
 				}
+				select {
+				case <-end:
+					return
+				default:
+				}
 			}
 		})
 	}
+	return func() {
+		t.Helper()
+		close(end)
+		wg.Wait()
+		t.Logf("%d requests", done.Load())
+		if done.Load() < 100 {
+			t.Errorf("only %d requests", done.Load())
+		}
+	}
+}
+
+// post sends body and wants it back.
+func post(c *http.Client, url string, body []byte) error {
+	r, err := c.Post(url, "text/plain", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	n, err := io.Copy(io.Discard, r.Body)
+	if err == nil && (r.StatusCode != 200 || body != nil && n != int64(len(body))) {
+		err = fmt.Errorf("status %d, %d bytes", r.StatusCode, n)
+	}
+	return err
+}
+
+// pressure swaps programs under load.
+func pressure(t *testing.T, d *tender) {
+	stop := load(t, d.url)
 	slot := uint8(1)
 	for rev := uint64(2); rev < 12; rev++ {
 		p := defaults()
@@ -163,12 +180,23 @@ func pressure(t *testing.T, d *tender) {
 		slot = 1 - slot
 		time.Sleep(150 * time.Millisecond)
 	}
-	close(stop)
-	wg.Wait()
-	t.Logf("%d requests, %d failed", done.Load(), failed.Load())
-	if done.Load() < 100 {
-		t.Errorf("only %d requests", done.Load())
+	stop()
+}
+
+// replaced hands the socket to a second image under load and drains the first.
+func replaced(t *testing.T, image string) {
+	d := launched(t, image)
+	stop := load(t, d.url)
+	for range 2 {
+		next := succeed(t, image, d.socket)
+		d.send(control.Drain{Grace: 300 * time.Millisecond, Limit: 5 * time.Second}.Frame())
+		await[drained](d)
+		if s := d.died(); s.ExitStatus() != 0 {
+			t.Errorf("ended with %v: %s", s, d.stderr.String())
+		}
+		d = next
 	}
+	stop()
 }
 
 func refuses(t *testing.T, d *tender) {

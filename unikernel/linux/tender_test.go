@@ -57,6 +57,7 @@ type tender struct {
 	channel *os.File
 	window  []byte
 	key     ed25519.PrivateKey
+	socket  *os.File
 	url     string
 	exited  chan struct{}
 	frames  chan any // what is neither Records nor Log
@@ -71,6 +72,7 @@ type option struct {
 	seals  int
 	params func(*launch.Params)
 	policy policy
+	socket *os.File // a predecessor's; nil: a new one
 }
 
 // A policy is what the tests vary in programs.
@@ -134,22 +136,20 @@ func start(t *testing.T, image string, o option) *tender {
 	d.channel = os.NewFile(uintptr(pair[0]), "control")
 	theirs := os.NewFile(uintptr(pair[1]), "control")
 	defer theirs.Close()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if d.socket = o.socket; d.socket == nil {
+		d.socket = listen(t)
+	}
+	ln, err := net.FileListener(d.socket)
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.url = "http://" + ln.Addr().String()
 	port := uint16(ln.Addr().(*net.TCPAddr).Port)
-	socket, err := ln.(*net.TCPListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
 	ln.Close()
-	t.Cleanup(func() { socket.Close() })
 
 	d.cmd = exec.Command(image)
 	d.cmd.Env = []string{}
-	d.cmd.ExtraFiles = []*os.File{theirs, mem, socket}
+	d.cmd.ExtraFiles = []*os.File{theirs, mem, d.socket}
 	d.cmd.Stderr = &d.stderr
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -169,6 +169,22 @@ func start(t *testing.T, image string, o option) *tender {
 	d.send(p.Frame())
 	go d.read()
 	return d
+}
+
+// listen opens a socket as tenders do: whoever gets a duplicate shares it.
+func listen(t *testing.T) *os.File {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	f, err := ln.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
 }
 
 func (d *tender) memory(seals int) *os.File {
@@ -194,7 +210,13 @@ const allSeals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix
 // launched starts an image with the default policy and waits until it is ready.
 func launched(t *testing.T, image string) *tender {
 	t.Helper()
-	d := start(t, image, option{seals: allSeals, policy: defaults()})
+	return succeed(t, image, nil)
+}
+
+// succeed is launched on the socket of a predecessor.
+func succeed(t *testing.T, image string, socket *os.File) *tender {
+	t.Helper()
+	d := start(t, image, option{seals: allSeals, policy: defaults(), socket: socket})
 	hello := await[control.Hello](d)
 	if fmt.Sprintf("%x", hello.Plan) != planText || hello.Version != abi.Version {
 		t.Fatalf("the image says %+v", hello)
