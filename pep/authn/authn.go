@@ -4,16 +4,21 @@
 // A credential that was verified once is remembered, under a key that nobody but
 // this process knows and that covers the user's verifier: a changed or revoked
 // user misses at once, while the memory outlives a change of program. Everything
-// else costs a hash, so it first passes a limit on failures per source and then
-// a bound on concurrent hashes. A source over its limit is refused new
-// verifications only; credentials that are remembered keep working, so that a
-// guessing neighbour behind the same address locks nobody out who is in.
+// else costs a hash, so it first passes a limit on failures per source (an IPv4
+// address or an IPv6 /64) and then a bound on concurrent hashes.
+//
+// A source over its limit is refused new verifications; credentials that are
+// remembered keep working, so that a guessing neighbour behind the same address
+// does not lock out who is in. But then an answer tells a right guess from a
+// wrong one without a hash, so failures also count for each source and name:
+// over that limit nothing is answered but 429, right or wrong.
 //
 // An unknown user costs what a known one does and gets the same answer as a wrong
 // password. The application never sees the password.
 package authn
 
 import (
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"net/http"
@@ -102,32 +107,58 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	if err != nil {
 		return s.refuse(x, err.Error())
 	}
+	from := source(x.Flow.Src)
+	asName := attempt{from, maphash.String(s.module.seed, c.name) | 1}
+	if wait := s.module.failures.wait(asName, s.limit, x.Now); wait > 0 {
+		return s.retry(x, &limited{wait})
+	}
 	u := s.users.find(c.name)
 	key := s.module.known.key(u, c)
 	if u.real && s.module.known.has(key) {
 		return s.enter(x, u)
 	}
-	return s.verify(x, u, c, key)
-}
 
-// verify charges the source for a failure, hashes, and refunds a success.
-func (s *state) verify(x *pep.Exchange, u *user, c credentials, key mac) pep.Decision {
-	from := source(x.Flow.Src)
-	if wait := s.module.failures.charge(from, s.limit, x.Now); wait > 0 {
-		return s.retry(x, http.StatusTooManyRequests, wait, "too many failures from this source")
-	}
-	ok, err := s.module.hasher.verify(key, u, c.password, s.users.concurrency)
-	if err != nil {
-		s.module.failures.refund(from, s.limit)
-		return s.retry(x, http.StatusServiceUnavailable, time.Second, err.Error())
-	}
-	if !ok {
+	// Charged in advance, so that attempts at the same time cannot exceed the
+	// limit together; refunded on success.
+	charged := [...]attempt{asName, {source: from}}
+	ok, err := s.module.hasher.verify(key, s.users.concurrency,
+		func() error { return s.charge(charged[:], x.Now) },
+		func() bool {
+			if !u.matches(c.password) {
+				return false
+			}
+			for _, a := range charged {
+				s.module.failures.refund(a, s.limit)
+			}
+			s.module.known.add(key)
+			return true
+		})
+	switch {
+	case err != nil:
+		return s.retry(x, err)
+	case !ok:
 		return s.refuse(x, "unknown user or wrong password")
 	}
-	s.module.failures.refund(from, s.limit)
-	s.module.known.add(key)
 	return s.enter(x, u)
 }
+
+// charge charges every attempt, also when one must wait: a guess that the source
+// may not have hashed still counts against the name.
+func (s *state) charge(list []attempt, now time.Time) error {
+	var wait time.Duration
+	for _, a := range list {
+		wait = max(wait, s.module.failures.charge(a, s.limit, now))
+	}
+	if wait > 0 {
+		return &limited{wait}
+	}
+	return nil
+}
+
+// limited is the error of a source, or a source and name, over its limit.
+type limited struct{ wait time.Duration }
+
+func (*limited) Error() string { return "too many failures from this source" }
 
 func (s *state) enter(x *pep.Exchange, u *user) pep.Decision {
 	x.Principal, x.Groups = u.name, u.groups
@@ -147,7 +178,14 @@ func (s *state) refuse(x *pep.Exchange, reason string) pep.Decision {
 	return s.deny(http.StatusUnauthorized, reason)
 }
 
-func (s *state) retry(x *pep.Exchange, status int, wait time.Duration, reason string) pep.Decision {
+// retry denies for now: with 429 a source over its limit, with 503 when too many
+// wait.
+func (s *state) retry(x *pep.Exchange, err error) pep.Decision {
+	status, wait := http.StatusServiceUnavailable, time.Second
+	var l *limited
+	if errors.As(err, &l) {
+		status, wait = http.StatusTooManyRequests, l.wait
+	}
 	x.Header.Set("Retry-After", strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10))
-	return s.deny(status, reason)
+	return s.deny(status, err.Error())
 }

@@ -16,7 +16,7 @@ const maxPassword = 1024
 // credentials are what a client claims.
 type credentials struct {
 	name     string
-	password []byte
+	password string
 }
 
 var (
@@ -36,13 +36,15 @@ func parseBasic(header string) (credentials, error) {
 	if len(rest) > base64.StdEncoding.EncodedLen(authn.MaxName+1+maxPassword) || strings.ContainsAny(rest, "\r\n") {
 		return credentials{}, errBasic
 	}
-	b, err := base64.StdEncoding.Strict().DecodeString(rest)
-	if err != nil || !utf8.Valid(b) {
+	var buf [authn.MaxName + 1 + maxPassword + 2]byte
+	n, err := base64.StdEncoding.Strict().Decode(buf[:], []byte(rest))
+	if err != nil || !utf8.Valid(buf[:n]) {
 		return credentials{}, errBasic
 	}
-	name, password, ok := strings.Cut(string(b), ":")
-	if !ok || name == "" || len(name) > authn.MaxName || len(password) > maxPassword || strings.ContainsFunc(string(b), unicode.IsControl) {
+	claim := string(buf[:n])
+	name, password, ok := strings.Cut(claim, ":")
+	if !ok || name == "" || len(name) > authn.MaxName || len(password) > maxPassword || strings.ContainsFunc(claim, unicode.IsControl) {
 		return credentials{}, errBasic
 	}
-	return credentials{name, []byte(password)}, nil
+	return credentials{name, password}, nil
 }

@@ -15,24 +15,31 @@ type limit struct {
 // cost is the time after which one failure is forgotten.
 func (l limit) cost() time.Duration { return l.window / time.Duration(l.attempts) }
 
-// failures counts by source with the generic cell rate algorithm (ITU-T I.371):
-// one time per source, at which its last failure will be forgotten. A source may
-// fail attempts times at once; then it may fail again every window/attempts.
+// failures counts with the generic cell rate algorithm (ITU-T I.371): one time
+// for each key, at which its last failure will be forgotten. A key may fail
+// attempts times at once; then it may fail again every window/attempts.
 //
-// The table is bounded. A source that finds it full takes the place of the one
-// that has least to wait among a few picked at random: whoever comes from many
-// addresses pushes out its own, not those who failed often.
+// The table is bounded. A key that finds it full takes the place of the one that
+// has least to wait among a few picked at random: whoever comes from many
+// addresses, or with many names, pushes out its own, not those that failed often.
 type failures struct {
 	mu    sync.Mutex
-	until map[netip.Prefix]time.Time
+	until map[attempt]time.Time
+}
+
+// An attempt is what failures are counted by: a source, or a source and the name
+// it claims.
+type attempt struct {
+	source netip.Prefix
+	name   uint64 // keyed hash; 0 for the source as a whole
 }
 
 const (
-	maxSources = 16384
-	candidates = 16
+	maxAttempts = 32768
+	candidates  = 16
 )
 
-func newFailures() *failures { return &failures{until: map[netip.Prefix]time.Time{}} }
+func newFailures() *failures { return &failures{until: map[attempt]time.Time{}} }
 
 // source is what shares one limit: an IPv4 address or an IPv6 /64.
 func source(a netip.Addr) netip.Prefix {
@@ -48,52 +55,67 @@ func source(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// charge counts one failure in advance, or says how long the source must wait.
-func (f *failures) charge(p netip.Prefix, l limit, now time.Time) time.Duration {
+// wait says how long a must wait before it may fail once more; 0: not at all.
+func (f *failures) wait(a attempt, l limit, now time.Time) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	until, there := f.until[p]
+	_, wait := f.next(a, l, now)
+	return wait
+}
+
+// next returns until when one more failure would count, and how long to wait for
+// it.
+func (f *failures) next(a attempt, l limit, now time.Time) (time.Time, time.Duration) {
+	until := f.until[a]
 	if until.Before(now) {
 		until = now
 	}
 	until = until.Add(l.cost())
-	if wait := until.Sub(now) - l.window; wait > 0 {
+	return until, max(0, until.Sub(now)-l.window)
+}
+
+// charge counts one failure in advance, or says how long to wait.
+func (f *failures) charge(a attempt, l limit, now time.Time) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	until, wait := f.next(a, l, now)
+	if wait > 0 {
 		return wait
 	}
-	if !there && len(f.until) >= maxSources {
+	if _, there := f.until[a]; !there && len(f.until) >= maxAttempts {
 		f.evict(now)
 	}
-	f.until[p] = until
+	f.until[a] = until
 	return 0
 }
 
 // refund takes a charge back.
-func (f *failures) refund(p netip.Prefix, l limit) {
+func (f *failures) refund(a attempt, l limit) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if until, there := f.until[p]; there {
-		f.until[p] = until.Add(-l.cost())
+	if until, there := f.until[a]; there {
+		f.until[a] = until.Add(-l.cost())
 	}
 }
 
 // evict makes room: for all that is forgotten among the candidates, or else for
 // the one with least to wait.
 func (f *failures) evict(now time.Time) {
-	var victim netip.Prefix
+	var victim attempt
 	var least time.Time
 	n := 0
-	for p, until := range f.until { // in random order
+	for a, until := range f.until { // in random order
 		switch {
 		case !until.After(now):
-			delete(f.until, p)
+			delete(f.until, a)
 		case least.IsZero() || until.Before(least):
-			victim, least = p, until
+			victim, least = a, until
 		}
 		if n++; n == candidates {
 			break
 		}
 	}
-	if len(f.until) >= maxSources {
+	if len(f.until) >= maxAttempts {
 		delete(f.until, victim)
 	}
 }

@@ -16,64 +16,64 @@ type hasher struct {
 	mu      sync.Mutex
 	calls   map[mac]*call
 	running int
-	limit   int // of running, as the newest caller knows it
+	limit   int             // of running, as the newest caller knows it
 	waiting []chan struct{} // first come, first served; closed when a slot is theirs
 }
 
 type call struct {
 	done chan struct{}
-	ok   bool
-	err  error
+	ok   bool // read after done is closed
 }
 
 func newHasher() *hasher { return &hasher{calls: map[mac]*call{}} }
 
-// verify reports whether the password is the user's. key stands for both. Its
-// only error is errOverload.
-func (h *hasher) verify(key mac, u *user, password []byte, concurrency int) (bool, error) {
+// verify returns what matches says about the credential that key stands for. It
+// asks admit first, whose error it returns, unless the same credential is being
+// verified already. Its own error is errOverload.
+func (h *hasher) verify(key mac, concurrency int, admit func() error, matches func() bool) (bool, error) {
 	h.mu.Lock()
 	if c := h.calls[key]; c != nil {
 		h.mu.Unlock()
 		<-c.done
-		return c.ok, c.err
+		return c.ok, nil
+	}
+	if h.running >= concurrency && len(h.waiting) >= maxWaiting {
+		h.mu.Unlock()
+		return false, errOverload
+	}
+	if err := admit(); err != nil {
+		h.mu.Unlock()
+		return false, err
 	}
 	c := &call{done: make(chan struct{})}
 	h.calls[key] = c
-	ready, err := h.enter(concurrency)
+	slot := h.enter(concurrency)
 	h.mu.Unlock()
 
-	defer func() { // also when hashing panics: then ok is false
+	defer func() { // also when matches panics: then ok is false
 		h.mu.Lock()
 		delete(h.calls, key)
-		if err == nil {
-			h.leave()
-		}
+		h.leave()
 		h.mu.Unlock()
 		close(c.done)
 	}()
-	if c.err = err; err != nil {
-		return false, err
-	}
-	<-ready
-	c.ok = u.matches(password)
+	<-slot
+	c.ok = matches()
 	return c.ok, nil
 }
 
 // enter takes a slot or a place in the queue; the channel is closed when the
 // slot is there. The caller holds mu.
-func (h *hasher) enter(concurrency int) (<-chan struct{}, error) {
+func (h *hasher) enter(concurrency int) <-chan struct{} {
 	slot := make(chan struct{})
 	h.limit = concurrency
-	switch {
-	case h.running < h.limit:
+	if h.running < h.limit {
 		h.running++
 		close(slot)
-	case len(h.waiting) >= maxWaiting:
-		return nil, errOverload
-	default:
+	} else {
 		h.waiting = append(h.waiting, slot)
 	}
-	return slot, nil
+	return slot
 }
 
 // leave passes the slot on, unless a new program allows fewer. The caller holds

@@ -15,7 +15,7 @@ type mac [sha256.Size]byte
 // known remembers the credentials that were verified. A user has one password,
 // so that only changes of the user list can fill it; then the older half goes.
 type known struct {
-	hashes sync.Pool // of *hash.Hash keyed for this process
+	hashes sync.Pool // of *keyed
 
 	mu       sync.RWMutex
 	new, old map[mac]struct{}
@@ -28,23 +28,29 @@ func newKnown() *known {
 	var key [32]byte
 	rand.Read(key[:]) // cannot fail: crypto/rand ends the process instead
 	k := &known{new: map[mac]struct{}{}}
-	k.hashes.New = func() any { return hmac.New(sha256.New, key[:]) }
+	k.hashes.New = func() any { return &keyed{hash: hmac.New(sha256.New, key[:])} }
 	return k
 }
 
-// key covers the verifier, the name and the password, each with its length.
+// keyed is an HMAC-SHA256 under the key of this process, with room to work in.
+type keyed struct {
+	hash hash.Hash
+	buf  []byte
+}
+
+// key covers the verifier, the name and the password; their borders are plain.
 func (k *known) key(u *user, c credentials) mac {
-	h := k.hashes.Get().(hash.Hash)
-	defer k.hashes.Put(h)
-	h.Reset()
-	var out mac
-	buf := make([]byte, 0, 256)
-	buf = append(buf, u.verifier[:]...)
-	buf = binary.LittleEndian.AppendUint32(buf, uint32(len(c.name)))
-	buf = append(buf, c.name...)
-	buf = append(buf, c.password...)
-	h.Write(buf)
-	h.Sum(out[:0])
+	h := k.hashes.Get().(*keyed)
+	b := append(h.buf[:0], u.verifier[:]...)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(c.name)))
+	b = append(b, c.name...)
+	b = append(b, c.password...)
+	h.hash.Reset()
+	h.hash.Write(b)
+	clear(b) // no copy of a password stays behind
+	h.buf = h.hash.Sum(b[:0])
+	out := mac(h.buf)
+	k.hashes.Put(h)
 	return out
 }
 

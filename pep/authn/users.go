@@ -81,9 +81,9 @@ func (us *users) find(name string) *user {
 }
 
 // matches hashes the password and compares in constant time.
-func (u *user) matches(password []byte) bool {
+func (u *user) matches(password string) bool {
 	r := u.record
-	got := argon2.IDKey(password, r.Salt, r.Time, r.Memory, r.Threads, uint32(len(r.Hash)))
+	got := argon2.IDKey([]byte(password), r.Salt, r.Time, r.Memory, r.Threads, uint32(len(r.Hash)))
 	return subtle.ConstantTimeCompare(got, r.Hash) == 1 && u.real
 }
 
