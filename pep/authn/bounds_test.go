@@ -3,6 +3,7 @@ package authn
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"math"
 	"net/netip"
 	"strings"
 	"sync"
@@ -189,6 +190,21 @@ func TestAPanicWhileHashingDeniesAndFreesTheSlot(t *testing.T) {
 	}
 	if h.running != 0 || len(h.calls) != 0 || len(h.waiting) != 0 {
 		t.Errorf("%d running, %d calls, %d waiting", h.running, len(h.calls), len(h.waiting))
+	}
+}
+
+func TestConcurrency(t *testing.T) {
+	for _, c := range []struct {
+		procs  int
+		memory uint32
+		limit  int64
+		want   int
+	}{
+		{2, 19456, math.MaxInt64, 2}, {8, 19456, 64 << 20, 1}, {8, 19456, 128 << 20, 3}, {2, 19456, 128 << 20, 2}, {2, 65536, 64 << 20, 1}, {4, 8, 0, 1},
+	} {
+		if got := concurrency(c.procs, c.memory, c.limit); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"runtime"
+	"runtime/debug"
 	"slices"
 
 	"golang.org/x/crypto/argon2"
@@ -14,9 +15,12 @@ import (
 	"lorica.dev/lorica/abi/authn"
 )
 
-// hashMemory bounds what concurrent hashes may hold together, in KiB, unless a
-// single one needs more.
-const hashMemory = 64 << 10
+// concurrency returns how many hashes may run at once, at least one: as many as
+// there are processors and as fit, with memory in KiB each, in half of the image's
+// memory limit in bytes; the other half is for what the collector has not freed.
+func concurrency(procs int, memory uint32, limit int64) int {
+	return int(max(1, min(int64(procs), limit/2/(int64(memory)<<10))))
+}
 
 // A user is a line of the user list, or the stand-in for a name that is not in it.
 type user struct {
@@ -61,7 +65,7 @@ func newUsers(list []byte, seed maphash.Seed) (*users, error) {
 		}
 		return 1
 	})
-	us.concurrency = max(1, min(runtime.GOMAXPROCS(0), int(hashMemory/memory)))
+	us.concurrency = concurrency(runtime.GOMAXPROCS(0), memory, debug.SetMemoryLimit(-1))
 	return us, nil
 }
 
