@@ -26,6 +26,9 @@ type conn struct {
 	flow   flow.Flow
 	once   sync.Once
 	unread atomic.Bool // a request has begun and has not reached the chain
+
+	admitted atomic.Uint64 // the revision whose gates last admitted it
+	refused  atomic.Bool   // by later gates, and recorded
 }
 
 func (c *conn) Close() error {

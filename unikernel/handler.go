@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -43,6 +44,7 @@ func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
 	// above all, must not hide from net/http what it still has to read.
 	r, original := r.WithContext(appContext{r.Context()}), r
 	strip(r.Header)
+	strip(r.Trailer) // announced names
 	if r.Body != nil && r.Body != http.NoBody {
 		c.SetReadDeadline(time.Now().Add(f.limits.BodyTimeout))
 		r.Body = &body{r.Body, c, original}
@@ -50,10 +52,12 @@ func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
 	x := &pep.Exchange{ID: newID(), Request: r, Header: w.Header(), Flow: c.flow, Now: time.Now()}
 	out := &response{to: w, front: f, id: x.ID}
 
-	d, err := s.decide(x)
+	d, err := s.decide(c, x)
 	if err != nil { // no evidence, no answer
 		s.denied.Add(1)
-		s.out.log(err.Error())
+		if !errors.Is(err, errRefused) {
+			s.out.log(err.Error())
+		}
 		panic(http.ErrAbortHandler)
 	}
 	if d.Verdict != abi.Allow {
@@ -65,12 +69,18 @@ func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
 	s.call(out, x)
 }
 
-// decide judges x under one generation, which it lets go once the record is
-// written: how long the application then takes must not hold up a change of
-// policy.
-func (s *server) decide(x *pep.Exchange) (pep.Decision, error) {
+// errRefused reports a connection that the gates admitted once and refuse now.
+var errRefused = errors.New("the connection is refused")
+
+// decide judges x under one generation, gates included, and lets go of it once
+// the record is written: how long the application then takes must not hold up a
+// change of policy.
+func (s *server) decide(c *conn, x *pep.Exchange) (pep.Decision, error) {
 	g := s.pin()
 	defer g.unpin()
+	if ok, err := s.remains(g, c); !ok {
+		return pep.Decision{}, errors.Join(errRefused, err)
+	}
 	d := g.judge(x)
 	r, keep, err := record(g.audit, x, d)
 	if err == nil && keep {

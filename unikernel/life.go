@@ -2,8 +2,10 @@ package unikernel
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"runtime"
 	"runtime/metrics"
 	"sync/atomic"
@@ -71,7 +73,7 @@ func (l *life) take(m control.Prepare, floor uint64) (*generation, error) {
 // run says Ready, serves, and returns when the image is to exit. It returns nil
 // only after a drain.
 func (l *life) run() error {
-	commands := make(chan any)
+	commands := make(chan any, maxCommands)
 	go func() { l.finish(l.read(commands)) }()
 	go func() { l.finish(l.out.run()) }()
 	go func() {
@@ -113,9 +115,9 @@ func (l *life) read(commands chan<- any) error {
 		case control.Ack: // at once: requests may be waiting for it
 			err = l.out.ack(m.Seq)
 		case control.Txn:
-			commands <- command{f.Kind, m}
+			err = hand(commands, command{f.Kind, m})
 		case control.Prepare, control.Drain:
-			commands <- m
+			err = hand(commands, m)
 		default:
 			if f.Kind != control.KindQuery {
 				return fmt.Errorf("control channel: frame of kind %d from the tender", f.Kind)
@@ -125,6 +127,20 @@ func (l *life) read(commands chan<- any) error {
 		if err != nil {
 			return fmt.Errorf("control channel: %w", err)
 		}
+	}
+}
+
+// maxCommands is how many commands may wait for the one that is obeyed.
+const maxCommands = 16
+
+// hand queues a command. It never waits: while a command waits for the channel,
+// somebody must read the Acks.
+func hand(commands chan<- any, m any) error {
+	select {
+	case commands <- m:
+		return nil
+	default:
+		return fmt.Errorf("more than %d commands wait", maxCommands)
 	}
 }
 
@@ -164,9 +180,11 @@ func (l *life) prepare(m control.Prepare) {
 	var err error
 	if l.prepared != nil {
 		err = fmt.Errorf("transaction %d is prepared; commit or abort it first", l.txn)
+	} else if last := l.server.current().revision; last == math.MaxUint64 {
+		err = errors.New("the program in force has the last revision there is")
 	} else {
 		var g *generation
-		if g, err = l.take(m, l.server.current().revision+1); err == nil {
+		if g, err = l.take(m, last+1); err == nil {
 			l.prepared, l.txn = g, m.Txn
 		}
 	}

@@ -2,6 +2,7 @@ package unikernel
 
 import (
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -171,7 +172,7 @@ func FuzzTender(f *testing.F) {
 		go r.life.out.run()
 		defer r.life.out.close(errClosed)
 		r.life.channel = strings.NewReader(string(data))
-		commands := make(chan any)
+		commands := make(chan any, 1<<16)
 		go func() {
 			if err := r.life.read(commands); err == nil {
 				t.Error("the channel ended without an error")
@@ -224,4 +225,16 @@ func FuzzProgram(f *testing.F) {
 			t.Errorf("took %+v", g)
 		}
 	})
+}
+
+func TestRevisionsDoNotWrapAround(t *testing.T) {
+	r := newRig(t, testLimits(), text("ok")).run()
+	r.swap(1, 1, testProgram(math.MaxUint64, testLimits()))
+	if m, ok := r.next().(control.Released); !ok || m.Slot != 0 {
+		t.Fatalf("got %+v", m)
+	}
+	r.send(control.Prepare{Txn: 2, Slot: 2, Length: r.put(2, testProgram(1, testLimits()))}.Frame())
+	if a := r.next().(control.Prepared); !strings.Contains(a.Err, "last revision") {
+		t.Errorf("answered %+v", a)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"mime"
 	"net"
 	"net/http"
@@ -99,7 +100,7 @@ func bound(p *launch.Params) {
 	runtime.GOMAXPROCS(max(1, int(p.MaxProcs)))
 	if p.MemoryLimit > 0 {
 		// A large step between collections is cheap while the limit holds it in.
-		debug.SetMemoryLimit(int64(p.MemoryLimit))
+		debug.SetMemoryLimit(int64(min(p.MemoryLimit, math.MaxInt64)))
 		debug.SetGCPercent(400)
 	}
 }

@@ -114,6 +114,7 @@ func (s *server) welcome(nc net.Conn, number uint16) error {
 	}
 	g := s.pin()
 	d := g.admit(c.flow)
+	c.admitted.Store(g.revision)
 	err := s.note(g, c, d)
 	g.unpin()
 	if d.Verdict != abi.Allow || err != nil {
@@ -121,13 +122,6 @@ func (s *server) welcome(nc net.Conn, number uint16) error {
 		return err
 	}
 	s.register(c)
-	// A program that came into force between the judgement and the registration
-	// has not seen this connection.
-	if s.current() != g {
-		if err := s.rejudge(); err != nil {
-			return err
-		}
-	}
 	s.mu.Lock()
 	f := s.front
 	s.mu.Unlock()
@@ -175,21 +169,35 @@ func (s *server) forget(c *conn) {
 }
 
 // rejudge asks the gates in force about every open connection and closes those
-// that they refuse now.
+// that they refuse now. Whoever is not yet among them is asked about with its
+// first request.
 func (s *server) rejudge() error {
 	g := s.pin()
 	defer g.unpin()
 	for _, c := range s.open() {
-		d := g.admit(c.flow)
-		if d.Verdict == abi.Allow {
-			continue
-		}
-		c.Close()
-		if err := s.note(g, c, d); err != nil {
+		if _, err := s.remains(g, c); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// remains reports whether the gates of g admit c, and closes it if not. It asks
+// them only when gates of another revision were the last that did.
+func (s *server) remains(g *generation, c *conn) (bool, error) {
+	if c.admitted.Load() == g.revision {
+		return true, nil
+	}
+	d := g.admit(c.flow)
+	if d.Verdict == abi.Allow {
+		c.admitted.Store(g.revision)
+		return true, nil
+	}
+	c.Close()
+	if c.refused.Swap(true) {
+		return false, nil
+	}
+	return false, s.note(g, c, d)
 }
 
 func (s *server) open() []*conn {

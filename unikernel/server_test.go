@@ -46,6 +46,33 @@ func TestRefusedConnectionsAreClosedUnreadAndRecorded(t *testing.T) {
 	}
 }
 
+func TestARequestIsJudgedByTheGatesInForce(t *testing.T) {
+	r := newRig(t, testLimits(), text("ok")).run()
+	c := r.dial()
+	io.WriteString(c, getApp)
+	if _, body, err := answer(c); body != "ok" {
+		t.Fatal(body, err)
+	}
+	// The moment between the swap and the walk over open connections.
+	p := testProgram(2, testLimits())
+	p.Sections[0].Data = (&flow.Section{Lists: []flow.List{{}}}).Encode()
+	g, err := r.life.take(control.Prepare{Slot: 1, Length: r.put(1, p)}, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.life.server.install(g).unpin()
+	io.WriteString(c, getApp)
+	if _, body, err := answer(c); err == nil {
+		t.Errorf("got %q", body)
+	}
+	if err := r.life.server.rejudge(); err != nil {
+		t.Fatal(err)
+	}
+	if k := r.kept(t, 2)[1]; k.Verdict != abi.Deny || k.Stage != abi.StageFirewall {
+		t.Errorf("recorded %+v", k)
+	}
+}
+
 func TestConnectionsBeyondTheLimitWait(t *testing.T) {
 	l := testLimits()
 	l.MaxConnections = 2

@@ -81,6 +81,9 @@ func Map(fd int, base uintptr, size int) ([]byte, error) {
 	return unsafe.Slice(*(**byte)(unsafe.Pointer(&addr)), size), nil
 }
 
+// An Instruction is handed to the kernel as it is.
+var _ = [1]struct{}{}[unsafe.Sizeof(launch.Instruction{})-8]
+
 // Seal installs the filter on all threads. There is no way back.
 func Seal(filter []launch.Instruction) error {
 	if len(filter) == 0 || len(filter) > 4096 { // BPF_MAXINSNS
