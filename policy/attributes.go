@@ -156,9 +156,15 @@ func (p *parsing) attributes(s *securityPolicy, context resolved.RecordType) boo
 			}
 		}
 	}
-	for _, x := range a.Attributes {
-		if x.Source.Kind == authz.SourceRoute {
-			p.checkParam(s, x, written[x.Name].Pos)
+	if slices.ContainsFunc(a.Attributes, func(x authz.Attribute) bool { return x.Source.Kind == authz.SourceRoute }) {
+		reads := make([][]string, len(s.Routes))
+		for i := range s.Routes {
+			reads[i] = a.reads(&s.Routes[i])
+		}
+		for _, x := range a.Attributes {
+			if x.Source.Kind == authz.SourceRoute {
+				p.checkParam(s, x, written[x.Name].Pos, reads)
+			}
 		}
 	}
 	return typed
@@ -196,13 +202,13 @@ func (p *parsing) groups(s *securityPolicy, x *api.Attribute) {
 }
 
 // checkParam checks that every route whose rules need the parameter has it.
-func (p *parsing) checkParam(s *securityPolicy, x authz.Attribute, at api.Pos) {
+func (p *parsing) checkParam(s *securityPolicy, x authz.Attribute, at api.Pos, reads [][]string) {
 	some := false
 	for i := range s.Routes {
 		r := &s.Routes[i]
 		has := slices.Contains(params(r.Path), x.Source.Arg)
 		some = some || has
-		if !has && !x.Optional && slices.Contains(s.auth.reads(r), x.Name) {
+		if !has && !x.Optional && slices.Contains(reads[i], x.Name) {
 			s.failAt(at, fmt.Sprintf("add {%s} to the path, or declare %q?: and ask `context has %s` first", x.Source.Arg, x.Name, x.Name),
 				"attribute %q: route %q (line %d) has no parameter {%s}, and policies for it read the attribute", x.Name, r.Name, r.Pos.Line, x.Source.Arg)
 		}

@@ -3,19 +3,14 @@ package policy
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 	"github.com/cedar-policy/cedar-go/x/exp/schema"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/validate"
-
-	"lorica.dev/lorica/api"
 )
 
 // Bounds of Cedar text. The parser recurses into brackets and else-branches, so
@@ -23,7 +18,7 @@ import (
 const (
 	maxStatement = 64 << 10 // bytes of one policy or of the schema
 	maxBrackets  = 48       // brackets open at a time
-	maxRules     = 20_000
+	maxRules     = 10_000
 )
 
 // authorization parses and checks the Cedar part of a policy. cedar-go skips a
@@ -32,20 +27,26 @@ const (
 func (p *parsing) authorization(s *securityPolicy) {
 	a := &Authorization{}
 	s.auth = a
-	before := len(p.errs)
+	before := p.count()
 	rs := p.schema(s)
 	if rs != nil {
 		p.shapes(s, a, rs)
 	}
-	shaped := len(p.errs) == before
+	shaped := rs != nil && p.count() == before
 	p.rules(s, a)
 	if shaped && p.attributes(s, rs.Actions[a.Action].AppliesTo.Context) {
 		v := validate.New(rs, validate.WithStrict())
+		routes, groups := make(map[string]bool), make(map[string]bool)
+		for _, r := range s.Routes {
+			routes[r.Name], groups[r.Group] = true, true
+		}
+		delete(groups, "")
 		for i := range a.Rules {
 			p.validate(s, v, i)
+			p.checkLiterals(s, i, routes, groups)
 		}
 	}
-	if len(p.errs) > before {
+	if p.count() > before {
 		s.bad["spec.authorization"] = true
 	}
 }
@@ -147,7 +148,12 @@ func (p *parsing) parent(s *securityPolicy, rs *resolved.Schema, of cedar.Entity
 func (p *parsing) rules(s *securityPolicy, a *Authorization) {
 	t := newBlock(s.src, s.Authorization.Cedar)
 	s.cedar, s.written = t, nil
-	for _, st := range statements(t.Value) {
+	all := statements(t.Value)
+	if len(all) > maxRules {
+		s.failAt(t.Pos, "split the workload", "there are %d policies; the limit is %d", len(all), maxRules)
+		return
+	}
+	for _, st := range all {
 		if len(st.text) > maxStatement {
 			s.failAt(t.pos(st.at(1, 1)), "split it", "the policy has %d bytes; the limit is %d", len(st.text), maxStatement)
 			continue
@@ -176,170 +182,6 @@ func (p *parsing) rules(s *securityPolicy, a *Authorization) {
 			s.written = append(s.written, st)
 		}
 	}
-	if len(a.Rules) > maxRules {
-		s.failAt(t.Pos, "split the workload", "there are %d policies; the limit is %d", len(a.Rules), maxRules)
-	}
-}
-
-func (p *parsing) validate(s *securityPolicy, v *validate.Validator, i int) {
-	r := &s.auth.Rules[i]
-	var err error
-	if perr := guard(func() error { err = v.Policy("", r.Policy); return nil }); perr != nil {
-		err = perr
-	}
-	all := flatten(err)
-	for _, e := range all {
-		if len(all) > 1 && strings.Contains(e.Error(), "unable to find an applicable action") {
-			continue // what follows from a type that does not exist
-		}
-		word := quoted(e.Error())
-		s.failAt(s.within(i, word), s.validationFix(e.Error(), word), "policy %s: %s", r.ID, e)
-	}
-	p.checkLiterals(s, i)
-	p.checkExpressions(s, i)
-}
-
-func (s *securityPolicy) validationFix(msg, word string) string {
-	a := s.auth
-	var known []string
-	switch {
-	case strings.Contains(msg, "optional attribute"):
-		return fmt.Sprintf("ask first: context has %s && ...", word)
-	case strings.Contains(msg, "in context"):
-		for _, x := range a.Attributes {
-			known = append(known, x.Name)
-		}
-	case strings.Contains(msg, "unrecognized entity type"):
-		for _, t := range []cedar.EntityType{a.Principal, a.Group, a.Resource, a.RouteGroup} {
-			if t != "" {
-				known = append(known, string(t))
-			}
-		}
-	case strings.Contains(msg, "applicable action"):
-		return fmt.Sprintf("principal is a %s, action is %s, resource is a %s", a.Principal, a.Action, a.Resource)
-	default:
-		return "the schema declares the types"
-	}
-	return didYouMean(word, known)
-}
-
-// within returns the place of a word inside rule i, or the rule's own.
-func (s *securityPolicy) within(i int, word string) api.Pos {
-	st := s.written[i]
-	if at, ok := locate(st.text, word); ok {
-		return s.cedar.pos(st.at(at.line, at.col))
-	}
-	return s.auth.Rules[i].Pos
-}
-
-// checkLiterals finds names of routes and groups that do not exist: a rule about
-// them would silently decide nothing.
-func (p *parsing) checkLiterals(s *securityPolicy, i int) {
-	a, r := s.auth, &s.auth.Rules[i]
-	var routes, groups []string
-	for _, x := range s.Routes {
-		routes = append(routes, x.Name)
-		if x.Group != "" && !slices.Contains(groups, x.Group) {
-			groups = append(groups, x.Group)
-		}
-	}
-	if len(routes) == 0 {
-		return
-	}
-	for _, uid := range literals(r.Policy) {
-		id, what, known := string(uid.ID), "", []string(nil)
-		switch uid.Type {
-		case a.Resource:
-			what, known = "route", routes
-		case a.RouteGroup:
-			what, known = "group of routes", groups
-		default:
-			continue
-		}
-		if !slices.Contains(known, id) {
-			s.failAt(s.within(i, strconv.Quote(id)), didYouMean(id, known), "policy %s: there is no %s %q", r.ID, what, clip(id))
-		}
-	}
-}
-
-// literals returns the entities that a policy names.
-func literals(p *ast.Policy) []cedar.EntityUID {
-	var out []cedar.EntityUID
-	for _, scope := range []any{p.Principal, p.Action, p.Resource} {
-		switch x := scope.(type) {
-		case ast.ScopeTypeEq:
-			out = append(out, x.Entity)
-		case ast.ScopeTypeIn:
-			out = append(out, x.Entity)
-		case ast.ScopeTypeInSet:
-			out = append(out, x.Entities...)
-		case ast.ScopeTypeIsIn:
-			out = append(out, x.Entity)
-		}
-	}
-	for _, c := range p.Conditions {
-		ast.Inspect(ast.NewNode(c.Body), func(n ast.IsNode) bool {
-			if v, ok := n.(ast.NodeValue); ok {
-				out = append(out, entitiesIn(v.Value)...)
-			}
-			return true
-		})
-	}
-	return out
-}
-
-func entitiesIn(v cedar.Value) []cedar.EntityUID {
-	var out []cedar.EntityUID
-	switch x := v.(type) {
-	case cedar.EntityUID:
-		out = append(out, x)
-	case cedar.Set:
-		for e := range x.All() {
-			out = append(out, entitiesIn(e)...)
-		}
-	}
-	return out
-}
-
-// laterCalls are extension functions whose types the image does not have yet.
-var laterCalls = []string{"datetime", "duration", "offset", "durationSince", "toDate", "toTime", "toMilliseconds", "toSeconds", "toMinutes", "toHours", "toDays"}
-
-// checkExpressions refuses what Cedar has and images do not yet.
-func (p *parsing) checkExpressions(s *securityPolicy, i int) {
-	r := &s.auth.Rules[i]
-	later := func(word, what string) {
-		s.failAt(s.within(i, word), "write the condition with attributes of the context", "policy %s: %s not supported yet", r.ID, what)
-	}
-	for _, c := range r.Policy.Conditions {
-		ast.Inspect(ast.NewNode(c.Body), func(n ast.IsNode) bool {
-			switch x := n.(type) {
-			case ast.NodeTypeAccess:
-				return !isContext(x.Arg)
-			case ast.NodeTypeHas:
-				return !isContext(x.Arg)
-			case ast.NodeTypeVariable:
-				if isContext(x) {
-					later("context", "context as a whole is")
-				}
-			case ast.NodeTypeExtensionCall:
-				if slices.Contains(laterCalls, string(x.Name)) {
-					later(string(x.Name), string(x.Name)+" is")
-				}
-			case ast.NodeTypeRecord:
-				later("{", "records in conditions are")
-			case ast.NodeTypeGetTag:
-				later("getTag", "tags are")
-			case ast.NodeTypeHasTag:
-				later("hasTag", "tags are")
-			}
-			return true
-		})
-	}
-}
-
-func isContext(n ast.IsNode) bool {
-	v, ok := n.(ast.NodeTypeVariable)
-	return ok && v.Name == "context"
 }
 
 // guard turns a panic of the parser on hostile text into an error.
@@ -365,137 +207,4 @@ func flatten(err error) []error {
 		out = append(out, flatten(e)...)
 	}
 	return out
-}
-
-// A spot is a line and a column of a text, counted from one.
-type spot struct{ line, col int }
-
-// A block is a text of another language inside a document.
-type block struct {
-	api.Text
-	src   *source
-	lines []string
-}
-
-func newBlock(src *source, t api.Text) *block {
-	return &block{t, src, strings.Split(t.Value, "\n")}
-}
-
-// pos maps a place in the block to the document. Where the block is not written
-// out line by line (a quoted or folded scalar), it is the scalar.
-func (b *block) pos(at spot) api.Pos {
-	if at.line >= 1 && at.line <= len(b.lines) {
-		line := b.Pos.Line + at.line - 1
-		if w := strings.TrimRight(b.src.fullLine(line), "\r"); strings.HasSuffix(w, b.lines[at.line-1]) {
-			return api.Pos{File: b.Pos.File, Line: line, Column: b.Pos.Column + at.col - 1}
-		}
-	}
-	return b.Pos
-}
-
-var cedarAt = regexp.MustCompile(`^(?:parser error: )?(?:parse error at )?(?:<input>:)?(\d+):(\d+):? ?(.*)$`)
-
-// cedarProblem takes the position out of an error of cedar-go.
-func cedarProblem(err error) (spot, string) {
-	text := strings.ReplaceAll(err.Error(), "\n", " ")
-	m := cedarAt.FindStringSubmatch(text)
-	if m == nil {
-		return spot{1, 1}, clip(strings.TrimPrefix(text, "parser error: "))
-	}
-	line, _ := strconv.Atoi(m[1])
-	col, _ := strconv.Atoi(m[2])
-	return spot{max(1, line), max(1, col)}, clip(strings.TrimPrefix(m[3], `"": `))
-}
-
-var unexpected = regexp.MustCompile(`^".*": (?:exact got (.*) want (.*)|(unexpected [a-z ]+): (.*))$`)
-
-// offender finds the token that an error is about: cedar-go names the one after
-// it. A text that ends too early is wrong at its end.
-func offender(text string, at spot, msg string) (spot, string) {
-	m := unexpected.FindStringSubmatch(msg)
-	if m == nil {
-		return at, msg
-	}
-	got := m[1] + m[4]
-	if m[2] != "" {
-		msg = fmt.Sprintf("found %q where %q is expected", m[1], m[2])
-	} else {
-		msg = m[3] + " " + strconv.Quote(got)
-	}
-	end := 0
-	for line := 1; line < at.line && end < len(text); line++ {
-		i := strings.IndexByte(text[end:], '\n')
-		if i < 0 {
-			break
-		}
-		end += i + 1
-	}
-	for col := 1; col < at.col && end < len(text); col++ {
-		_, size := utf8.DecodeRuneInString(text[end:])
-		end += size
-	}
-	i := strings.LastIndex(text[:end], got)
-	if got == "" {
-		i, msg = len(strings.TrimRight(text, " \t\r\n")), strings.Replace(msg, `found ""`, "the text ends", 1)
-	}
-	if i < 0 {
-		return at, msg
-	}
-	return spotOf(text, i), msg
-}
-
-// spotOf returns the place of byte i of a text.
-func spotOf(text string, i int) spot {
-	start := strings.LastIndexByte(text[:i], '\n') + 1
-	return spot{1 + strings.Count(text[:i], "\n"), 1 + utf8.RuneCountInString(text[start:i])}
-}
-
-var inQuotes = regexp.MustCompile("[`\"]([^`\"]+)[`\"]")
-
-// quoted returns the first quoted word of a message.
-func quoted(msg string) string {
-	if m := inQuotes.FindStringSubmatch(msg); m != nil {
-		return m[1]
-	}
-	return ""
-}
-
-// find is locate with the beginning of the text for words that are not there.
-func find(text, word string) spot {
-	at, ok := locate(text, word)
-	if !ok {
-		return spot{1, 1}
-	}
-	return at
-}
-
-// locate returns the place of the first occurrence of a whole word.
-func locate(text, word string) (spot, bool) {
-	if word == "" {
-		return spot{}, false
-	}
-	for from := 0; ; {
-		i := strings.Index(text[from:], word)
-		if i < 0 {
-			return spot{}, false
-		}
-		i += from
-		if !(i > 0 && wordByte(text[i-1]) && wordByte(word[0])) && !(i+len(word) < len(text) && wordByte(text[i+len(word)]) && wordByte(word[len(word)-1])) {
-			return spotOf(text, i), true
-		}
-		from = i + 1
-	}
-}
-
-func wordByte(c byte) bool {
-	return c == '_' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
-}
-
-func sortedKeys[K ~string, V any](m map[K]V) []K {
-	keys := make([]K, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }

@@ -6,10 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"lorica.dev/lorica/abi"
-	"lorica.dev/lorica/abi/authn"
 	"lorica.dev/lorica/api"
 )
 
@@ -169,7 +167,35 @@ func (p *parsing) checkRuleNames(s *securityPolicy) {
 	}
 }
 
+// Bounds of one policy: far above what people write, and low enough that rules
+// can be compared with routes and tests.
+const (
+	maxRoutes    = 2000
+	maxEndpoints = 1000
+	maxTests     = 2000
+	maxIngress   = 10_000
+)
+
+func (p *parsing) checkSizes(s *securityPolicy) {
+	tooMany := func(n, limit int, what string) {
+		if n > limit {
+			s.failAt(s.specPos, "split the workload", "there are %d %s; the limit is %d", n, what, limit)
+		}
+	}
+	tooMany(len(s.Routes), maxRoutes, "routes")
+	tooMany(len(s.Endpoints), maxEndpoints, "endpoints")
+	tooMany(len(s.Tests), maxTests, "tests")
+	if s.Network != nil {
+		tooMany(len(s.Network.Ingress), maxIngress, "network rules")
+	}
+}
+
 func (p *parsing) checkPolicy(s *securityPolicy) {
+	before := p.count()
+	if p.checkSizes(s); p.count() > before {
+		p.broken = true
+		return
+	}
 	p.checkLevels(s)
 	p.checkNetwork(s)
 	p.checkRoutes(s)
@@ -274,148 +300,6 @@ func (p *parsing) checkNetwork(s *securityPolicy) {
 		}
 		if hi >= 0 && lo > hi {
 			s.failAt(r.Pos, "swap them", "rule %q: minLevel %s is above maxLevel %s: the rule would never apply", r.Name, r.MinLevel, r.MaxLevel)
-		}
-	}
-}
-
-func (p *parsing) checkSecrets(s *securityPolicy) {
-	defined := make(map[string]bool)
-	var known []string
-	for _, x := range s.Secrets {
-		defined[x.Name] = true
-		known = append(known, x.Name)
-	}
-	used := ""
-	if s.Authentication != nil {
-		b := s.Authentication.Basic
-		if used = b.Users; used != "" && !defined[used] && !s.bad["spec.secrets"] {
-			fix := "add secrets: {" + used + ": {file: ./users.txt}}"
-			if n, ok := nearest(used, known); ok {
-				fix = fmt.Sprintf("did you mean %q?", "secret/"+n)
-			}
-			s.failAt(b.Pos, fix, "there is no secret %q", used)
-		}
-	}
-	for _, x := range s.Secrets {
-		switch {
-		case x.Name != used && (x.Name == "" || s.bad["spec.authentication"]):
-		case x.Name != used:
-			s.failAt(x.Pos, "remove it", "secret %q is used by nothing", x.Name)
-		case x.File != "" && s.Dir != "":
-			p.checkUsers(s, x)
-		}
-	}
-}
-
-// checkUsers reads a user list the way the image will.
-func (p *parsing) checkUsers(s *securityPolicy, x api.Secret) {
-	full := Resolve(s.Dir, x.File)
-	info, err := os.Stat(full)
-	switch {
-	case err != nil:
-		s.failAt(x.Pos, "`lorica passwd` writes one", "secret %q: %s", x.Name, fileProblem(x.File, err))
-		return
-	case !info.Mode().IsRegular():
-		s.failAt(x.Pos, "name a file", "secret %q: %s is not a regular file", x.Name, x.File)
-		return
-	case info.Size() > authn.MaxUsersSize:
-		s.failAt(x.Pos, "split it over several workloads", "secret %q: %s has %d bytes; the limit is %d", x.Name, x.File, info.Size(), authn.MaxUsersSize)
-		return
-	}
-	data, err := os.ReadFile(full)
-	if err != nil {
-		s.failAt(x.Pos, "make it readable", "secret %q: %s", x.Name, fileProblem(x.File, err))
-		return
-	}
-	if _, err := authn.ParseUsers(data); err != nil {
-		at := api.Pos{File: filepath.Clean(x.File), Line: 1, Column: 1}
-		var ue *authn.UsersError
-		if errors.As(err, &ue) {
-			at.Line = max(1, ue.Line)
-			err = errors.New(ue.Message)
-		}
-		// No source text here: a line of this file is a secret.
-		p.errs = append(p.errs, &Error{Pos: at, Message: fmt.Sprintf("secret %q: %s", x.Name, err), Fix: "`lorica passwd` writes lines of the form name:groups:verifier"})
-	}
-}
-
-// pair gives each workload the one policy that selects it.
-func (p *parsing) pair() *Bundle {
-	b := &Bundle{}
-	if p.broken {
-		return b
-	}
-	matched := make(map[*securityPolicy]bool)
-	for _, w := range p.workloads {
-		var by []*securityPolicy
-		for _, s := range p.policies {
-			if selects(s, w) {
-				by = append(by, s)
-				matched[s] = true
-			}
-		}
-		switch {
-		case len(by) == 0:
-			w.failAt(w.Metadata.Pos, "give a policy of the tenant "+w.Metadata.Tenant+" a selector that matches its labels", "no policy selects the workload %s: nothing would be enforced", w.Metadata.Name)
-		case len(by) > 1:
-			w.failAt(w.Metadata.Pos, "narrow one of the selectors", "two policies select the workload %s: %s at %s and %s at %s", w.Metadata.Name,
-				by[0].Metadata.Name, by[0].SelectorPos.Short(), by[1].Metadata.Name, by[1].SelectorPos.Short())
-		default:
-			p.checkPair(w, by[0])
-			b.Deployments = append(b.Deployments, &Deployment{Workload: w.Workload, Policy: by[0].SecurityPolicy, Authorization: by[0].auth})
-		}
-	}
-	for _, s := range p.policies {
-		if !matched[s] {
-			s.failAt(s.SelectorPos, p.selectorFix(s), "the selector matches no workload")
-		}
-	}
-	if len(p.workloads)+len(p.policies) == 0 {
-		p.errs = append(p.errs, &Error{Message: "there is neither a workload nor a policy", Fix: "`lorica init` writes both"})
-	}
-	return b
-}
-
-func selects(s *securityPolicy, w *workload) bool {
-	if s.Metadata.Tenant != w.Metadata.Tenant || len(s.Selector) == 0 {
-		return false
-	}
-	for k, v := range s.Selector {
-		if w.Metadata.Labels[k] != v {
-			return false
-		}
-	}
-	return true
-}
-
-// selectorFix says what the nearest workload has instead.
-func (p *parsing) selectorFix(s *securityPolicy) string {
-	for _, w := range p.workloads {
-		if w.Metadata.Tenant != s.Metadata.Tenant {
-			continue
-		}
-		for _, k := range sortedKeys(s.Selector) {
-			have, ok := w.Metadata.Labels[k]
-			switch {
-			case !ok:
-				return fmt.Sprintf("workload %s has no label %q; it has %s", w.Metadata.Name, k, strings.Join(sortedKeys(w.Metadata.Labels), ", "))
-			case have != s.Selector[k]:
-				return fmt.Sprintf("workload %s has %s: %s", w.Metadata.Name, k, have)
-			}
-		}
-	}
-	return "add a workload of the tenant " + s.Metadata.Tenant + " with these labels"
-}
-
-// checkPair checks what neither half shows alone.
-func (p *parsing) checkPair(w *workload, s *securityPolicy) {
-	if s.Authentication == nil {
-		return
-	}
-	for _, l := range w.Listen {
-		if !l.Address.IsLoopback() {
-			w.failAt(l.Pos, "listen on 127.0.0.1 behind a TLS proxy: tls is not supported yet",
-				"passwords of HTTP Basic (%s) would cross the network in the clear on %s", s.Authentication.Basic.Pos.Short(), l.Address)
 		}
 	}
 }

@@ -56,7 +56,7 @@ func (d *decoder) object(n *yaml.Node, path string, fields ...field) {
 	seen := make(map[string]bool)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
-		before := len(d.errs)
+		before := d.count()
 		at := slices.IndexFunc(fields, func(f field) bool { return f.name == k.Value })
 		switch {
 		case at < 0:
@@ -77,7 +77,7 @@ func (d *decoder) object(n *yaml.Node, path string, fields ...field) {
 			fields[at].read(v)
 		}
 		seen[k.Value] = true
-		if len(d.errs) > before {
+		if d.count() > before {
 			d.bad[prefix+k.Value] = true
 		}
 	}

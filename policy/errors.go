@@ -69,6 +69,9 @@ func (r *report) warn(f *source, pos api.Pos, fix, format string, args ...any) {
 	}
 }
 
+// count is how many errors were found, shown or not.
+func (r *report) count() int { return len(r.errs) + r.dropped }
+
 // sorted returns what was collected by position, each finding once, or nil.
 func (r *report) sorted() Errors {
 	es := inOrder(r.errs)

@@ -17,6 +17,7 @@ import (
 const (
 	MaxFileSize = 1 << 20 // bytes of one file
 	MaxFiles    = 64      // files of a folder
+	maxDocs     = 256     // documents of all files
 )
 
 // A File is one YAML file to be read. Dir is the folder that relative paths in
@@ -129,7 +130,7 @@ func Parse(files []File) (*Bundle, error) {
 // parse also returns the names of the files that it left alone because they are
 // not resources, where that is allowed.
 func parse(files []File, mixed bool) (*Bundle, []string, error) {
-	p := parsing{}
+	p, count := parsing{}, 0
 	var other []string
 	for _, f := range files {
 		if int64(len(f.Data)) > MaxFileSize {
@@ -143,6 +144,11 @@ func parse(files []File, mixed bool) (*Bundle, []string, error) {
 			continue
 		}
 		for _, n := range docs {
+			if count++; count > maxDocs {
+				p.add(src, api.Pos{File: src.name, Line: n.Line, Column: n.Column}, "split the folder", "more than %d documents", maxDocs)
+				p.broken = true
+				break
+			}
 			p.resource(&decoder{report: &p.report, src: src, bad: make(map[string]bool)}, n)
 		}
 	}
@@ -181,7 +187,7 @@ type securityPolicy struct {
 
 // resource decodes one document.
 func (p *parsing) resource(d *decoder, n *yaml.Node) {
-	before := len(p.errs)
+	before := p.count()
 	var version, kind string
 	var kindNode, spec *yaml.Node
 	var meta api.Metadata
@@ -212,7 +218,7 @@ func (p *parsing) resource(d *decoder, n *yaml.Node) {
 	default:
 		d.fail(kindNode, didYouMean(kind, []string{api.KindWorkload, api.KindSecurityPolicy}), "kind %q is unknown", kind)
 	}
-	if len(p.errs) > before {
+	if p.count() > before {
 		p.broken = true
 	}
 }

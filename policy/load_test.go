@@ -171,3 +171,37 @@ func TestShadowedRuleIsAWarning(t *testing.T) {
 		})
 	}
 }
+
+// A megabyte made to be expensive costs a bounded amount of memory, and the
+// stack of no parser.
+func TestHostileFilesAreBounded(t *testing.T) {
+	fill := func(s string, n int) string { return strings.Repeat(s, n/len(s)) }
+	condition := func(c string) string {
+		return strings.Replace(base, "  tests:", "      permit (principal, action, resource) when { "+c+" };\n  tests:", 1)
+	}
+	room := policy.MaxFileSize - len(base) - 100
+	for name, text := range map[string]string{
+		"flow list":     "a: [" + fill("a,", policy.MaxFileSize-10) + "]",
+		"open brackets": fill("{a: [", policy.MaxFileSize),
+		"documents":     fill("---\na: b\n", policy.MaxFileSize),
+		"comments":      fill("#\n", policy.MaxFileSize),
+		"one string":    condition(`"` + fill("a", room) + `" == ""`),
+		"parentheses":   condition(fill("(", room/2) + "true" + fill(")", room/2)),
+		"else branches": condition(fill("if true then true else ", 64<<10) + "true"),
+		"negations":     condition(fill("!", room) + "true"),
+		"policies":      strings.Replace(base, "  tests:", "      "+fill("permit(principal,action,resource);", room)+"\n  tests:", 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := parse("", text)
+			runtime.ReadMemStats(&after)
+			if err == nil {
+				t.Error("accepted")
+			}
+			if grown := (after.TotalAlloc - before.TotalAlloc) >> 20; grown > 400 {
+				t.Errorf("%d MiB were allocated", grown)
+			}
+		})
+	}
+}

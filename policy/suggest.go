@@ -29,8 +29,8 @@ func nearest(got string, known []string) (string, bool) {
 		return "", false
 	}
 	best, at := "", 1+max(1, len(got)/3)
-	for _, k := range known {
-		if len(k) > 64 {
+	for _, k := range known[:min(len(known), 1000)] {
+		if len(k) > 64 || max(len(k)-len(got), len(got)-len(k)) > at {
 			continue
 		}
 		if d := distance(strings.ToLower(got), strings.ToLower(k)); d < at || d == at && best != "" && k < best {
@@ -62,4 +62,14 @@ func distance(a, b string) int {
 		two, one, row = one, row, two
 	}
 	return one[len(b)]
+}
+
+// sortedKeys makes the order of a map that of its keys.
+func sortedKeys[K ~string, V any](m map[K]V) []K {
+	keys := make([]K, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
 }

@@ -81,7 +81,7 @@ var funcForm = regexp.MustCompile(`^[A-Z][A-Za-z0-9_]{0,99}$`)
 
 func (d *decoder) app(a *api.App) func(*yaml.Node) {
 	return func(n *yaml.Node) {
-		before := len(d.errs)
+		before := d.count()
 		a.Pos = d.pos(n)
 		d.object(n, "spec.app",
 			field{name: "static", read: func(n *yaml.Node) {
@@ -96,7 +96,7 @@ func (d *decoder) app(a *api.App) func(*yaml.Node) {
 					field{name: "func", read: d.form(&a.Handler.Func, "spec.app.handler.func", funcForm, "the name of an exported Go function, such as New")})
 			}},
 			field{name: "proxy", notYet: true})
-		if len(d.errs) == before && (a.Static == nil) == (a.Handler == nil) {
+		if d.count() == before && (a.Static == nil) == (a.Handler == nil) {
 			d.fail(n, "write static: {dir: ./public} or handler: {module: ./app, func: New}", "spec.app must have exactly one of static and handler")
 		}
 	}

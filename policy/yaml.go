@@ -131,7 +131,7 @@ func yamlProblem(err error) (line int, msg string) {
 // vet reports everything below n that strict YAML does not have, and whether
 // there was nothing.
 func (d *decoder) vet(n *yaml.Node, depth int) bool {
-	before := len(d.errs) + d.dropped
+	before := d.count()
 	switch {
 	case depth > maxDepth:
 		d.fail(n, "a policy never needs so many levels", "the document is nested more than %d deep", maxDepth)
@@ -149,7 +149,7 @@ func (d *decoder) vet(n *yaml.Node, depth int) bool {
 	for _, c := range n.Content {
 		d.vet(c, depth+1)
 	}
-	return len(d.errs)+d.dropped == before
+	return d.count() == before
 }
 
 func (d *decoder) vetKeys(n *yaml.Node) {

@@ -1,0 +1,87 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+)
+
+// pair gives each workload the one policy that selects it.
+func (p *parsing) pair() *Bundle {
+	b := &Bundle{}
+	if p.broken {
+		return b
+	}
+	matched := make(map[*securityPolicy]bool)
+	for _, w := range p.workloads {
+		var by []*securityPolicy
+		for _, s := range p.policies {
+			if selects(s, w) {
+				by = append(by, s)
+				matched[s] = true
+			}
+		}
+		switch {
+		case len(by) == 0:
+			w.failAt(w.Metadata.Pos, "give a policy of the tenant "+w.Metadata.Tenant+" a selector that matches its labels", "no policy selects the workload %s: nothing would be enforced", w.Metadata.Name)
+		case len(by) > 1:
+			w.failAt(w.Metadata.Pos, "narrow one of the selectors", "two policies select the workload %s: %s at %s and %s at %s", w.Metadata.Name,
+				by[0].Metadata.Name, by[0].SelectorPos.Short(), by[1].Metadata.Name, by[1].SelectorPos.Short())
+		default:
+			p.checkPair(w, by[0])
+			b.Deployments = append(b.Deployments, &Deployment{Workload: w.Workload, Policy: by[0].SecurityPolicy, Authorization: by[0].auth})
+		}
+	}
+	for _, s := range p.policies {
+		if !matched[s] {
+			s.failAt(s.SelectorPos, p.selectorFix(s), "the selector matches no workload")
+		}
+	}
+	if len(p.workloads)+len(p.policies) == 0 {
+		p.errs = append(p.errs, &Error{Message: "there is neither a workload nor a policy", Fix: "`lorica init` writes both"})
+	}
+	return b
+}
+
+func selects(s *securityPolicy, w *workload) bool {
+	if s.Metadata.Tenant != w.Metadata.Tenant || len(s.Selector) == 0 {
+		return false
+	}
+	for k, v := range s.Selector {
+		if w.Metadata.Labels[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
+// selectorFix says what the nearest workload has instead.
+func (p *parsing) selectorFix(s *securityPolicy) string {
+	for _, w := range p.workloads {
+		if w.Metadata.Tenant != s.Metadata.Tenant {
+			continue
+		}
+		for _, k := range sortedKeys(s.Selector) {
+			have, ok := w.Metadata.Labels[k]
+			switch {
+			case !ok:
+				return fmt.Sprintf("workload %s has no label %q; it has %s", w.Metadata.Name, k, strings.Join(sortedKeys(w.Metadata.Labels), ", "))
+			case have != s.Selector[k]:
+				return fmt.Sprintf("workload %s has %s: %s", w.Metadata.Name, k, have)
+			}
+		}
+	}
+	return "add a workload of the tenant " + s.Metadata.Tenant + " with these labels"
+}
+
+// checkPair checks what neither half shows alone.
+func (p *parsing) checkPair(w *workload, s *securityPolicy) {
+	if s.Authentication == nil {
+		return
+	}
+	for _, l := range w.Listen {
+		if !l.Address.IsLoopback() {
+			w.failAt(l.Pos, "listen on 127.0.0.1 behind a TLS proxy: tls is not supported yet",
+				"passwords of HTTP Basic (%s) would cross the network in the clear on %s", s.Authentication.Basic.Pos.Short(), l.Address)
+		}
+	}
+}
