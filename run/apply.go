@@ -86,15 +86,18 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 	if err != nil {
 		return nil, err
 	}
+	var took time.Duration
 	if change == ChangeProgram {
 		if _, err := old.Replace(ctx, signed, secrets); err != nil {
 			return nil, err
 		}
+		took = time.Since(start)
 	} else {
 		next, err := m.launch(ctx, d, level, launchInput{signed, revision, secrets, o.Leased}, old)
 		if err != nil {
 			return nil, err
 		}
+		took = time.Since(start)
 		if old != nil {
 			if err := retire(ctx, old); err != nil {
 				return nil, err
@@ -102,7 +105,6 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 		}
 		old = next
 	}
-	took := time.Since(start)
 	if old.Status, err = old.Client.Status(ctx); err != nil {
 		return nil, err
 	}
@@ -165,12 +167,15 @@ func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in
 	return &Instance{Client: client, Dir: cfg.Dir}, nil
 }
 
-// retire drains an instance whose successor serves, and waits for its end.
+// retire drains an instance, waits for its end, and removes its folder.
 func retire(ctx context.Context, old *Instance) error {
 	if err := old.Drain(ctx, drainGrace, drainLimit); err != nil {
 		return err
 	}
-	return old.Wait(ctx)
+	if err := old.Wait(ctx); err != nil {
+		return err
+	}
+	return os.RemoveAll(old.Dir)
 }
 
 // readSecrets reads what a policy names. The values go nowhere but into the

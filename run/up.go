@@ -6,6 +6,7 @@ import (
 	"errors"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lorica.dev/lorica/builder"
@@ -67,13 +68,26 @@ type held struct {
 // Up brings every deployment of the documents up and keeps it so: it takes over
 // what already runs, follows changes of the files, starts again what dies, and
 // reports everything to sink, which is called by one goroutine at a time. When
-// ctx ends it drains all and returns nil. It returns an error, with nothing left
+// ctx ends it drains all and returns nil; it also returns nil when all that it
+// holds was taken down by somebody else. It returns an error, with nothing left
 // running, when the documents cannot be brought up at first.
 func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 	u := &up{Machine: m, options: o, sink: sink, held: map[string]*held{}, died: make(chan *held, 16)}
 	defer u.end()
+	// The first load says what to watch; what is used is read after the first
+	// look, so that no change falls in between.
 	bundle, err := policy.Load(o.Path)
 	if err != nil {
+		return err
+	}
+	var watched atomic.Pointer[[]string]
+	look := func(b *policy.Bundle) []string {
+		list := inputs(o.Path, b)
+		watched.Store(&list)
+		return list
+	}
+	taken := stampOf(look(bundle))
+	if bundle, err = policy.Load(o.Path); err != nil {
 		return err
 	}
 	if err := u.apply(ctx, bundle); err != nil {
@@ -83,7 +97,7 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 		return err
 	}
 	u.emit(Event{Kind: EventUp})
-	changes := watch(ctx, func() []string { return inputs(o.Path, bundle) })
+	changes := watch(ctx, taken, func() []string { return *watched.Load() })
 	for {
 		select {
 		case <-ctx.Done():
@@ -91,7 +105,8 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 		case <-changes:
 			next, err := policy.Load(o.Path)
 			if err == nil {
-				bundle = next // its inputs are watched even if it cannot be applied
+				bundle = next
+				look(next) // watched even if it cannot be applied
 				err = u.apply(ctx, next)
 			}
 			if err != nil && ctx.Err() == nil {
@@ -99,7 +114,15 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 			}
 		case h := <-u.died:
 			// A predecessor that was replaced ends as well; that is no death.
-			if name := h.Deployment(); u.held[name] == h {
+			name := h.Deployment()
+			switch {
+			case u.held[name] != h:
+			case h.inOrder(ctx):
+				u.let(name)
+				if len(u.held) == 0 {
+					return nil
+				}
+			default:
 				u.restart(ctx, bundle, name)
 			}
 		}
@@ -195,7 +218,7 @@ func (u *up) one(ctx context.Context, d *policy.Deployment) error {
 		}
 	}
 	kind := EventApplied
-	if applied.Change == ChangeStart || applied.Change == ChangeNone && u.held[d.Name()] == nil {
+	if u.held[d.Name()] == nil {
 		kind = EventReady
 	}
 	u.held[d.Name()] = h
@@ -228,6 +251,19 @@ func (u *up) hold(ctx context.Context, i *Instance, secrets [sha256.Size]byte) (
 func (h *held) release() {
 	h.stop()
 	h.lease.Close()
+}
+
+// inOrder reports whether a tender that is gone was asked to end, for example
+// by 'lorica down'.
+func (h *held) inOrder(ctx context.Context) bool {
+	return h.Wait(ctx) == nil && h.InOrder()
+}
+
+// let forgets a deployment that somebody else took down.
+func (u *up) let(name string) {
+	u.held[name].release()
+	delete(u.held, name)
+	u.emit(Event{Kind: EventDrained, Deployment: name})
 }
 
 // Pauses before a tender that died is started again.

@@ -3,9 +3,11 @@ package run
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
+	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -13,16 +15,16 @@ import (
 // system, network mounts and editors that replace files included.
 const watchInterval = 300 * time.Millisecond
 
-// watch sends on the channel whenever something under the paths changed and then
-// stayed the same for one interval, so that a half-written save is not taken.
-// The paths are asked for each time: a change of a document may change them.
-func watch(ctx context.Context, paths func() []string) <-chan struct{} {
+// watch sends on the channel whenever something under the paths differs from
+// what was taken and then stayed the same for one interval, so that a
+// half-written save is not taken. The paths are asked for each time: a change of
+// a document may change them.
+func watch(ctx context.Context, taken stamp, paths func() []string) <-chan struct{} {
 	out := make(chan struct{})
 	go func() {
 		defer close(out)
 		tick := time.NewTicker(watchInterval)
 		defer tick.Stop()
-		taken := stamp(paths())
 		seen := taken
 		for {
 			select {
@@ -30,7 +32,7 @@ func watch(ctx context.Context, paths func() []string) <-chan struct{} {
 				return
 			case <-tick.C:
 			}
-			now := stamp(paths())
+			now := stampOf(paths())
 			settled := now == seen
 			seen = now
 			if !settled || now == taken {
@@ -38,7 +40,7 @@ func watch(ctx context.Context, paths func() []string) <-chan struct{} {
 			}
 			select {
 			case out <- struct{}{}:
-				// What the receiver reads comes after this look; it may have changed the list.
+				// What the receiver reads, it reads after this look.
 				taken = now
 			case <-ctx.Done():
 				return
@@ -48,26 +50,31 @@ func watch(ctx context.Context, paths func() []string) <-chan struct{} {
 	return out
 }
 
-// stamp is a hash of names, sizes and times of everything under the paths.
-func stamp(paths []string) [sha256.Size]byte {
-	h := sha256.New()
+// A stamp is a hash of the names, sizes and times of files.
+type stamp [sha256.Size]byte
+
+// stampOf looks at everything under the paths. A file that is reached by two of
+// them counts once.
+func stampOf(paths []string) stamp {
+	files := map[string][2]int64{}
 	for _, p := range paths {
 		_ = filepath.WalkDir(p, func(name string, d fs.DirEntry, err error) error {
-			h.Write([]byte(name))
-			h.Write([]byte{0})
-			if err != nil {
-				return nil // a file that is gone is a change like any other
+			if abs, err := filepath.Abs(name); err == nil {
+				name = abs
 			}
-			info, err := d.Info()
-			if err != nil || d.IsDir() {
+			if err != nil {
+				files[name] = [2]int64{-1} // a file that is gone is a change like any other
 				return nil
 			}
-			var b [16]byte
-			binary.LittleEndian.PutUint64(b[:], uint64(info.Size()))
-			binary.LittleEndian.PutUint64(b[8:], uint64(info.ModTime().UnixNano()))
-			h.Write(b[:])
+			if info, err := d.Info(); err == nil && !d.IsDir() {
+				files[name] = [2]int64{info.Size(), info.ModTime().UnixNano()}
+			}
 			return nil
 		})
 	}
-	return [sha256.Size]byte(h.Sum(nil))
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		fmt.Fprintf(h, "%q %v\n", name, files[name])
+	}
+	return stamp(h.Sum(nil))
 }

@@ -169,8 +169,7 @@ func (c *cli) downCommand() *cobra.Command {
 		GroupID: "run",
 		Short:   "Drain and end what runs",
 		Long: `Drains a workload (the only one that runs, where none is named): it stops accepting,
-finishes what is open, and ends. An 'up' that holds it would start it again: end
-that with Ctrl-C instead.`,
+finishes what is open, and ends. An 'up' that holds nothing else ends as well.`,
 		Example: "  lorica down payments",
 		Args:    args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, list []string) error {

@@ -2,18 +2,24 @@ package main
 
 import (
 	"fmt"
-	"io"
 
 	"lorica.dev/lorica/internal/try"
 )
 
-// printResults writes the table of the requests that were tried and returns
-// whether all came out as expected.
-func (c *cli) printResults(results []try.Result) (bool, error) {
-	ok := true
+// passed reports whether all requests came out as expected.
+func passed(results []try.Result) bool {
+	for _, r := range results {
+		if !r.OK {
+			return false
+		}
+	}
+	return true
+}
+
+// printResults writes the table of the requests that were tried.
+func (c *cli) printResults(results []try.Result) {
 	rows := make([][]string, 0, len(results))
 	for _, r := range results {
-		ok = ok && r.OK
 		mark := "ok"
 		if !r.OK {
 			mark = "MISMATCH"
@@ -31,8 +37,6 @@ func (c *cli) printResults(results []try.Result) (bool, error) {
 		}
 		rows = append(rows, []string{r.Name, who, r.Send, r.Expect, r.Got, rule, r.Line, mark})
 	}
-	return ok, c.print(results, func(w io.Writer) {
-		fmt.Fprintln(w)
-		table(w, "WHAT|AS|REQUEST|EXPECTED|GOT|DECIDING RULE|WRITTEN AT|", rows)
-	})
+	fmt.Fprintln(c.out)
+	table(c.out, "WHAT|AS|REQUEST|EXPECTED|GOT|DECIDING RULE|WRITTEN AT|", rows)
 }

@@ -206,7 +206,11 @@ func (u *upping) try(ctx context.Context) (bool, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.trying, u.decisions = false, nil
-	return u.printResults(results)
+	if u.format == "json" {
+		return passed(results), u.printLine(map[string]any{"event": "tried", "results": results})
+	}
+	u.printResults(results)
+	return passed(results), nil
 }
 
 // lookup waits for the record of a decision in the stream.

@@ -1,0 +1,182 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A rule is changed while requests are made: the program is replaced, on the
+// same instance, and no request is lost.
+func TestRuleChangeLosesNoRequest(t *testing.T) {
+	u := newUser(t)
+	port := freePort(t)
+	dir := u.example(port)
+	x, first := u.up(dir)
+	addr := "127.0.0.1:" + port
+	l := startLoad(addr, "/accounts/7", staff, func(a answer) bool { return a.status == 200 })
+	time.Sleep(time.Second)
+
+	if a := get(t, addr, "/accounts/7", teller); a.status != 403 {
+		t.Fatalf("before the change a teller reads with %d", a.status)
+	}
+	edit(t, filepath.Join(dir, "policy.yaml"), `@id("teller-transfer")`,
+		"@id(\"teller-read\")\n      permit (principal in Group::\"tellers\", action == Action::\"call\", resource in RouteGroup::\"reads\");\n\n      @id(\"teller-transfer\")")
+	e := x.wait("applied")
+	if e.Change != "program" || e.Status.Instance != first.Instance || e.Status.PID != first.PID || e.Status.Revision <= first.Revision {
+		t.Errorf("after the change of a rule: %s, %+v; before it %+v", e.Change, e.Status, first)
+	}
+	a := get(t, addr, "/accounts/7", teller)
+	if a.status != 200 {
+		t.Errorf("after the change a teller reads with %d", a.status)
+	}
+	if d := x.find(a.decision); d.Rule != "teller-read" || d.Revision != e.Status.Revision || d.Program != e.Status.Program {
+		t.Errorf("the record is %+v; in force is %+v", d, e.Status)
+	}
+	time.Sleep(time.Second)
+	total, failed := l.end()
+	t.Logf("%d requests, %d failed; the program was replaced in %.1f ms", total, len(failed), e.TookMillis)
+	if len(failed) > 0 || total == 0 {
+		t.Errorf("%d of %d requests failed: %v", len(failed), total, failed)
+	}
+}
+
+// A section that needs other modules is added while requests are made: a new
+// image takes over, and no request is lost. Then it goes away again.
+func TestModuleChangeLosesNoRequest(t *testing.T) {
+	u := newUser(t)
+	port := freePort(t)
+	u.run("init", "site")
+	dir := filepath.Join(u.home, "site")
+	for _, f := range []string{"workload.yaml", "policy.yaml"} {
+		edit(t, filepath.Join(dir, f), "port: 8080", "port: "+port)
+	}
+	edit(t, filepath.Join(dir, "policy.yaml"), "protocol: TCP, port: 8080}, expect: Allow", "protocol: TCP, port: "+port+"}, expect: Allow")
+	x, first := u.up(dir)
+	addr := "127.0.0.1:" + port
+	l := startLoad(addr, "/", "ada:lovelace", func(a answer) bool { return a.status == 200 })
+	time.Sleep(time.Second)
+
+	line := u.command("passwd", "ada", "--groups", "staff")
+	line.Stdin = strings.NewReader("lovelace\n")
+	users, err := line.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "users.txt"), string(users))
+	plain, err := os.ReadFile(filepath.Join(dir, "policy.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "policy.yaml"), uncomment(string(plain)))
+	e := x.wait("applied")
+	if e.Change != "image" || e.Status.ImageDigest == first.ImageDigest {
+		t.Errorf("after the section was added: %s, %+v", e.Change, e.Status)
+	}
+	if a := get(t, addr, "/", ""); a.status != 401 {
+		t.Errorf("without credentials: %d", a.status)
+	}
+	eventually(t, "the old image has ended", func() bool { return !alive(first.PID) && !alive(first.TenderPID) })
+
+	write(t, filepath.Join(dir, "policy.yaml"), string(plain))
+	back := x.wait("applied")
+	if back.Change != "image" || back.Status.ImageDigest != first.ImageDigest {
+		t.Errorf("after the section was removed: %s, %+v", back.Change, back.Status)
+	}
+	if a := get(t, addr, "/", ""); a.status != 200 {
+		t.Errorf("without credentials, and without the section: %d", a.status)
+	}
+	time.Sleep(time.Second)
+	total, failed := l.end()
+	t.Logf("%d requests, %d failed; the images took over in %.0f and %.0f ms", total, len(failed), e.TookMillis, back.TookMillis)
+	if len(failed) > 0 || total == 0 {
+		t.Errorf("%d of %d requests failed: %v", len(failed), total, failed)
+	}
+}
+
+// uncomment puts the optional sections of the starter in force.
+func uncomment(policy string) string {
+	lines := strings.Split(policy, "\n")
+	in := false
+	for i, l := range lines {
+		if strings.HasPrefix(l, "  # authentication:") {
+			in = true
+		}
+		if in && !strings.HasPrefix(l, "  #") {
+			break
+		}
+		if in {
+			lines[i] = "  " + strings.TrimPrefix(l, "  # ")
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// What is saved and wrong is reported and changes nothing; what is saved next
+// and right is taken over.
+func TestBadChangeIsRefused(t *testing.T) {
+	u := newUser(t)
+	port := freePort(t)
+	dir := u.example(port)
+	x, first := u.up(dir)
+	addr := "127.0.0.1:" + port
+
+	edit(t, filepath.Join(dir, "policy.yaml"), "  routes:", "  rotues:")
+	if e := x.wait("refused"); len(e.Errors) == 0 || !strings.Contains(e.Errors[0].Message, "rotues") {
+		t.Errorf("refused with %+v", e)
+	}
+	if a := get(t, addr, "/accounts/7", staff); a.status != 200 {
+		t.Errorf("after a bad change: %d", a.status)
+	}
+	edit(t, filepath.Join(dir, "api", "api.go"), "type bank struct", "var broken = nothing\n\ntype bank struct")
+	edit(t, filepath.Join(dir, "policy.yaml"), "  rotues:", "  routes:")
+	if e := x.wait("refused"); !strings.Contains(e.Text, "api.go") || !strings.Contains(e.Text, "nothing") {
+		t.Errorf("an application that does not compile was refused with %q", e.Text)
+	}
+	edit(t, filepath.Join(dir, "api", "api.go"), "var broken = nothing\n\n", "")
+	if e := x.wait("applied"); e.Change != "none" || e.Status.PID != first.PID {
+		t.Errorf("after all was as before: %s, %+v", e.Change, e.Status)
+	}
+}
+
+// A user who is taken off the list is refused from the next request on, without
+// a new image and on a connection that was open before.
+func TestRevokedUser(t *testing.T) {
+	u := newUser(t)
+	port := freePort(t)
+	dir := u.example(port)
+	x, first := u.up(dir)
+	c := &client{addr: "127.0.0.1:" + port}
+	defer c.close()
+	if a, err := c.do("GET", "/accounts/7", staff, ""); err != nil || a.status != 200 {
+		t.Fatalf("%v %d", err, a.status)
+	}
+	edit(t, filepath.Join(dir, "users.txt"), "\nstaff-3:", "\nsomebody-else:")
+	if e := x.wait("applied"); e.Change != "program" || e.Status.ImageDigest != first.ImageDigest {
+		t.Errorf("a changed secret was taken over by %s", e.Change)
+	}
+	if a, err := c.do("GET", "/accounts/7", staff, ""); err != nil || a.status != 401 {
+		t.Errorf("a revoked user got %d (%v)", a.status, err)
+	}
+}
+
+// A decision is remembered only under everything it read: another amount on the
+// same connection is another decision.
+func TestChangedAmountIsDecidedAgain(t *testing.T) {
+	u := newUser(t)
+	port := freePort(t)
+	_, _ = u.up(u.example(port))
+	c := &client{addr: "127.0.0.1:" + port}
+	defer c.close()
+	for _, step := range []struct {
+		amount string
+		status int
+	}{{"5", 201}, {"50000", 403}, {"5", 201}, {"10001", 403}} {
+		a, err := c.do("POST", "/accounts/7/transfers", teller, `{"to": "1", "amount": `+step.amount+`}`)
+		if err != nil || a.status != step.status {
+			t.Errorf("%s: %d (%v), expected %d", step.amount, a.status, err, step.status)
+		}
+	}
+}

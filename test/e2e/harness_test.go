@@ -1,0 +1,293 @@
+// Package e2e runs the lorica command as a user would, and watches what comes
+// out from outside: over sockets, in its output, and in what it leaves behind.
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// binary is the command under test, built once.
+var binary string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "lorica-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	binary = filepath.Join(dir, "lorica")
+	build := exec.Command("go", "build", "-o", binary, "lorica.dev/lorica/cmd/lorica")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Stderr = os.Stderr
+	code := 1
+	if err := build.Run(); err == nil {
+		code = m.Run()
+	}
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// A user has a home of her own, and the module and build caches of this machine.
+type user struct {
+	t    *testing.T
+	home string
+}
+
+func newUser(t *testing.T) *user {
+	t.Helper()
+	return &user{t: t, home: t.TempDir()}
+}
+
+func (u *user) env() []string {
+	env := []string{"HOME=" + u.home, "PATH=" + os.Getenv("PATH")}
+	out, err := exec.Command("go", "env", "GOCACHE", "GOMODCACHE").Output()
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	dirs := strings.Fields(string(out))
+	return append(env, "GOCACHE="+dirs[0], "GOMODCACHE="+dirs[1])
+}
+
+func (u *user) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(binary, args...)
+	cmd.Env = u.env()
+	cmd.Dir = u.home
+	return cmd
+}
+
+// run returns the output of a command that must succeed.
+func (u *user) run(args ...string) string {
+	u.t.Helper()
+	out, err := u.command(args...).CombinedOutput()
+	if err != nil {
+		u.t.Fatalf("lorica %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// project writes files below a new folder of the user.
+func (u *user) project(files map[string]string) string {
+	u.t.Helper()
+	dir, err := os.MkdirTemp(u.home, "project-")
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	for name, text := range files {
+		write(u.t, filepath.Join(dir, name), text)
+	}
+	return dir
+}
+
+// example copies examples/payments with another port.
+func (u *user) example(port string) string {
+	u.t.Helper()
+	files := map[string]string{}
+	root := filepath.Join("..", "..", "examples", "payments")
+	for _, name := range []string{"workload.yaml", "policy.yaml", "users.txt", "api/go.mod", "api/api.go"} {
+		b, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			u.t.Fatal(err)
+		}
+		files[name] = strings.ReplaceAll(string(b), "8443", port)
+	}
+	return u.project(files)
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// edit replaces text in a file, which must be there.
+func edit(t *testing.T, path, old, new string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(b), old) {
+		t.Fatalf("%s does not contain %q", path, old)
+	}
+	write(t, path, strings.Replace(string(b), old, new, 1))
+}
+
+// freePort returns a TCP port that nobody listens on at this moment.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// An event is what 'up -o json' writes.
+type event struct {
+	Event      string  `json:"event"`
+	Text       string  `json:"text"`
+	Change     string  `json:"change"`
+	TookMillis float64 `json:"tookMillis"`
+	Status     *status `json:"status"`
+	Errors     []struct {
+		Message string `json:"message"`
+	} `json:"errors"`
+	Decision *decision `json:"decision"`
+}
+
+type status struct {
+	Instance    string `json:"instance"`
+	PID         int    `json:"pid"`
+	TenderPID   int    `json:"tenderPid"`
+	Tier        string `json:"tier"`
+	State       string `json:"state"`
+	ImageDigest string `json:"imageDigest"`
+	Program     string `json:"program"`
+	Revision    uint64 `json:"revision"`
+	Restarts    int    `json:"restarts"`
+}
+
+type decision struct {
+	ID        string `json:"id"`
+	Decision  string `json:"decision"`
+	Stage     string `json:"stage"`
+	Rule      string `json:"rule"`
+	Line      string `json:"line"`
+	Principal string `json:"principal"`
+	Tier      string `json:"tier"`
+	Level     string `json:"level"`
+	Revision  uint64 `json:"revision"`
+	Program   string `json:"program"`
+}
+
+// An upping is a running 'up -o json'.
+type upping struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	events chan event // but decisions
+	done   chan struct{}
+
+	mu        sync.Mutex
+	decisions []decision
+	stderr    strings.Builder
+}
+
+// up starts 'up' and waits until everything serves.
+func (u *user) up(dir string, args ...string) (*upping, *status) {
+	u.t.Helper()
+	x := &upping{t: u.t, cmd: u.command(append([]string{"up", "-f", dir, "-o", "json"}, args...)...), events: make(chan event, 1000), done: make(chan struct{})}
+	out, err := x.cmd.StdoutPipe()
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	x.cmd.Stderr = &x.stderr
+	if err := x.cmd.Start(); err != nil {
+		u.t.Fatal(err)
+	}
+	go func() {
+		defer close(x.done)
+		defer close(x.events)
+		lines := bufio.NewScanner(out)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			var e event
+			if json.Unmarshal(lines.Bytes(), &e) != nil {
+				continue
+			}
+			if e.Decision != nil {
+				x.mu.Lock()
+				x.decisions = append(x.decisions, *e.Decision)
+				x.mu.Unlock()
+				continue
+			}
+			x.events <- e
+		}
+	}()
+	u.t.Cleanup(x.interrupt)
+	e := x.wait("ready")
+	x.wait("up")
+	return x, e.Status
+}
+
+// wait returns the next event of a kind; others before it are dropped.
+func (x *upping) wait(kind string) event {
+	x.t.Helper()
+	late := time.After(2 * time.Minute)
+	for {
+		select {
+		case e, ok := <-x.events:
+			if !ok {
+				x.t.Fatalf("up ended while %q was waited for: %s", kind, x.stderr.String())
+			}
+			if e.Event == kind {
+				return e
+			}
+		case <-late:
+			x.t.Fatalf("no %q within two minutes", kind)
+		}
+	}
+}
+
+// interrupt sends Ctrl-C and waits for the end.
+func (x *upping) interrupt() {
+	x.cmd.Process.Signal(syscall.SIGINT)
+	<-x.done
+	x.cmd.Wait()
+}
+
+// kill ends 'up' as a crash would.
+func (x *upping) kill() {
+	x.cmd.Process.Kill()
+	<-x.done
+	x.cmd.Wait()
+}
+
+// find waits for the record of a decision.
+func (x *upping) find(id string) decision {
+	x.t.Helper()
+	for range 300 {
+		x.mu.Lock()
+		for _, d := range x.decisions {
+			if d.ID == id {
+				x.mu.Unlock()
+				return d
+			}
+		}
+		x.mu.Unlock()
+		time.Sleep(10 * time.Millisecond)
+	}
+	x.t.Fatalf("no record of decision %s", id)
+	return decision{}
+}
+
+// alive reports whether a process exists.
+func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
+
+// eventually waits until a condition holds.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for range 600 {
+		if ok() {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatalf("%s: not within a minute", what)
+}

@@ -1,0 +1,108 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Ctrl-C drains and leaves nothing behind: no process, no socket, no folder.
+func TestInterruptLeavesNothing(t *testing.T) {
+	u := newUser(t)
+	port := freePort(t)
+	x, s := u.up(u.example(port))
+	get(t, "127.0.0.1:"+port, "/accounts", staff)
+	x.interrupt()
+	if code := x.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("exit code %d: %s", code, x.stderr.String())
+	}
+	if alive(s.PID) || alive(s.TenderPID) {
+		t.Errorf("image %d or tender %d is still there", s.PID, s.TenderPID)
+	}
+	left, err := os.ReadDir(filepath.Join(u.home, ".local", "share", "lorica", "run"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v (%v)", left, err)
+	}
+}
+
+// What 'up' started survives it for a while; the next 'up' takes it over.
+func TestReattach(t *testing.T) {
+	u := newUser(t)
+	port := freePort(t)
+	dir := u.example(port)
+	x, s := u.up(dir)
+	x.kill()
+	if a := get(t, "127.0.0.1:"+port, "/accounts", staff); a.status != 200 {
+		t.Errorf("after up died: %d", a.status)
+	}
+	y, again := u.up(dir)
+	if again.PID != s.PID || again.TenderPID != s.TenderPID {
+		t.Errorf("the next up did not take over: %+v, before %+v", again, s)
+	}
+	y.kill()
+	eventually(t, "nobody holds the lease any more and the instance ends", func() bool { return !alive(s.PID) && !alive(s.TenderPID) })
+}
+
+// An image that dies is started again by its tender; a tender that dies takes
+// its image with it and is started again by 'up'.
+func TestDeathsAreMended(t *testing.T) {
+	u := newUser(t)
+	port := freePort(t)
+	x, s := u.up(u.example(port))
+	addr := "127.0.0.1:" + port
+	if err := syscall.Kill(s.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if a := get(t, addr, "/accounts", staff); a.status != 200 { // waits in the backlog meanwhile
+		t.Errorf("after the image died: %d", a.status)
+	}
+	var list []status
+	if err := json.Unmarshal([]byte(u.run("ps", "-o", "json")), &list); err != nil || len(list) != 1 || list[0].Restarts != 1 {
+		t.Fatalf("ps: %+v (%v)", list, err)
+	}
+	if err := syscall.Kill(list[0].TenderPID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the image follows its tender", func() bool { return !alive(list[0].PID) })
+	x.wait("died")
+	e := x.wait("ready")
+	if e.Status.TenderPID == s.TenderPID {
+		t.Errorf("the same tender again: %+v", e.Status)
+	}
+	if a := get(t, addr, "/accounts", staff); a.status != 200 {
+		t.Errorf("after the tender died: %d", a.status)
+	}
+}
+
+// 'down' from another terminal ends an instance in order, and 'up' with it.
+func TestDown(t *testing.T) {
+	u := newUser(t)
+	port := freePort(t)
+	x, s := u.up(u.example(port))
+	u.run("down", "payments")
+	select {
+	case <-x.done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("up goes on after its only workload was taken down")
+	}
+	if alive(s.PID) || alive(s.TenderPID) {
+		t.Errorf("image %d or tender %d is still there", s.PID, s.TenderPID)
+	}
+}
+
+// The tier that was reached is in ps and in every record.
+func TestTierIsShown(t *testing.T) {
+	u := newUser(t)
+	port := freePort(t)
+	x, s := u.up(u.example(port))
+	if s.Tier == "" {
+		t.Error("no tier in the status")
+	}
+	a := get(t, "127.0.0.1:"+port, "/accounts", "")
+	if d := x.find(a.decision); d.Tier != s.Tier || d.Decision != "Deny" || d.Rule != "staff-login" {
+		t.Errorf("the record is %+v", d)
+	}
+}
