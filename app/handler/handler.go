@@ -1,11 +1,12 @@
 // Package handler is the workload kind of an application written in Go: a
 // constructor of an http.Handler.
 //
-// The constructor runs in the sealed image. It has no files, no environment, no
-// network and no names to look up: a call for one of them ends the process.
-// Principals arrive in request headers (pep.HeaderPrincipal). A multipart form
-// beyond the memory that the application grants it would go to a file, so give
-// ParseMultipartForm at least the policy's maxBodyBytes.
+// The constructor runs in the sealed image, and so does every request. There are
+// no files, no environment, no network and no names to look up: a call for one of
+// them ends the process. Two less obvious ways to a file: a multipart form beyond
+// the memory that ParseMultipartForm is granted, so grant at least the policy's
+// maxBodyBytes; and time.LoadLocation, whose place takes LoadLocationFromTZData.
+// Local time is UTC. Principals arrive in request headers: see package pep.
 package handler
 
 import (

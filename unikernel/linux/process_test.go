@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"mime/multipart"
 	"net/http"
 	"strings"
 	"sync"
@@ -36,6 +37,7 @@ func get(t *testing.T, c *http.Client, url string) (int, http.Header, string) {
 func TestProcess(t *testing.T) {
 	image := buildImage(t)
 	t.Run("serves and records", func(t *testing.T) { serves(t, launched(t, image)) })
+	t.Run("has what applications use of the standard library", func(t *testing.T) { library(t, launched(t, image)) })
 	t.Run("survives memory pressure, new connections and swaps under the seal", func(t *testing.T) { pressure(t, launched(t, image)) })
 	t.Run("refuses programs and stays", func(t *testing.T) { refuses(t, launched(t, image)) })
 	t.Run("drains without losing a request", func(t *testing.T) { drains(t, launched(t, image)) })
@@ -94,6 +96,42 @@ func serves(t *testing.T, d *tender) {
 	}
 	if r := d.records[1]; r.Verdict != abi.Deny || r.Rule.ID != abi.RuleRoute {
 		t.Errorf("record is %+v", r)
+	}
+}
+
+func library(t *testing.T, d *tender) {
+	c := client(t)
+	for path, want := range map[string]string{"/files/": "<p>home\n", "/files/docs/ten.txt": "0123456789\n", "/files/none": "not found\n"} {
+		if _, _, body := get(t, c, d.url+path); body != want {
+			t.Errorf("%s: got %q", path, body)
+		}
+	}
+	r, err := http.NewRequest("GET", d.url+"/files/docs/ten.txt", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Range", "bytes=0-1,4-5") // needs a random boundary
+	resp, err := c.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); resp.StatusCode != 206 || !strings.Contains(string(b), "45") {
+		t.Errorf("ranges: %d %q", resp.StatusCode, b)
+	}
+	var form bytes.Buffer
+	m := multipart.NewWriter(&form)
+	if part, err := m.CreateFormFile("f", "name"); err == nil {
+		part.Write(make([]byte, 64<<10))
+	}
+	m.Close()
+	resp, err = c.Post(d.url+"/library", m.FormDataContentType(), &form)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); resp.StatusCode != 200 || !strings.Contains(string(b), "text/css") {
+		t.Errorf("library: %d %q", resp.StatusCode, b)
 	}
 }
 

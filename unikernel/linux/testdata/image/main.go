@@ -5,8 +5,12 @@
 package main
 
 import (
+	"crypto/rand"
+	"embed"
 	"fmt"
 	"io"
+	"log"
+	"mime"
 	"net"
 	"net/http"
 	"os"
@@ -16,12 +20,16 @@ import (
 
 	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/app/handler"
+	"lorica.dev/lorica/app/static"
 	"lorica.dev/lorica/netstack/socket"
 	"lorica.dev/lorica/pep/audit"
 	"lorica.dev/lorica/pep/filter"
 	"lorica.dev/lorica/pep/firewall"
 	"lorica.dev/lorica/unikernel"
 )
+
+//go:embed content
+var content embed.FS
 
 func main() {
 	unikernel.Main(unikernel.Image{
@@ -36,6 +44,12 @@ func main() {
 
 func construct() (http.Handler, error) {
 	mux := http.NewServeMux()
+	site, err := static.New(content, "content")()
+	if err != nil {
+		return nil, err
+	}
+	mux.Handle("/files/", http.StripPrefix("/files", site))
+	mux.HandleFunc("/library", library)
 	mux.HandleFunc("/hello", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello\n") })
 	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
 		b, err := io.ReadAll(r.Body)
@@ -65,6 +79,15 @@ func construct() (http.Handler, error) {
 		syscall.Shutdown(launch.FirstListenerFD, syscall.SHUT_RD)
 	})
 	return mux, nil
+}
+
+// library calls what in the standard library would read files or ask for names on
+// first use, had the boot not settled it, or does without where there are none.
+func library(w http.ResponseWriter, r *http.Request) {
+	log.Print("a line with a time")
+	r.ParseMultipartForm(1 << 20)
+	fmt.Fprintln(w, mime.TypeByExtension(".unknown"), mime.TypeByExtension(".css"), rand.Text(), os.Getenv("HOME"), time.Now())
+	http.ServeFileFS(w, r, content, "content/docs/ten.txt")
 }
 
 // started is a time from before the seal, which remembers the zone of then.
