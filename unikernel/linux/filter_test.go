@@ -30,7 +30,7 @@ var numbers = map[string]uint32{
 	"getpid": unix.SYS_GETPID, "tgkill": unix.SYS_TGKILL, "clone": unix.SYS_CLONE, "mmap": unix.SYS_MMAP,
 	"munmap": unix.SYS_MUNMAP, "madvise": unix.SYS_MADVISE, "exit": unix.SYS_EXIT, "exit_group": unix.SYS_EXIT_GROUP,
 	"accept4": unix.SYS_ACCEPT4, "close": unix.SYS_CLOSE, "getsockname": unix.SYS_GETSOCKNAME,
-	"getpeername": unix.SYS_GETPEERNAME, "shutdown": unix.SYS_SHUTDOWN, "setsockopt": unix.SYS_SETSOCKOPT,
+	"shutdown": unix.SYS_SHUTDOWN, "setsockopt": unix.SYS_SETSOCKOPT,
 }
 
 const (
