@@ -1,6 +1,6 @@
 // Package filter lets through requests that have one meaning only and that a
 // route of the policy expects. It bounds what a client may send, brings the path
-// to its canonical form (Normalize, the only place where that happens), and
+// to its canonical form (route.Normalize, called nowhere else in an image), and
 // rewrites the request so that the application sees exactly the path that was
 // judged.
 //
@@ -74,11 +74,11 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	if len(target) > int(s.section.Limits.MaxPathBytes) {
 		return refuse(x, http.StatusRequestURITooLong, fmt.Sprintf("the path has %d bytes", len(target)))
 	}
-	p, err := Normalize(target, s.section.Limits.RejectEncodedSlash)
+	p, err := route.Normalize(target, s.section.Limits.RejectEncodedSlash)
 	if err != nil {
 		return refuse(x, http.StatusBadRequest, err.Error())
 	}
-	if err := checkQuery(query); err != nil {
+	if err := route.CheckQuery(query); err != nil {
 		return refuse(x, http.StatusBadRequest, err.Error())
 	}
 	rewrite(r, p, query, hasQuery)
@@ -161,7 +161,7 @@ func token(values []string, want string) bool {
 }
 
 // rewrite makes p the only path that is left in the request.
-func rewrite(r *http.Request, p Path, query string, hasQuery bool) {
+func rewrite(r *http.Request, p route.Path, query string, hasQuery bool) {
 	u := &url.URL{Path: p.Decoded, RawQuery: query, ForceQuery: hasQuery && query == ""}
 	if u.EscapedPath() != p.Canonical {
 		u.RawPath = p.Canonical

@@ -411,7 +411,7 @@ func FuzzJudge(f *testing.F) {
 			}
 			return
 		}
-		p, err := filter.Normalize(x.Path, true)
+		p, err := route.Normalize(x.Path, true)
 		if err != nil || p.Canonical != x.Path || r.URL.Path != p.Decoded || r.URL.EscapedPath() != x.Path || r.URL.Host != "" {
 			t.Fatalf("%q: path %q, URL %+v", raw, x.Path, r.URL)
 		}

@@ -66,7 +66,7 @@ func (t *tree) add(r *route.Route) error {
 			t = t.one
 			into = &t.here
 		default:
-			if p, err := Normalize("/"+s, false); err != nil || p.Canonical != "/"+s || s == "" && !last {
+			if p, err := route.Normalize("/"+s, false); err != nil || p.Canonical != "/"+s || s == "" && !last {
 				return fmt.Errorf("route %q: segment %q is not canonical", r.Name, s)
 			}
 			if t.literals == nil {
@@ -142,7 +142,7 @@ func (l *leaf) values(path []string) []pep.Param {
 		default:
 			v = path[p.index]
 		}
-		out[i] = pep.Param{Name: p.name, Value: unescape(v)}
+		out[i] = pep.Param{Name: p.name, Value: route.Unescape(v)}
 	}
 	return out
 }

@@ -1,4 +1,4 @@
-package filter
+package route
 
 import (
 	"errors"
@@ -8,8 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// A Path is the one form of a request's path that everything after the filter
-// sees: routes, authorization, audit and the application.
+// A Path is the one form of a request's path that everything after the request
+// filter sees: routes, authorization, audit and the application. Explanations
+// made outside an image start from the same form.
 type Path struct {
 	// Canonical is the path with every byte that may stand for itself in a
 	// segment (RFC 3986: unreserved, sub-delims, ":" and "@") unescaped and
@@ -116,10 +117,10 @@ func check(s string) error {
 	return nil
 }
 
-// checkQuery refuses queries that servers read differently: invalid escapes,
+// CheckQuery refuses queries that servers read differently: invalid escapes,
 // semicolons (a separator for some), and raw bytes that are not printable ASCII
 // or delimit something in HTTP or HTML.
-func checkQuery(q string) error {
+func CheckQuery(q string) error {
 	for i := 0; i < len(q); i++ {
 		switch c := q[i]; {
 		case c == '%':
@@ -134,14 +135,14 @@ func checkQuery(q string) error {
 	return nil
 }
 
-// unescape resolves the escapes of a canonical path or of a part of one.
-func unescape(s string) string {
+// Unescape resolves the escapes of a canonical path or of a part of one.
+func Unescape(s string) string {
 	if strings.IndexByte(s, '%') < 0 {
 		return s
 	}
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
-		if s[i] == '%' {
+		if s[i] == '%' && i+2 < len(s) {
 			b.WriteByte(unhex(s[i+1])<<4 | unhex(s[i+2]))
 			i += 2
 		} else {

@@ -1,4 +1,4 @@
-package filter_test
+package route_test
 
 import (
 	"net/url"
@@ -6,7 +6,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"lorica.dev/lorica/pep/filter"
+	"lorica.dev/lorica/abi/route"
 )
 
 func TestNormalize(t *testing.T) {
@@ -26,7 +26,7 @@ func TestNormalize(t *testing.T) {
 		{"/%7Euser/%2d%5f", "/~user/-_", "/~user/-_", "~user|-_"},
 		{"/%7b%7D%22%3c", "/%7B%7D%22%3C", "/{}\"<", "%7B%7D%22%3C"},
 	} {
-		p, err := filter.Normalize(c.raw, false)
+		p, err := route.Normalize(c.raw, false)
 		if err != nil || p.Canonical != c.canonical || p.Decoded != c.decoded || strings.Join(p.Segments, "|") != c.segments {
 			t.Errorf("%s: %+v, %v", c.raw, p, err)
 		}
@@ -46,13 +46,13 @@ func TestNormalizeRefuses(t *testing.T) {
 		"bytes that must be escaped":   {"/a b", "/\u00e9", "/\x00", "/\n", "/\x7f", "/\"", "/<", "/{id}", "/a|b", "/a^b", "/`", "/#a", "/a?b", "/[", "/\xff"},
 	} {
 		for _, raw := range paths {
-			if p, err := filter.Normalize(raw, false); err == nil {
+			if p, err := route.Normalize(raw, false); err == nil {
 				t.Errorf("%s: %q gives %+v", name, raw, p)
 			}
 		}
 	}
 	for _, raw := range []string{"/a%2fb", "/a%2Fb", "/%2f"} {
-		if p, err := filter.Normalize(raw, true); err == nil {
+		if p, err := route.Normalize(raw, true); err == nil {
 			t.Errorf("an escaped slash: %q gives %+v", raw, p)
 		}
 	}
@@ -64,11 +64,15 @@ func FuzzNormalize(f *testing.F) {
 		f.Add(s, false)
 	}
 	f.Fuzz(func(t *testing.T, raw string, reject bool) {
-		p, err := filter.Normalize(raw, reject)
+		route.Unescape(raw)
+		p, err := route.Normalize(raw, reject)
 		if err != nil {
 			return
 		}
-		again, err := filter.Normalize(p.Canonical, reject)
+		if route.Unescape(p.Canonical) != p.Decoded {
+			t.Fatalf("%q: %q does not decode to %q", raw, p.Canonical, p.Decoded)
+		}
+		again, err := route.Normalize(p.Canonical, reject)
 		if err != nil || again.Canonical != p.Canonical || again.Decoded != p.Decoded {
 			t.Fatalf("%q is not stable: %+v, then %+v, %v", raw, p, again, err)
 		}
@@ -98,4 +102,25 @@ func FuzzNormalize(f *testing.F) {
 			t.Fatalf("%q: an escaped slash came through", raw)
 		}
 	})
+}
+
+func TestQueries(t *testing.T) {
+	for _, q := range []string{"", "a=1&b=2", "a[]=1|2", "q=%2F%3b", "a=b=c", "x={}", "/?"} {
+		if err := route.CheckQuery(q); err != nil {
+			t.Errorf("%q: %v", q, err)
+		}
+	}
+	for _, q := range []string{"a;b", "%", "%1", "%zz", "a b", "a\x00", "\x7f", "\u00e9", "#", "<", ">", "\"", "\\"} {
+		if route.CheckQuery(q) == nil {
+			t.Errorf("%q is accepted", q)
+		}
+	}
+}
+
+func TestUnescape(t *testing.T) {
+	for in, want := range map[string]string{"": "", "a": "a", "a%20b": "a b", "%2F%C3%A9": "/\u00e9"} {
+		if got := route.Unescape(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
 }
