@@ -212,6 +212,8 @@ func TestFacts(t *testing.T) {
 		{"body with a charset", authz.TypeLong, authz.SourceBody, "/n", seven, ask("POST", "/", `{"n": 7}`, "Content-Type", "Application/JSON; charset=UTF-8"), ok},
 		{"body decimal", authz.TypeDecimal, authz.SourceBody, "/n", half, ask("POST", "/", `{"n": 0.50}`, js...), ok},
 		{"body decimal as text", authz.TypeDecimal, authz.SourceBody, "/n", half, ask("POST", "/", `{"n": "0.5"}`, js...), ok},
+		{"body decimal without a point", authz.TypeDecimal, authz.SourceBody, "/n", []authz.Node{{Op: authz.OpAttr}, {Op: authz.OpDecimal, A: 50000}, {Op: authz.OpEq, A: 0, B: 1}}, ask("POST", "/", `{"n": 5}`, js...), ok},
+		{"body decimal with an exponent", authz.TypeDecimal, authz.SourceBody, "/n", half, ask("POST", "/", `{"n": 5e0}`, js...), deny},
 		{"body decimal too fine", authz.TypeDecimal, authz.SourceBody, "/n", half, ask("POST", "/", `{"n": 0.50001}`, js...), deny},
 		{"body address", authz.TypeIP, authz.SourceBody, "/n", isV4, ask("POST", "/", `{"n": "10.0.0.0/8"}`, js...), ok},
 		{"body number as text", authz.TypeLong, authz.SourceBody, "/n", seven, ask("POST", "/", `{"n": "7"}`, js...), deny},

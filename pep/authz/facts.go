@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -193,6 +194,9 @@ func (s *state) body(w *workspace, x *pep.Exchange, reads uint64) *problem {
 		a, v := &s.view.Attributes[i], w.found[n]
 		if err := fits(a.Type, v.Kind); err != nil {
 			return malformed(a, err)
+		}
+		if a.Type == authz.TypeDecimal && v.Kind == strictjson.Number && !bytes.ContainsAny(v.Text, ".eE") {
+			v.Text = append(v.Text[:len(v.Text):len(v.Text)], ".0"...) // JSON writers leave it out
 		}
 		if p := store(w, i, a, v.Text, v.Kind != strictjson.Missing); p != nil {
 			return p

@@ -1,13 +1,14 @@
 package conform
 
 import (
+	"strings"
 	"testing"
 
 	"lorica.dev/lorica/abi"
 )
 
-// world compares decision and rule of every request on one set of policies, and
-// returns how many of each outcome it saw.
+// compare judges requests under one set of policies on both sides: decision and
+// rule must be equal. It counts the outcomes in seen.
 func compare(t testing.TB, g *generator, requests int, seen map[string]int) {
 	t.Helper()
 	text := g.policies()
@@ -28,8 +29,11 @@ func compare(t testing.TB, g *generator, requests int, seen map[string]int) {
 				t.Fatalf("denial by %s without a reason", got.Rule.ID)
 			}
 			seen[verdict.String()]++
-			if rule == abi.RuleAuthz {
+			switch {
+			case rule == abi.RuleAuthz:
 				seen["default"]++
+			case strings.HasPrefix(got.Reason, "the rule could not be evaluated"):
+				seen["error"]++
 			}
 		}
 	}
@@ -41,7 +45,7 @@ func TestCompiledDecidesAsCedarGo(t *testing.T) {
 		compare(t, seeded(seed), 8, seen)
 	}
 	t.Logf("outcomes: %v", seen)
-	for _, outcome := range []string{"Allow", "Deny", "default"} {
+	for _, outcome := range []string{"Allow", "Deny", "default", "error"} {
 		if seen[outcome] < 2000 {
 			t.Errorf("only %d outcomes were %q: the generator is too narrow", seen[outcome], outcome)
 		}

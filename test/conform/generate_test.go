@@ -47,8 +47,8 @@ func pick[T any](g *generator, list ...T) T { return list[g.IntN(len(list))] }
 
 func (g *generator) policies() string {
 	var b strings.Builder
-	for range 1 + g.IntN(6) {
-		fmt.Fprintf(&b, "%s (%s, %s, %s)", pick(g, "permit", "permit", "forbid"), g.principal(), g.action(), g.resource())
+	for range 2 + g.IntN(8) {
+		fmt.Fprintf(&b, "%s (%s, %s, %s)", pick(g, "permit", "permit", "permit", "forbid"), g.principal(), g.action(), g.resource())
 		for range g.IntN(3) {
 			fmt.Fprintf(&b, "\n%s { %s }", pick(g, "when", "when", "unless"), g.boolean(3))
 		}
@@ -65,16 +65,16 @@ func (g *generator) part() string  { return fmt.Sprintf("RouteGroup::%q", pick(g
 func cedarString(s string) string { return string(cedar.String(s).MarshalCedar()) }
 
 func (g *generator) principal() string {
-	return pick(g, "principal", "principal", "principal == "+g.user(), "principal in "+g.group(), "principal in "+g.user(),
+	return pick(g, "principal", "principal", "principal", "principal", "principal is User", "principal == "+g.user(), "principal in "+g.group(), "principal in "+g.user(),
 		"principal is User", "principal is User in "+g.group(), "principal is Group", "principal == "+g.group())
 }
 
 func (g *generator) action() string {
-	return pick(g, "action", "action", `action == Action::"call"`, `action in [Action::"call", Action::"other"]`, `action == Action::"other"`)
+	return pick(g, "action", "action", "action", "action", `action == Action::"call"`, `action in [Action::"call", Action::"other"]`, `action == Action::"other"`)
 }
 
 func (g *generator) resource() string {
-	return pick(g, "resource", "resource", "resource == "+g.route(), "resource in "+g.part(), "resource is Route", "resource is Route in "+g.part(), "resource in "+g.route())
+	return pick(g, "resource", "resource", "resource", "resource", "resource == "+g.route(), "resource in "+g.part(), "resource is Route", "resource is Route in "+g.part(), "resource in "+g.route())
 }
 
 // any writes an expression of any type.
