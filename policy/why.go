@@ -46,9 +46,6 @@ type Outcome struct {
 	Text string   `json:"outcome"`
 }
 
-// RulePath decides requests whose path has no single meaning.
-const RulePath = "default:path"
-
 // Why walks the chain of the image: routes, authentication, authorization; or
 // the network rules alone for a packet. Its error is about the query.
 func (d *Deployment) Why(q Query) (Answer, error) {
@@ -104,7 +101,7 @@ func (d *Deployment) whyRequest(q Query) (Answer, error) {
 	if a, stop := d.whyFilter(&x, path, query); stop {
 		return a, nil
 	}
-	a := Answer{Verdict: abi.Allow, Stage: abi.StageFilter, Level: q.Level, Rule: abi.Rule{ID: abi.RuleRoute}}
+	a := Answer{Verdict: abi.Allow, Stage: abi.StageFilter, Level: q.Level}
 	if x.route != nil {
 		a.Route, a.Rule = x.route.Name, abi.Rule{ID: x.route.Name, Line: x.route.Line}
 	}
@@ -146,52 +143,48 @@ func (d *Deployment) whyFilter(x *exchange, path, query string) (Answer, bool) {
 		}
 		return a, true
 	}
+	if x.verb == "TRACE" || x.verb == "CONNECT" {
+		return refuse(abi.RuleRequest, "method %s is not served", x.verb)
+	}
 	if len(path) > int(f.MaxPathBytes) {
-		return refuse(RulePath, "the path has %d bytes; the limit is %d", len(path), f.MaxPathBytes)
+		return refuse(abi.RuleRequest, "the path has %d bytes; the limit is %d", len(path), f.MaxPathBytes)
 	}
-	canonical, err := canonicalPath(path, f.RejectEncodedSlash)
+	p, err := route.Normalize(path, f.RejectEncodedSlash)
+	if err == nil {
+		err = route.CheckQuery(query)
+	}
 	if err != nil {
-		return refuse(RulePath, "%v", err)
-	}
-	if _, err := url.ParseQuery(query); err != nil || strings.Contains(query, ";") {
-		return refuse(abi.RuleRequest, "the query is not well formed")
+		return refuse(abi.RuleRequest, "%v", err)
 	}
 	x.query = query
 	if len(d.Policy.Routes) == 0 {
 		return a, false
 	}
-	var segs []string
-	if canonical != "/" {
-		segs = strings.Split(canonical[1:], "/")
-	}
-	s := section(d.Policy.Routes)
-	best, allow := s.Match(x.verb, segs)
+	best, allow := section(d.Policy.Routes).Match(x.verb, p.Segments)
 	switch {
 	case best == nil && len(allow) > 0:
 		a.Missing = []string{"the path exists for " + strings.Join(allow, ", ") + ", not for " + x.verb}
 		return refuse(abi.RuleMethod, "no route of this path has the method %s", x.verb)
 	case best == nil:
-		a.Missing = d.nearestPaths(canonical)
-		return refuse(abi.RuleRoute, "no route has the path %s", clip(canonical))
+		a.Missing = d.nearestPaths(p.Canonical)
+		return refuse(abi.RuleRoute, "no route has the path %s", clip(p.Canonical))
 	}
-	x.route, x.params = best, values(best, segs)
+	x.route, x.params = best, pathValues(best, p.Segments)
 	return a, false
 }
 
-// values reads the parameters out of a path that the route matches.
-func values(r *route.Route, segs []string) map[string]string {
+// pathValues reads the parameters out of a path that the route matches.
+func pathValues(r *route.Route, segs []string) map[string]string {
 	m := make(map[string]string)
 	for i, p := range r.Segments() {
 		if !strings.HasPrefix(p, "{") {
 			continue
 		}
 		name, tail := strings.CutSuffix(strings.Trim(p, "{}"), "...")
-		v := strings.Join(segs[min(i, len(segs)):], "/")
-		if !tail {
-			v = segs[i]
-		}
-		if u, err := url.PathUnescape(v); err == nil {
-			m[name] = u
+		if tail {
+			m[name] = route.Unescape(strings.Join(segs[min(i, len(segs)):], "/"))
+		} else {
+			m[name] = route.Unescape(segs[i])
 		}
 	}
 	return m
@@ -270,53 +263,4 @@ func (x *exchange) fact(s authz.Source) (text string, found bool, err error) {
 		return vs[0], true, nil
 	}
 	return "", false, nil
-}
-
-// canonicalPath is the path as the request filter of the image writes it: what
-// may stand for itself in a segment (RFC 3986, pchar) unescaped, the rest
-// escaped in capitals. What has no single meaning is refused.
-func canonicalPath(raw string, rejectSlash bool) (string, error) {
-	var b strings.Builder
-	for i := 0; i < len(raw); i++ {
-		c := raw[i]
-		switch {
-		case c == '/':
-			b.WriteByte(c)
-			continue
-		case c == '%':
-			n, err := strconv.ParseUint(raw[i+1:min(i+3, len(raw))], 16, 8)
-			if err != nil || i+2 >= len(raw) {
-				return "", errors.New("the path holds an invalid escape")
-			}
-			i += 2
-			if c = byte(n); c == '/' && rejectSlash {
-				return "", errors.New("the path holds an escaped slash")
-			}
-		case !segmentForm.MatchString(string(rune(c))):
-			return "", errors.New("the path holds a byte that must be escaped")
-		}
-		if c != '/' && c < 0x80 && segmentForm.MatchString(string(rune(c))) {
-			b.WriteByte(c)
-		} else {
-			fmt.Fprintf(&b, "%%%02X", c)
-		}
-	}
-	path := b.String()
-	plain, err := url.PathUnescape(path)
-	if err != nil || strings.ToValidUTF8(plain, "") != plain {
-		return "", errors.New("the path is not valid UTF-8")
-	}
-	if strings.ContainsFunc(plain, func(r rune) bool { return r < ' ' || r == '\\' || 0x7f <= r && r < 0xa0 }) {
-		return "", errors.New("the path holds a control character or a backslash")
-	}
-	segs := strings.Split(plain[1:], "/")
-	for i, s := range segs {
-		if s == "" && i < len(segs)-1 {
-			return "", errors.New("the path holds an empty segment")
-		}
-		if name, _, _ := strings.Cut(s, ";"); name == "." || name == ".." {
-			return "", errors.New("the path holds a dot segment")
-		}
-	}
-	return path, nil
 }
