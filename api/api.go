@@ -22,8 +22,9 @@ const (
 
 // A Pos is a place in a file. Line and Column count from one; zero is unknown.
 type Pos struct {
-	File         string
-	Line, Column int
+	File   string `json:"file"`
+	Line   int    `json:"line,omitempty"`
+	Column int    `json:"column,omitempty"`
 }
 
 // String returns "file:line:column".

@@ -13,9 +13,30 @@ import (
 
 // explained is what why answers in JSON.
 type explained struct {
-	Deployment string `json:"deployment"`
-	Decision   string `json:"decision"` // "Allow" or "Deny"
-	policy.Answer
+	Deployment string    `json:"deployment"`
+	Decision   string    `json:"decision"` // "Allow" or "Deny"
+	Stage      string    `json:"stage"`
+	Rule       string    `json:"rule"`
+	Line       string    `json:"line,omitempty"`
+	Level      string    `json:"level"`
+	Route      string    `json:"route,omitempty"`
+	Reason     string    `json:"reason,omitempty"`
+	Missing    []string  `json:"missing,omitempty"`
+	Considered []outcome `json:"considered,omitempty"`
+}
+
+type outcome struct {
+	Rule    string `json:"rule"`
+	Line    string `json:"line,omitempty"`
+	Outcome string `json:"outcome"`
+}
+
+func explanation(d *policy.Deployment, a *policy.Answer) explained {
+	x := explained{d.Name(), a.Verdict.String(), a.Stage, a.Rule.ID, a.Rule.Line, a.Level, a.Route, a.Reason, a.Missing, nil}
+	for _, o := range a.Considered {
+		x.Considered = append(x.Considered, outcome{o.Rule.ID, o.Rule.Line, o.Text})
+	}
+	return x
 }
 
 func (c *cli) whyCommand() *cobra.Command {
@@ -59,7 +80,7 @@ question could be answered, not what the answer is.`,
 			if err != nil {
 				return err
 			}
-			return c.print(explained{d.Name(), answer.Verdict.String(), answer}, func(w io.Writer) { printAnswer(w, &answer) })
+			return c.print(explanation(d, &answer), func(w io.Writer) { printAnswer(w, &answer) })
 		},
 	}
 	fileFlag(cmd, &path)
