@@ -116,6 +116,9 @@ func TestTheApplicationCannotReachTheConnection(t *testing.T) {
 				t.Errorf("the application has the %s", what)
 			}
 		}
+		if q.Context().Value(http.LocalAddrContextKey) == nil {
+			t.Error("the application does not know its own address")
+		}
 		if c.Flush() != nil {
 			t.Error("the application cannot flush")
 		}

@@ -238,3 +238,13 @@ func TestRevisionsDoNotWrapAround(t *testing.T) {
 		t.Errorf("answered %+v", a)
 	}
 }
+
+func TestCommandsThatPileUpAreTheEnd(t *testing.T) {
+	commands := make(chan any, 1)
+	if err := hand(commands, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := hand(commands, 2); err == nil {
+		t.Error("the reader would wait")
+	}
+}

@@ -3,11 +3,15 @@ package unikernel
 import (
 	"io"
 	"net"
+	"net/http"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/pep"
@@ -201,6 +205,100 @@ func TestWhatCannotBeReadIsRecorded(t *testing.T) {
 	r.dial().Close() // says nothing and is nothing
 	r.ask(getApp)
 	r.kept(t, 7)
+}
+
+// failing is a listener that fails before it works.
+type failing struct {
+	net.Listener
+	errs chan error
+}
+
+func (f failing) Accept() (net.Conn, error) {
+	select {
+	case err := <-f.errs:
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", err)}
+	default:
+		return f.Listener.Accept()
+	}
+}
+
+func TestAcceptOutlivesWhatPassesAndNothingElse(t *testing.T) {
+	for err, lives := range map[error]bool{syscall.EMFILE: true, syscall.ECONNABORTED: true, syscall.EINVAL: false, syscall.ENOTSOCK: false} {
+		r := newRig(t, testLimits(), text("ok")).run()
+		ln, e := net.Listen("tcp", "127.0.0.1:0")
+		if e != nil {
+			t.Fatal(e)
+		}
+		defer ln.Close()
+		f := failing{ln, make(chan error, 2)}
+		f.errs <- err
+		f.errs <- err
+		ended := make(chan error, 1)
+		go func() { ended <- r.life.server.accept(port{f, 1}) }()
+		if lives {
+			r.addr = ln.Addr().String()
+			if _, body := r.ask(getApp); body != "ok" {
+				t.Errorf("%v: got %q", err, body)
+			}
+			ln.Close()
+		}
+		if got := <-ended; (got == nil) != lives {
+			t.Errorf("%v: ended with %v", err, got)
+		}
+	}
+}
+
+func TestWhoArrivesTooLateIsClosed(t *testing.T) {
+	r := newRig(t, testLimits(), text("ok")).run()
+	r.life.server.drain(0, time.Second)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	accepted, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.life.server.welcome(accepted, 1); err != nil || !closedWithin(c, 5*time.Second) {
+		t.Errorf("%v", err)
+	}
+	if n := r.life.stats().Connections; n != 0 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+func TestAConnectionWithoutAnAddressIsRefused(t *testing.T) {
+	r := newRig(t, testLimits(), text("ok")).run()
+	ours, theirs := net.Pipe()
+	if err := r.life.server.welcome(theirs, 1); err != nil || !closedWithin(ours, 5*time.Second) {
+		t.Errorf("%v", err)
+	}
+	if k := r.kept(t, 1)[0]; k.Verdict != abi.Deny {
+		t.Errorf("recorded %+v", k)
+	}
+}
+
+// mute is an auditor that fails.
+type mute struct{}
+
+func (mute) Record(*pep.Exchange, pep.Decision) (audit.Record, bool) { panic("mute") }
+
+func TestWithoutEvidenceNothingPasses(t *testing.T) {
+	r := newRig(t, testLimits(), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the application was called") }))
+	r.life.server.current().audit = mute{}
+	r.run()
+	c := r.dial()
+	io.WriteString(c, getApp)
+	if !closedWithin(c, 5*time.Second) {
+		t.Error("got an answer")
+	}
+	eventually(t, "it is logged", func() bool { return r.logged("audit: panic: mute") })
 }
 
 func TestProgramsWithoutLimitsAreRefused(t *testing.T) {
