@@ -3,6 +3,8 @@ package authn
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"fmt"
+	"hash/maphash"
 	"math"
 	"net/netip"
 	"strings"
@@ -190,6 +192,36 @@ func TestAPanicWhileHashingDeniesAndFreesTheSlot(t *testing.T) {
 	}
 	if h.running != 0 || len(h.calls) != 0 || len(h.waiting) != 0 {
 		t.Errorf("%d running, %d calls, %d waiting", h.running, len(h.calls), len(h.waiting))
+	}
+}
+
+// An unknown name costs what some user costs, and always the same, also under
+// the next program.
+func TestStandInsImitateUsers(t *testing.T) {
+	const list = "ada::$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA\nbob::$argon2id$v=19$m=64,t=3,p=2$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA\n"
+	seed := maphash.MakeSeed()
+	first, err := newUsers([]byte(list), seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := newUsers([]byte(list), seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	costs := map[uint32]int{}
+	for i := range 1000 {
+		name := fmt.Sprint("nobody", i)
+		u, again := first.find(name), second.find(name)
+		if u.real || u.record.Memory != again.record.Memory || u.verifier != again.verifier || u.name != name || u.groups != nil {
+			t.Fatalf("%+v, then %+v", u, again)
+		}
+		costs[u.record.Memory]++
+	}
+	if len(costs) != 2 || costs[8] < 300 || costs[64] < 300 {
+		t.Errorf("costs by memory: %v", costs)
+	}
+	if u := first.find("bob"); !u.real || u.record.Memory != 64 {
+		t.Errorf("%+v", u)
 	}
 }
 
