@@ -103,7 +103,7 @@ func (p *parsing) checkFolder(w *workload, at api.Pos, dir, what, holds string) 
 	if w.Dir == "" {
 		return true
 	}
-	full := Resolve(w.Dir, dir)
+	full := resolve(w.Dir, dir)
 	info, err := os.Stat(full)
 	switch {
 	case err != nil:
@@ -122,8 +122,8 @@ func (p *parsing) checkFolder(w *workload, at api.Pos, dir, what, holds string) 
 	return true
 }
 
-// Resolve returns a path as written in a document of the given folder.
-func Resolve(dir, path string) string {
+// resolve returns a path as written in a document of the given folder.
+func resolve(dir, path string) string {
 	if filepath.IsAbs(path) {
 		return path
 	}

@@ -41,7 +41,7 @@ func (p *parsing) checkSecrets(s *securityPolicy) {
 
 // checkUsers reads a user list the way the image will.
 func (p *parsing) checkUsers(s *securityPolicy, x api.Secret) {
-	full := Resolve(s.Dir, x.File)
+	full := resolve(s.Dir, x.File)
 	info, err := os.Stat(full)
 	switch {
 	case err != nil:
