@@ -14,8 +14,8 @@ import (
 	"lorica.dev/lorica/api"
 )
 
-// Bounds of what an application may bring into an image. They are variables of
-// the reader, so that tests can reach them.
+// Bounds of what an application may bring into an image; a plan holds it in
+// memory.
 const (
 	maxFiles = 10_000
 	maxBytes = 64 << 20

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	lorica "lorica.dev/lorica"
@@ -150,51 +151,74 @@ func (b *build) write() error {
 // where some are missing, or where the image's pins raise what the application
 // requires, the go command is let onto the network with the user's settings.
 func (b *build) resolve(ctx context.Context) ([]string, error) {
-	list := []string{"list", "-deps", "-f", "{{.ImportPath}}", "."}
-	for range 3 {
-		out, err := b.plan.tools.run(ctx, b.dir, b.plan.tools.environment(b.tmp), list...)
-		var failed *goError
-		if err == nil {
-			return strings.Fields(string(out)), b.checkPins(ctx)
-		} else if !errors.As(err, &failed) {
-			return nil, err
-		}
-		mode := ""
-		switch {
-		case strings.Contains(failed.output, "missing go.sum entry"):
-			return nil, &SourceError{Pos: b.plan.app.pos, Output: failed.output,
-				Message: fmt.Sprintf("go.sum lacks checksums of what the module needs: run \"go mod tidy\" in %s (%s)", b.plan.app.dir, b.translate(firstLine(failed.output)))}
-		case strings.Contains(failed.output, "updates to go.mod needed"):
-			mode = "mod"
-		case strings.Contains(failed.output, "disabled by GOPROXY=off"):
-			mode = "readonly"
-		default:
-			return nil, b.sourceError(failed)
+	var failed *goError
+	packages, err := b.list(ctx, b.plan.tools.environment(b.tmp))
+	for _, mode := range []string{"readonly", "mod"} {
+		if !errors.As(err, &failed) || needs(failed) != mode {
+			continue
 		}
 		b.progress(Step{StepDownload, "Go modules that are not in the module cache, with the proxy settings of go env"})
-		if _, err := b.plan.tools.run(ctx, b.dir, b.plan.tools.online(b.tmp, mode), list...); err != nil {
-			if errors.As(err, &failed) {
-				return nil, fmt.Errorf("modules are missing and cannot be downloaded: %s", b.translate(firstLine(failed.output)))
-			}
-			return nil, err
+		if _, err = b.list(ctx, b.plan.tools.online(b.tmp, mode)); err == nil {
+			packages, err = b.list(ctx, b.plan.tools.environment(b.tmp))
 		}
 	}
-	return nil, errors.New("builder: the modules of the image do not settle")
+	switch {
+	case err == nil:
+		return packages, b.checkPins(ctx)
+	case !errors.As(err, &failed):
+		return nil, err
+	case strings.Contains(failed.output, "missing go.sum entry"):
+		line, _, _ := strings.Cut(b.translate(firstLine(failed.output)), "; to add")
+		return nil, &SourceError{Pos: b.plan.app.pos, Output: b.translate(failed.output),
+			Message: fmt.Sprintf("go.sum lacks checksums of what the module needs: run \"go mod tidy\" in %s (%s)", b.plan.app.dir, line)}
+	case needs(failed) != "" || strings.Contains(failed.output, "go: downloading ") || strings.Contains(failed.output, "checksum mismatch"):
+		return nil, fmt.Errorf("modules are missing and cannot be downloaded: %s", b.translate(firstLine(failed.output)))
+	}
+	return nil, b.sourceError(failed)
+}
+
+func (b *build) list(ctx context.Context, env []string) ([]string, error) {
+	out, err := b.plan.tools.run(ctx, b.dir, env, "list", "-deps", "-f", "{{.ImportPath}}", ".")
+	return strings.Fields(string(out)), err
+}
+
+// needs returns the -mod flag with which the network could mend a failure, or "".
+// Without the modules in the cache, nothing is written; "mod" lets the go command
+// raise versions in the go.mod of the build folder, with their checksums.
+func needs(failed *goError) string {
+	switch {
+	case strings.Contains(failed.output, "missing go.sum entry"):
+		return ""
+	case strings.Contains(failed.output, "updates to go.mod needed"):
+		return "mod"
+	case strings.Contains(failed.output, "disabled by GOPROXY=off"):
+		return "readonly"
+	}
+	return ""
 }
 
 // checkPins refuses an application whose dependencies raise what the image pins.
+// The go command has accepted the go.mod, so its lines are what is selected.
 func (b *build) checkPins(ctx context.Context) error {
 	_, pinned, err := pins(lorica.Source())
 	if err != nil {
 		return err
 	}
+	out, err := b.plan.tools.run(ctx, b.dir, b.plan.tools.environment(b.tmp), "mod", "edit", "-json")
+	if err != nil {
+		return fmt.Errorf("builder: %w", err)
+	}
+	var mod goModule
+	if err := json.Unmarshal(out, &mod); err != nil {
+		return fmt.Errorf("builder: %w", err)
+	}
 	for _, p := range pinned {
-		out, err := b.plan.tools.run(ctx, b.dir, b.plan.tools.environment(b.tmp), "list", "-m", "-f", "{{.Version}}", p.Path)
-		if err != nil {
-			return fmt.Errorf("builder: %w", err)
-		}
-		if got := strings.TrimSpace(string(out)); got != p.Version {
-			return &SourceError{Pos: b.plan.app.pos, Message: raises(b.plan.app, moduleVersion{p.Path, got}, p)}
+		i := slices.IndexFunc(mod.Require, func(r moduleVersion) bool { return r.Path == p.Path })
+		switch {
+		case i < 0:
+			return fmt.Errorf("builder: %s is not in the go.mod of the image any more", p.Path)
+		case mod.Require[i].Version != p.Version:
+			return &SourceError{Pos: b.plan.app.pos, Message: raises(b.plan.app, mod.Require[i], p)}
 		}
 	}
 	return nil

@@ -68,8 +68,11 @@ func (b *build) explain(message string) string {
 	}
 }
 
+var inApp = regexp.MustCompile(`(?m)^(?:\./)?` + appFolder + `/`)
+
 // translate puts the user's folder where the build folder is named.
 func (b *build) translate(s string) string {
+	s = inApp.ReplaceAllLiteralString(s, b.plan.app.dir+"/")
 	s = strings.ReplaceAll(s, b.dir+"/"+appFolder, b.plan.app.dir)
 	s = strings.ReplaceAll(s, b.dir+"/"+contentFolder, b.plan.app.dir)
 	if module := b.plan.app.module.Module.Path; module != "" {
@@ -78,12 +81,22 @@ func (b *build) translate(s string) string {
 	return strings.ReplaceAll(s, b.dir+"/", "")
 }
 
-// firstLine returns the first line of the go command that says something.
+// firstLine returns the first line of the go command that says something, with
+// the next one where it only announces that.
 func firstLine(s string) string {
+	head := ""
 	for line := range strings.Lines(s) {
-		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
-			return line
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, "go: downloading "):
+		case strings.HasSuffix(line, ":") && head == "":
+			head = line + " "
+		default:
+			return head + line
 		}
 	}
-	return "the go command failed without a word"
+	if head == "" {
+		return "the go command failed without a word"
+	}
+	return head
 }

@@ -35,6 +35,7 @@ type moduleVersion struct{ Path, Version string }
 // A goPackage is a package as `go list -json` prints it.
 type goPackage struct {
 	Dir, ImportPath, Name string
+	DepOnly               bool // not the package that was asked for
 	Module                *struct{ Main bool }
 	Error                 *struct{ Pos, Err string }
 
@@ -97,7 +98,7 @@ func (a *application) readModule(ctx context.Context, tools *toolchain, app *api
 	}
 	a.pkg = path.Join(a.module.Module.Path, pattern)
 	out, err = tools.run(ctx, dir, env, "list", "-e", "-deps",
-		"-json=Dir,ImportPath,Name,Module,Error,GoFiles,InvalidGoFiles,SFiles,HFiles,EmbedFiles,SysoFiles", "./"+pattern)
+		"-json=Dir,ImportPath,Name,DepOnly,Module,Error,GoFiles,InvalidGoFiles,SFiles,HFiles,EmbedFiles,SysoFiles", "./"+pattern)
 	if err != nil {
 		return a.toolError(err, dir)
 	}
@@ -106,29 +107,31 @@ func (a *application) readModule(ctx context.Context, tools *toolchain, app *api
 
 // readPackages reads the files of the packages that lie in the folder.
 func (a *application) readPackages(r *reader, dir string, list []byte) error {
-	found := false
 	for dec := json.NewDecoder(bytes.NewReader(list)); ; {
 		var p goPackage
 		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
-			break
+			return nil
 		} else if err != nil {
 			return fmt.Errorf("go list: %w", err)
 		}
-		if p.Module == nil || !p.Module.Main {
+		names := slices.Concat(p.GoFiles, p.InvalidGoFiles, p.SFiles, p.HFiles, p.EmbedFiles)
+		ours := p.Module != nil && p.Module.Main
+		switch {
+		case !p.DepOnly && len(names) == 0 && p.Error != nil:
+			return errors.New(firstLine(strings.ReplaceAll(p.Error.Err, dir, a.dir)))
+		case !p.DepOnly && (!ours || len(names) == 0):
+			return fmt.Errorf("there is no package %s in the module", p.ImportPath)
+		case !p.DepOnly && p.Name == "main":
+			return fmt.Errorf("package %s is a program; a handler is a package that can be imported: give it another name than main", p.ImportPath)
+		case !ours:
 			continue
+		case len(p.SysoFiles) > 0:
+			return fmt.Errorf("package %s brings object code (%s); images are built from source", p.ImportPath, p.SysoFiles[0])
 		}
 		rel, err := filepath.Rel(dir, p.Dir)
 		if err != nil {
 			return err
 		}
-		found = found || p.ImportPath == a.pkg
-		switch {
-		case p.ImportPath == a.pkg && p.Name == "main":
-			return fmt.Errorf("package %s is a program; a handler is a package that can be imported: give it another name than main", p.ImportPath)
-		case len(p.SysoFiles) > 0:
-			return fmt.Errorf("package %s brings object code (%s); images are built from source", p.ImportPath, p.SysoFiles[0])
-		}
-		names := slices.Concat(p.GoFiles, p.InvalidGoFiles, p.SFiles, p.HFiles, p.EmbedFiles)
 		slices.Sort(names)
 		for _, name := range slices.Compact(names) {
 			name = path.Join(filepath.ToSlash(rel), filepath.ToSlash(name))
@@ -138,18 +141,7 @@ func (a *application) readPackages(r *reader, dir string, list []byte) error {
 			}
 			a.files = append(a.files, file{path.Join(appFolder, name), data})
 		}
-		switch {
-		case p.ImportPath != a.pkg || len(names) > 0:
-		case p.Error != nil:
-			return errors.New(firstLine(strings.ReplaceAll(p.Error.Err, dir, a.dir)))
-		default:
-			return fmt.Errorf("package %s has no Go files for linux/amd64 without cgo", p.ImportPath)
-		}
 	}
-	if !found {
-		return fmt.Errorf("there is no package in %s", strings.TrimPrefix(a.pkg, a.module.Module.Path))
-	}
-	return nil
 }
 
 // checkModule refuses what would change the image's own part.

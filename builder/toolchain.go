@@ -45,7 +45,7 @@ var (
 type toolchain struct {
 	goroot  string
 	version string   // "go1.26.8", with the experiments that were built into it
-	folders []string // HOME and the Go caches
+	folders []string // the Go caches
 }
 
 // findToolchain asks the go in PATH who and where it is.
@@ -57,7 +57,7 @@ func findToolchain(ctx context.Context) (*toolchain, error) {
 	keys := []string{"GOROOT", "GOVERSION", "GOPATH", "GOMODCACHE", "GOCACHE"}
 	cmd := exec.CommandContext(ctx, bin, append([]string{"env", "-json"}, keys...)...)
 	cmd.Dir = "/"
-	cmd.Env = append(os.Environ(), "GOTOOLCHAIN=local", "GOWORK=off")
+	cmd.Env = append(os.Environ(), "GOTOOLCHAIN=local", "GOWORK=off", "GOFLAGS=", "GOEXPERIMENT=")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -78,9 +78,6 @@ func findToolchain(ctx context.Context) (*toolchain, error) {
 		}
 		t.folders = append(t.folders, key+"="+env[key])
 	}
-	if home := os.Getenv("HOME"); home != "" {
-		t.folders = append(t.folders, "HOME="+home)
-	}
 	// What the toolchain turns on by itself, whatever the user's environment says.
 	out, err = t.run(ctx, "/", t.environment(os.TempDir()), "env", "GOEXPERIMENT")
 	if err != nil {
@@ -93,7 +90,8 @@ func findToolchain(ctx context.Context) (*toolchain, error) {
 }
 
 // environment is all that the go command sees. Modules come from the cache and
-// must have their checksums; temporary files stay in tmp.
+// must have their checksums; temporary files stay in tmp; without a HOME nothing
+// is written to one.
 func (t *toolchain) environment(tmp string) []string {
 	env := append(pinned[:len(pinned):len(pinned)], t.folders...)
 	return append(env, "PATH="+filepath.Join(t.goroot, "bin"), "LC_ALL=C", "GOROOT="+t.goroot,
