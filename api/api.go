@@ -244,8 +244,8 @@ type Secret struct {
 	File string
 }
 
-// A RequestFilter bounds what a client may send. Zero fields take the defaults
-// of docs/policy.md.
+// A RequestFilter bounds what a client may send. Zero bounds take the defaults
+// of WithDefaults.
 type RequestFilter struct {
 	Pos                Pos
 	MaxHeaderBytes     uint32

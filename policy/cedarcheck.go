@@ -10,6 +10,7 @@ import (
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/validate"
 
+	"lorica.dev/lorica/abi/authz"
 	"lorica.dev/lorica/api"
 )
 
@@ -135,12 +136,22 @@ func (p *parsing) checkExpressions(s *securityPolicy, i int) {
 		s.failAt(s.within(i, word), "write the condition with attributes of the context", "policy %s: %s not supported yet", r.ID, what)
 	}
 	for _, c := range r.Policy.Conditions {
+		if depth(c.Body) > maxCondition {
+			s.failAt(r.Pos, "split the condition over several policies", "policy %s: its condition is nested more than %d deep", r.ID, maxCondition)
+			return
+		}
 		ast.Inspect(ast.NewNode(c.Body), func(n ast.IsNode) bool {
 			switch x := n.(type) {
 			case ast.NodeTypeAccess:
-				return !isContext(x.Arg)
+				if isContext(x.Arg) {
+					return false
+				}
+				later(string(x.Value), "attributes of something other than context are")
 			case ast.NodeTypeHas:
-				return !isContext(x.Arg)
+				if isContext(x.Arg) {
+					return false
+				}
+				later(string(x.Value), "attributes of something other than context are")
 			case ast.NodeTypeVariable:
 				if isContext(x) {
 					later("context", "context as a whole is")
@@ -159,6 +170,38 @@ func (p *parsing) checkExpressions(s *securityPolicy, i int) {
 			return true
 		})
 	}
+}
+
+// maxCondition leaves room for what the compiler puts around a condition.
+const maxCondition = authz.MaxDepth - 8
+
+// depth is how deep an expression is nested, where a chain of && or of || counts
+// once, as in images.
+func depth(n ast.IsNode) int {
+	var below func(n ast.IsNode, chain string) int
+	below = func(n ast.IsNode, chain string) int {
+		kind := ""
+		switch n.(type) {
+		case ast.NodeTypeAnd:
+			kind = "&&"
+		case ast.NodeTypeOr:
+			kind = "||"
+		}
+		deepest, first := 0, true
+		ast.Inspect(ast.NewNode(n), func(c ast.IsNode) bool {
+			if first { // n itself
+				first = false
+				return true
+			}
+			deepest = max(deepest, below(c, kind))
+			return false
+		})
+		if kind != "" && kind == chain {
+			return deepest
+		}
+		return deepest + 1
+	}
+	return below(n, "")
 }
 
 func isContext(n ast.IsNode) bool {

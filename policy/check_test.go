@@ -180,6 +180,8 @@ func mistakes() []mistake {
 		{"records", "context.count < 10", "{a: 1} == {a: context.count}", nil},
 		{"datetime", "context.count < 10", `datetime("2024-01-01") < datetime("2025-01-01")`, nil},
 		{"brackets without end", "context.count < 10", strings.Repeat("(", 60) + "true" + strings.Repeat(")", 60), nil},
+		{"attribute of an entity", "context has count &&", "principal has count &&", nil},
+		{"condition without end", "context.count < 10", "1" + strings.Repeat("+1", 250) + " < 10", nil},
 		{"schema syntax", "entity Group;", "entity Group", nil},
 		{"schema type undefined", "entity User in [Group];", "entity User in [Team];", nil},
 		{"entity attributes", "entity User in [Group];", `entity User in [Group] = { "tenant": String };`, nil},
