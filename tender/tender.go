@@ -213,7 +213,27 @@ func (t *tender) listener(i int, l Listener, inherited []*os.File) (*os.File, er
 	if l.Port == 0 {
 		t.cfg.Listen[i].Port = tcp.Addr().(*net.TCPAddr).AddrPort().Port()
 	}
-	return tcp.File()
+	return duplicate(tcp)
+}
+
+// duplicate returns a file of the same socket. Unlike the one that File makes,
+// it does not put the socket, which is shared with every image that was handed
+// it, into blocking mode when its descriptor is passed on: an image would hang
+// in accept and could not drain.
+func duplicate(ln *net.TCPListener) (*os.File, error) {
+	raw, err := ln.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd int
+	var failed error
+	if err := raw.Control(func(s uintptr) { fd, failed = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return nil, err
+	}
+	if failed != nil {
+		return nil, os.NewSyscallError("fcntl", failed)
+	}
+	return os.NewFile(uintptr(fd), "listener"), nil
 }
 
 // describe fills the parts of the status that are known before the launch.

@@ -24,25 +24,63 @@ import (
 	"lorica.dev/lorica/tender/process"
 )
 
-// The test binary is also the tender and its stage, as cmd/lorica is.
-func TestMain(m *testing.M) {
-	if len(os.Args) == 2 {
-		var err error
-		switch os.Args[1] {
-		case "tender":
-			err = tender.Main()
-		case process.StageCommand:
-			err = tender.Stage()
-		default:
-			os.Exit(m.Run())
-		}
-		if err != nil {
+// image is the built image of testdata, and the calls that its modules list.
+var image struct {
+	path, digest string
+	calls        []catalog.Syscall
+}
+
+// The test binary is also the tender and its stage, as cmd/lorica is, and, for
+// one test, a user of them.
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	body := map[string]func() error{"tender": tender.Main, process.StageCommand: tender.Stage, "ordinary": ordinary}
+	if len(os.Args) == 2 && body[os.Args[1]] != nil {
+		if err := body[os.Args[1]](); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+			return 1
 		}
-		os.Exit(0)
+		return 0
 	}
-	os.Exit(m.Run())
+	dir, err := os.MkdirTemp("", "tender")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		err = build(dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+func build(dir string) error {
+	image.path = filepath.Join(dir, "image")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", image.path, "./testdata/image")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the image: %w\n%s", err, out)
+	}
+	b, err := os.ReadFile(image.path)
+	if err != nil {
+		return err
+	}
+	image.digest = fmt.Sprintf("sha256:%x", sha256.Sum256(b))
+	c, err := catalog.Load(os.DirFS(".."))
+	if err != nil {
+		return err
+	}
+	var modules []*catalog.Module
+	for _, id := range []string{"unikernel", "netstack/socket", "pep/firewall", "pep/filter", "pep/audit", "app/handler"} {
+		m := c.Module(id)
+		if m == nil {
+			return fmt.Errorf("no module %s", id)
+		}
+		modules = append(modules, m)
+	}
+	image.calls = catalog.Syscalls(modules)
+	return nil
 }
 
 const plan = "74656e64657274656e64657274656e64657274656e64657274656e6465727465"
@@ -71,45 +109,11 @@ func signed(t *testing.T, revision uint64, paths ...string) []byte {
 	return b
 }
 
-// buildImage builds the image of testdata and returns its path and digest.
-func buildImage(t *testing.T) (path, digest string) {
-	t.Helper()
-	path = filepath.Join(t.TempDir(), "image")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", path, "./testdata/image")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building the image: %v\n%s", err, out)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path, fmt.Sprintf("sha256:%x", sha256.Sum256(b))
-}
-
-// calls is what the manifests of the image's modules list.
-func calls(t *testing.T) []catalog.Syscall {
-	t.Helper()
-	c, err := catalog.Load(os.DirFS(".."))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var modules []*catalog.Module
-	for _, id := range []string{"unikernel", "netstack/socket", "pep/firewall", "pep/filter", "pep/audit", "app/handler"} {
-		m := c.Module(id)
-		if m == nil {
-			t.Fatalf("no module %s", id)
-		}
-		modules = append(modules, m)
-	}
-	return catalog.Syscalls(modules)
-}
-
 func configure(t *testing.T) tender.Config {
-	image, digest := buildImage(t)
-	return tender.Config{Instance: "test-1", Tenant: "acme", Workload: "test", Dir: t.TempDir(), Image: image, ImageDigest: digest,
-		Plan: plan, Syscalls: calls(t), Trust: key.Public().(ed25519.PublicKey), Program: signed(t, 1, "/hello", "/slow", "/open"),
-		Listen: []tender.Listener{{Name: "api", Address: "127.0.0.1"}}, MaxProcs: 2}
+	t.Helper()
+	return tender.Config{Instance: "test-1", Tenant: "acme", Workload: "test", Dir: t.TempDir(), Image: image.path, ImageDigest: image.digest,
+		Plan: plan, Syscalls: image.calls, Trust: key.Public().(ed25519.PublicKey), Program: signed(t, 1, "/hello", "/slow", "/open"),
+		Listen: []tender.Listener{{Name: "api", Address: "127.0.0.1"}}, Memory: 48 << 20, MaxProcs: 2, Patience: 10 * time.Second}
 }
 
 // start runs a tender for cfg and stops it with the test.
@@ -157,11 +161,30 @@ func get(t *testing.T, s tender.Status, path string) (int, string) {
 	return r.StatusCode, string(b)
 }
 
-func TestServesConfined(t *testing.T) {
-	c := start(t, configure(t))
-	s := status(t, c)
-	if code, body := get(t, s, "/hello"); code != 200 || body != "hello\n" {
-		t.Errorf("got %d %q", code, body)
+// eventually waits until ok holds.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for range 1000 {
+		if ok() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	t.Logf("%+v", s)
+	t.Fatalf("it never came to this: %s", what)
+}
+
+// ends fails the test unless the tender ends.
+func ends(t *testing.T, c *tender.Client) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := c.Wait(ctx); err != nil {
+		t.Fatalf("the tender does not end: %v", err)
+	}
+}
+
+// gone reports whether the process has ended, reaped or not.
+func gone(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	return err != nil || bytes.Contains(b, []byte("State:\tZ")) || bytes.Contains(b, []byte("State:\tX"))
 }

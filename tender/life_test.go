@@ -1,0 +1,505 @@
+package tender_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/tender"
+)
+
+var background = context.Background()
+
+// What the image finds around it, seen from outside.
+func TestConfinement(t *testing.T) {
+	c := start(t, configure(t))
+	s := status(t, c)
+	if s.State != tender.Ready || s.Tier != api.TierFull.String() || s.Revision != 1 || s.Level != "normal" || s.Policy != "p" ||
+		s.ImageDigest != image.digest || s.Plan != plan || s.Restarts != 0 || s.Listen[0].Port == 0 {
+		t.Errorf("status is %+v", s)
+	}
+	if code, body := get(t, s, "/hello"); code != 200 || body != "hello\n" {
+		t.Errorf("got %d %q", code, body)
+	}
+	proc := func(name string) string {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", s.PID, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	if got := proc("cmdline"); got != "lorica-image\x00" {
+		t.Errorf("its arguments are %q", got)
+	}
+	if got := proc("environ"); got != "" {
+		t.Errorf("its environment is %q", got)
+	}
+	state := proc("status")
+	for _, want := range []string{"CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "CapBnd:\t0000000000000000", "CapAmb:\t0000000000000000",
+		"NoNewPrivs:\t1", "Seccomp:\t2"} {
+		if !strings.Contains(state, want+"\n") {
+			t.Errorf("its status lacks %q", want)
+		}
+	}
+	if os.Geteuid() == 0 && !strings.Contains(state, "Uid:\t65534\t65534\t65534\t65534\n") {
+		t.Errorf("it is somebody: %s", state)
+	}
+	for _, ns := range []string{"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"} {
+		theirs, err1 := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", s.PID, ns))
+		ours, err2 := os.Readlink("/proc/self/ns/" + ns)
+		if err1 != nil || err2 != nil || theirs == ours {
+			t.Errorf("%s namespace: %q, ours %q (%v, %v)", ns, theirs, ours, err1, err2)
+		}
+	}
+	if entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/root", s.PID)); err != nil || len(entries) != 0 {
+		t.Errorf("its root holds %v (%v)", entries, err)
+	}
+	if mounts := proc("mountinfo"); strings.Count(mounts, "\n") != 1 || !strings.Contains(mounts, " / / ro,") {
+		t.Errorf("its mounts are %s", mounts)
+	}
+	limits := proc("limits")
+	for _, want := range []string{"Max core file size 0 0", "Max file size 0 0", "Max data size 318767104 318767104", "Max processes 1024 1024"} {
+		if !strings.Contains(strings.Join(strings.Fields(limits), " "), want) {
+			t.Errorf("its limits lack %q: %s", want, limits)
+		}
+	}
+	descriptors(t, s.PID)
+}
+
+// descriptors checks that the image holds what it was handed and what its own
+// runtime made, and nothing else of ours.
+func descriptors(t *testing.T, pid int) {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		what, err := os.Readlink(filepath.Join(dir, e.Name()))
+		known := what == os.DevNull || strings.HasPrefix(what, "pipe:") || strings.HasPrefix(what, "socket:") || strings.HasPrefix(what, "anon_inode:[event")
+		if err != nil || !known {
+			t.Errorf("descriptor %s is %s (%v)", e.Name(), what, err)
+		}
+	}
+}
+
+func TestReplace(t *testing.T) {
+	c := start(t, configure(t))
+	s := status(t, c)
+	if code, _ := get(t, s, "/new"); code != 404 {
+		t.Fatalf("got %d before the change", code)
+	}
+	refused := map[string][]byte{
+		"signature":  append([]byte{1}, signed(t, 2, "/new")...),
+		"revision 1": signed(t, 1, "/new"),
+		"0 bytes":    {},
+	}
+	for want, b := range refused {
+		if _, err := c.Replace(background, b, nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	if after := status(t, c); after.Program != s.Program || after.Restarts != 0 {
+		t.Errorf("a refused program changed %+v", after)
+	}
+	for revision := uint64(2); revision < 12; revision++ { // more often than there are slots
+		a, err := c.Replace(background, signed(t, revision, "/hello", "/new"), nil)
+		if err != nil || a.Revision != revision {
+			t.Fatalf("revision %d: %+v, %v", revision, a, err)
+		}
+	}
+	if code, _ := get(t, s, "/new"); code != 404 { // of the application: the route exists
+		t.Errorf("got %d", code)
+	}
+	if after := status(t, c); after.Revision != 11 || after.Program == s.Program || after.PID != s.PID {
+		t.Errorf("status is %+v", after)
+	}
+}
+
+func TestDecisions(t *testing.T) {
+	c := start(t, configure(t))
+	s := status(t, c)
+	get(t, s, "/hello")
+	get(t, s, "/nothing")
+	var seen []tender.Decision
+	eventually(t, "two decisions", func() bool { // records travel beside answers
+		seen = nil
+		err := c.Decisions(background, 0, false, func(d tender.Decision) error { seen = append(seen, d); return nil })
+		return err == nil && len(seen) == 2
+	})
+	if d := seen[0]; d.Seq != 1 || d.Decision != "Allow" || d.Path != "/hello" || d.Tier != s.Tier || d.Program != s.Program || d.Instance != "test-1" {
+		t.Errorf("the first is %+v", d)
+	}
+	if d := seen[1]; d.Seq != 2 || d.Decision != "Deny" || d.Status != 404 || d.Reason == "" {
+		t.Errorf("the second is %+v", d)
+	}
+	ctx, cancel := context.WithTimeout(background, 10*time.Second)
+	defer cancel()
+	var late sync.WaitGroup
+	late.Go(func() {
+		time.Sleep(50 * time.Millisecond)
+		get(t, s, "/slow")
+	})
+	defer late.Wait()
+	enough := errors.New("enough")
+	err := c.Decisions(ctx, 2, true, func(d tender.Decision) error {
+		if d.Seq == 3 && d.Path == "/slow" {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) {
+		t.Errorf("following: %v", err)
+	}
+	var lines []string
+	if err := c.Logs(background, 0, false, func(l tender.LogLine) error { lines = append(lines, l.From+": "+l.Line); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(strings.Join(lines, "\n"), "output: a line on standard output") {
+		t.Errorf("the log is %q", lines)
+	}
+}
+
+func TestRestart(t *testing.T) {
+	c := start(t, configure(t))
+	s := status(t, c)
+	if _, err := c.Replace(background, signed(t, 2, "/hello", "/open"), nil); err != nil {
+		t.Fatal(err)
+	}
+	one := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	one.Get(fmt.Sprintf("http://127.0.0.1:%d/open", s.Listen[0].Port)) // dies of it
+	if code, _ := get(t, s, "/hello"); code != 200 {                   // waits in the backlog
+		t.Errorf("got %d", code)
+	}
+	eventually(t, "one restart, ready", func() bool { s := status(t, c); return s.Restarts == 1 && s.State == tender.Ready })
+	after := status(t, c)
+	if !strings.Contains(after.LastError, "SIGSYS") || after.Revision != 2 || after.PID == s.PID {
+		t.Errorf("status is %+v", after)
+	}
+	syscall.Kill(after.PID, syscall.SIGKILL)
+	if code, _ := get(t, s, "/hello"); code != 200 {
+		t.Errorf("got %d", code)
+	}
+	eventually(t, "two restarts", func() bool { return status(t, c).Restarts == 2 })
+}
+
+func TestDrain(t *testing.T) {
+	c := start(t, configure(t))
+	s := status(t, c)
+	slow := make(chan int, 1)
+	go func() {
+		code, _ := get(t, s, "/slow")
+		slow <- code
+	}()
+	time.Sleep(100 * time.Millisecond)
+	if err := c.Drain(background, 0, 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if code := <-slow; code != 200 {
+		t.Errorf("the open request got %d", code)
+	}
+	ends(t, c)
+	if !gone(s.PID) {
+		t.Error("the image is left")
+	}
+	if _, err := tender.Dial(filepath.Dir("/nonexistent/x")); err == nil {
+		t.Error("a tender answers where there is none")
+	}
+}
+
+// A successor takes the listener over while clients keep coming.
+func TestHandOver(t *testing.T) {
+	cfg := configure(t)
+	dir := cfg.Dir
+	first := start(t, cfg)
+	s := status(t, first)
+	var done, failed atomic.Int64
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			c := http.Client{Transport: &http.Transport{}, Timeout: 10 * time.Second}
+			defer c.CloseIdleConnections()
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				r, err := c.Get(fmt.Sprintf("http://127.0.0.1:%d/hello", s.Listen[0].Port))
+				if err == nil {
+					io.Copy(io.Discard, r.Body)
+					r.Body.Close()
+				}
+				if err != nil || r.StatusCode != 200 {
+					t.Errorf("%v %v", r, err)
+					failed.Add(1)
+				}
+				done.Add(1)
+			}
+		})
+	}
+	listeners, err := first.Listeners(background)
+	if err != nil || len(listeners) != 1 {
+		t.Fatalf("%d listeners: %v", len(listeners), err)
+	}
+	cfg = configure(t)
+	cfg.Instance, cfg.Listen[0].Port = "test-2", s.Listen[0].Port
+	second := start(t, cfg, listeners...)
+	listeners[0].Close()
+	if err := first.Drain(background, 500*time.Millisecond, 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	ends(t, first)
+	if text := logged(t, dir); strings.Contains(text, "while draining") {
+		t.Errorf("the first did not drain: %s", text)
+	}
+	before := done.Load()
+	eventually(t, "the successor serves", func() bool { return done.Load() > before+20 })
+	close(stop)
+	wg.Wait()
+	t.Logf("%d requests, %d failed", done.Load(), failed.Load())
+	if st := status(t, second); st.Stats.Requests == 0 {
+		t.Errorf("status is %+v", st)
+	}
+}
+
+// A tender that is killed takes its image along, whatever the tier.
+func TestNoImageIsLeftBehind(t *testing.T) {
+	for _, tier := range []api.Tier{api.TierFull, api.TierNoUserns, api.TierNoLandlock} {
+		t.Run(tier.String(), func(t *testing.T) {
+			cfg := configure(t)
+			cfg.Minimum, cfg.Weaken = tier, tier
+			c := start(t, cfg)
+			s := status(t, c)
+			if s.Tier != tier.String() {
+				t.Fatalf("the tier is %s", s.Tier)
+			}
+			if code, _ := get(t, s, "/hello"); code != 200 {
+				t.Errorf("got %d", code)
+			}
+			syscall.Kill(s.TenderPID, syscall.SIGKILL)
+			eventually(t, "both are gone", func() bool { return gone(s.PID) })
+			ends(t, c)
+			if again := start(t, cfg); status(t, again).State != tender.Ready {
+				t.Error("the folder of a dead tender cannot be used again")
+			}
+		})
+	}
+}
+
+func TestLease(t *testing.T) {
+	t.Run("its end drains", func(t *testing.T) {
+		c := start(t, configure(t))
+		l, err := c.Lease(background)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		ends(t, c)
+	})
+	t.Run("another one keeps", func(t *testing.T) {
+		c := start(t, configure(t))
+		one, err := c.Lease(background)
+		if err != nil {
+			t.Fatal(err)
+		}
+		two, err := c.Lease(background)
+		if err != nil {
+			t.Fatal(err)
+		}
+		one.Close()
+		time.Sleep(4 * time.Second) // beyond the grace of a lease
+		if s := status(t, c); s.State != tender.Ready {
+			t.Errorf("status is %+v", s)
+		}
+		if err := two.Release(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(4 * time.Second)
+		if s := status(t, c); s.State != tender.Ready {
+			t.Errorf("after a release the status is %+v", s)
+		}
+	})
+}
+
+func TestStartFails(t *testing.T) {
+	broken := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(broken, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		change func(*tender.Config)
+		want   string
+	}{
+		"another image": {func(c *tender.Config) { c.ImageDigest = "sha256:" + strings.Repeat("0", 64) }, "expected sha256:0000"},
+		"no image":      {func(c *tender.Config) { c.Image += "x" }, "no such file"},
+		"a script": {func(c *tender.Config) {
+			c.Image, c.ImageDigest = broken, "sha256:a8076d3d28d21e02012b20eaf7dbf75409a6277134439025f282e368e3305abf"
+		}, "execveat"},
+		"another plan":       {func(c *tender.Config) { c.Plan = strings.Repeat("0", 64) }, "another plan"},
+		"another trust root": {func(c *tender.Config) { c.Trust = bytes.Repeat([]byte{1}, 32) }, "trust root"},
+		"an older revision":  {func(c *tender.Config) { c.MinRevision = 5 }, "takes 5 or later"},
+		"no system calls":    {func(c *tender.Config) { c.Syscalls = nil }, "empty list"},
+		"a call too many": {func(c *tender.Config) {
+			c.Syscalls = append(c.Syscalls, image.calls[0])
+			c.Syscalls[len(c.Syscalls)-1].Name = "openat"
+		}, "may never call openat"},
+		"a weaker machine":      {func(c *tender.Config) { c.Weaken = api.TierNoUserns }, `confines images at tier "no-userns", the workload asks for "full"`},
+		"an address not here":   {func(c *tender.Config) { c.Listen[0].Address = "203.0.113.7" }, "cannot assign"},
+		"a name that is a path": {func(c *tender.Config) { c.Instance = "../x" }, "instance name"},
+		"no listener":           {func(c *tender.Config) { c.Listen = nil }, "0 listeners"},
+		"another target":        {func(c *tender.Config) { c.Target = "microvm" }, "not supported yet"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := configure(t)
+			c.change(&cfg)
+			client, err := tender.Start(background, []string{"/proc/self/exe", "tender"}, cfg, nil)
+			if err == nil {
+				client.Stop(background)
+				t.Fatal("it runs")
+			}
+			if !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %q, want %q", err, c.want)
+			}
+		})
+	}
+	t.Run("a folder in use", func(t *testing.T) {
+		cfg := configure(t)
+		c := start(t, cfg)
+		if _, err := tender.Start(background, []string{"/proc/self/exe", "tender"}, cfg, nil); err == nil || !strings.Contains(err.Error(), "another tender") {
+			t.Errorf("got %v", err)
+		}
+		if s := status(t, c); s.State != tender.Ready {
+			t.Errorf("status is %+v", s)
+		}
+	})
+	t.Run("not a tender", func(t *testing.T) {
+		if _, err := tender.Start(background, []string{"/bin/sh", "-c", "echo no such luck >&2"}, configure(t), nil); err == nil || !strings.Contains(err.Error(), "no such luck") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// An ordinary user gets the same confinement as root; and a user's tender talks
+// to nobody else, not even to root.
+func TestOrdinaryUser(t *testing.T) {
+	dir, err := os.MkdirTemp("", "ordinary")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	cfg := configure(t)
+	cfg.Dir, cfg.Image = filepath.Join(dir, "run"), filepath.Join(dir, "image")
+	b, err := os.ReadFile(image.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(cfg.Image, b, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe", "ordinary")
+	if root := os.Geteuid() == 0; root {
+		const user = 64321
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+		for _, p := range []string{dir, cfg.Image} {
+			if err := os.Chown(p, user, user); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.NewEncoder(in).Encode(cfg); err != nil {
+		t.Fatal(err)
+	}
+	var s tender.Status
+	if err := json.NewDecoder(out).Decode(&s); err != nil {
+		t.Errorf("%v: %s", err, said.String())
+	}
+	if s.Tier != api.TierFull.String() {
+		t.Errorf("status is %+v", s)
+	}
+	if code, body := get(t, s, "/hello"); code != 200 || body != "hello\n" {
+		t.Errorf("got %d %q", code, body)
+	}
+	if os.Geteuid() == 0 {
+		if _, err := tender.Dial(cfg.Dir); err == nil || !strings.Contains(err.Error(), "user 64321") {
+			t.Errorf("root reached it: %v", err)
+		}
+	}
+	in.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v: %s", err, said.String())
+	}
+	if !gone(s.PID) {
+		t.Error("the image is left")
+	}
+}
+
+// ordinary is what the test binary does as that user: run an instance, say how
+// it is, and stop it when standard input ends.
+func ordinary() error {
+	var cfg tender.Config
+	if err := json.NewDecoder(os.Stdin).Decode(&cfg); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(background, 20*time.Second)
+	defer cancel()
+	c, err := tender.Start(ctx, []string{"/proc/self/exe", "tender"}, cfg, nil)
+	if err != nil {
+		return err
+	}
+	s, err := c.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(s); err != nil {
+		return err
+	}
+	io.Copy(io.Discard, os.Stdin)
+	if err := c.Stop(ctx); err != nil {
+		return err
+	}
+	return c.Wait(ctx)
+}
+
+// logged returns the log of a runtime folder as it is written.
+func logged(t *testing.T, dir string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "log-*.jsonl"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no log (%v)", err)
+	}
+	b, err := os.ReadFile(files[len(files)-1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
