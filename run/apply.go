@@ -48,7 +48,6 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 		return nil, err
 	}
 	defer book.close()
-
 	plan, err := m.Plan(ctx, d)
 	if err != nil {
 		return nil, err
@@ -61,54 +60,83 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 	if err != nil {
 		return nil, err
 	}
-	change := plan.Change(level)
-	if change == ChangeNone && o.Refresh {
-		change = ChangeProgram
+	a := &Applied{Change: plan.Change(level), Instance: old}
+	if a.Change == ChangeNone && o.Refresh {
+		a.Change = ChangeProgram
 	}
-	if change == ChangeNone {
-		return &Applied{Change: change, Instance: old}, nil
+	switch a.Change {
+	case ChangeNone:
+		return a, nil
+	case ChangeProgram:
+		err = m.replace(ctx, a, book, d, level)
+	default:
+		err = m.takeOver(ctx, a, book, d, level, o)
 	}
-	if level.Image == nil && change != ChangeProgram {
-		if level.Image, err = m.store.Build(ctx, level.Build, o.Progress); err != nil {
-			return nil, err
-		}
+	if err == nil {
+		a.Instance.Status, err = a.Instance.Client.Status(ctx)
 	}
-	secrets, err := readSecrets(d)
 	if err != nil {
 		return nil, err
+	}
+	return a, nil
+}
+
+// replace puts a new program in force on the instance that runs.
+func (m *Machine) replace(ctx context.Context, a *Applied, book *ledger, d *policy.Deployment, l *Level) error {
+	in, err := m.sign(book, d, l)
+	if err != nil {
+		return err
 	}
 	start := time.Now()
+	_, err = a.Instance.Replace(ctx, in.program, in.secrets)
+	a.Took = time.Since(start)
+	return err
+}
+
+// takeOver starts a new instance, from a new image where the plan has none yet,
+// and ends the one before it, if any.
+func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, d *policy.Deployment, l *Level, o Options) error {
+	var err error
+	if l.Image == nil {
+		if l.Image, err = m.store.Build(ctx, l.Build, o.Progress); err != nil {
+			return err
+		}
+	}
+	in, err := m.sign(book, d, l)
+	if err != nil {
+		return err
+	}
+	old := a.Instance
+	start := time.Now()
+	if a.Instance, err = m.launch(ctx, d, l, in, old, o.Leased); err != nil {
+		return err
+	}
+	a.Took = time.Since(start)
+	if old == nil {
+		return nil
+	}
+	return retire(ctx, old)
+}
+
+// An input is what an instance is given: a signed program, its revision, and
+// the secrets that it refers to.
+type input struct {
+	program  []byte
+	revision uint64
+	secrets  []control.Secret
+}
+
+func (m *Machine) sign(book *ledger, d *policy.Deployment, l *Level) (input, error) {
+	secrets, err := readSecrets(d)
+	if err != nil {
+		return input{}, err
+	}
 	revision, err := book.next()
 	if err != nil {
-		return nil, err
+		return input{}, err
 	}
-	signed, err := program.Sign(level.Program(d, level.Build.ID, revision), m.key)
-	if err != nil {
-		return nil, err
-	}
-	var took time.Duration
-	if change == ChangeProgram {
-		if _, err := old.Replace(ctx, signed, secrets); err != nil {
-			return nil, err
-		}
-		took = time.Since(start)
-	} else {
-		next, err := m.launch(ctx, d, level, launchInput{signed, revision, secrets, o.Leased}, old)
-		if err != nil {
-			return nil, err
-		}
-		took = time.Since(start)
-		if old != nil {
-			if err := retire(ctx, old); err != nil {
-				return nil, err
-			}
-		}
-		old = next
-	}
-	if old.Status, err = old.Client.Status(ctx); err != nil {
-		return nil, err
-	}
-	return &Applied{Change: change, Instance: old, Took: took}, nil
+	signed, err := program.Sign(l.Program(d, l.Build.ID, revision), m.key)
+	return input{signed, revision, secrets}, err
 }
 
 // newest returns the newest instance of a deployment, or nil.
@@ -120,17 +148,10 @@ func (m *Machine) newest(ctx context.Context, deployment string) (*Instance, err
 	return list[len(list)-1], nil
 }
 
-type launchInput struct {
-	program  []byte
-	revision uint64
-	secrets  []control.Secret
-	leased   bool
-}
-
 // launch starts a tender and waits until its image answers requests. Where an
 // older instance runs, its listening sockets are handed over, so that no
 // connection is refused in between.
-func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in launchInput, old *Instance) (*Instance, error) {
+func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in input, old *Instance, leased bool) (*Instance, error) {
 	if old == nil {
 		if err := m.sweep(ctx, d.Name()); err != nil {
 			return nil, err
@@ -145,7 +166,7 @@ func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in
 		Image: l.Image.Path, ImageDigest: l.Image.Digest, Plan: planText(l.Build.ID), Target: d.Workload.Target,
 		Syscalls: l.Image.Syscalls, Trust: m.key.Public().(ed25519.PublicKey),
 		MinRevision: in.revision, Program: in.program, Secrets: in.secrets,
-		Memory: d.Workload.Memory, Minimum: d.Workload.Minimum, Leased: in.leased,
+		Memory: d.Workload.Memory, Minimum: d.Workload.Minimum, Leased: leased,
 		Listen: listeners(d.Workload),
 	}
 	var files []*os.File
@@ -167,10 +188,11 @@ func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in
 	return &Instance{Client: client, Dir: cfg.Dir}, nil
 }
 
-// retire drains an instance, waits for its end, and removes its folder.
+// retire ends an instance and removes its folder. It drains; a tender that
+// cannot be asked is gone already, or is killed with its image.
 func retire(ctx context.Context, old *Instance) error {
 	if err := old.Drain(ctx, drainGrace, drainLimit); err != nil {
-		return err
+		_ = old.Stop(ctx)
 	}
 	if err := old.Wait(ctx); err != nil {
 		return err
