@@ -131,7 +131,6 @@ func (p *parsing) attributes(s *securityPolicy, context resolved.RecordType) boo
 	typed := true
 	for _, name := range sortedKeys(context) {
 		at := schema.pos(find(schema.Value, string(name)))
-		x := written[string(name)]
 		typ, ok := attributeType(context[name].Type)
 		switch {
 		case string(name) == groupsAttribute:
@@ -139,20 +138,10 @@ func (p *parsing) attributes(s *securityPolicy, context resolved.RecordType) boo
 		case !ok:
 			typed = false
 			s.failAt(at, "use String, Long, Bool, ipaddr or decimal", "Cedar schema: the type of attribute %q is not supported yet", name)
-		case x == nil && s.bad["spec.attributes"]:
-		case x == nil:
-			s.failAt(at, fmt.Sprintf("add %s: SOURCE to spec.attributes, for example %s", name, exampleSource(string(name), typ)), "attribute %q of the context has no source", name)
 		default:
-			src, types, fix, wrong := parseSource(x.Source)
-			switch {
-			case wrong != "":
-				s.failAt(x.Pos, fix, "attribute %q: %s", name, wrong)
-			case src.Kind == authz.SourceGroups:
-				s.failAt(x.Pos, "write groups: basic.groups", "attribute %q: basic.groups are the parents of the principal, not an attribute of the context", name)
-			case !slices.Contains(types, typ):
-				s.failAt(x.Pos, "declare it as "+typeNames(types), "attribute %q: %s does not give a %s", name, x.Source, typeName(typ))
-			default:
-				a.Attributes = append(a.Attributes, authz.Attribute{Name: string(name), Type: typ, Optional: context[name].Optional, Source: src})
+			x := authz.Attribute{Name: string(name), Type: typ, Optional: context[name].Optional}
+			if p.source(s, &x, written[x.Name], at) {
+				a.Attributes = append(a.Attributes, x)
 			}
 		}
 	}
@@ -168,6 +157,39 @@ func (p *parsing) attributes(s *securityPolicy, context resolved.RecordType) boo
 		}
 	}
 	return typed
+}
+
+// source finds where an attribute's value comes from; at is its place in the
+// schema. Sources that cannot be read were reported before.
+func (p *parsing) source(s *securityPolicy, x *authz.Attribute, w *api.Attribute, at api.Pos) bool {
+	if w == nil {
+		if !s.bad["spec.attributes"] {
+			s.failAt(at, fmt.Sprintf("add %s: SOURCE to spec.attributes, for example %s", x.Name, exampleSource(x.Name, x.Type)), "attribute %q of the context has no source", x.Name)
+		}
+		return false
+	}
+	src, types, _, wrong := parseSource(w.Source)
+	switch {
+	case wrong != "":
+		return false
+	case src.Kind == authz.SourceGroups:
+		s.failAt(w.Pos, "write groups: basic.groups", "attribute %q: basic.groups are the parents of the principal, not an attribute of the context", x.Name)
+		return false
+	case !slices.Contains(types, x.Type):
+		s.failAt(w.Pos, "declare it as "+typeNames(types), "attribute %q: %s does not give a %s", x.Name, w.Source, typeName(x.Type))
+		return false
+	}
+	x.Source = src
+	return true
+}
+
+// checkSources reports sources that cannot be read, whatever the schema says.
+func (p *parsing) checkSources(s *securityPolicy) {
+	for _, x := range s.Attributes {
+		if _, _, fix, wrong := parseSource(x.Source); wrong != "" {
+			s.failAt(x.Pos, fix, "attribute %q: %s", clip(x.Name), wrong)
+		}
+	}
 }
 
 // unlisted reports an attribute that has a source and is not in the schema.
@@ -186,11 +208,9 @@ func (p *parsing) groups(s *securityPolicy, x *api.Attribute) {
 	case x != nil && a.Group == "":
 		s.failAt(x.Pos, fmt.Sprintf("write entity Group; entity %s in [Group]; in the schema", a.Principal), "groups have a source, but in the schema %s has no parents", a.Principal)
 	case x != nil && x.Source != "basic.groups":
-		_, _, fix, wrong := parseSource(x.Source)
-		if wrong == "" {
-			fix, wrong = "write groups: basic.groups", fmt.Sprintf("%s does not give groups", x.Source)
+		if _, _, _, wrong := parseSource(x.Source); wrong == "" {
+			s.failAt(x.Pos, "write groups: basic.groups", "attribute \"groups\": %s does not give groups", x.Source)
 		}
-		s.failAt(x.Pos, fix, "attribute groups: %s", wrong)
 	}
 	if a.RouteGroup == "" {
 		for _, r := range s.Routes {

@@ -27,6 +27,7 @@ const (
 func (p *parsing) authorization(s *securityPolicy) {
 	a := &Authorization{}
 	s.auth = a
+	p.checkSources(s)
 	before := p.count()
 	rs := p.schema(s)
 	if rs != nil {

@@ -212,6 +212,8 @@ func mistakes() []mistake {
 		{"test at an unknown level", "call: read,", "level: locked, call: read,", nil},
 		{"test with an unknown attribute", "call: read,", "call: read, context: {cuont: 5},", nil},
 		{"test with a wrong value", "call: read,", "call: read, context: {count: five},", nil},
+		{"test as nobody", "user: ann,", "user: anonymous,", nil},
+		{"test as a list", "user: ann,", "user: [ann],", nil},
 		{"test without subject", "call: read, ", "", nil},
 	}
 }
@@ -271,4 +273,26 @@ func TestMistakes(t *testing.T) {
 		got.WriteByte('\n')
 	}
 	compareGolden(t, golden, got.String())
+}
+
+// Every section of the language is known: what has no module yet is refused by
+// name, and nothing is taken for a mistake.
+func TestWholeLanguageIsKnown(t *testing.T) {
+	data, err := os.ReadFile("testdata/whole.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = policy.Parse([]policy.File{{Name: "whole.yaml", Data: data}})
+	var es policy.Errors
+	if !errors.As(err, &es) {
+		t.Fatal("accepted")
+	}
+	var got strings.Builder
+	for _, e := range es {
+		if !strings.Contains(e.Message, "not supported yet") {
+			t.Errorf("%v", e)
+		}
+		fmt.Fprintln(&got, e)
+	}
+	compareGolden(t, "testdata/whole.golden", got.String())
 }

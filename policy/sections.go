@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/authn"
 	"lorica.dev/lorica/api"
 )
 
@@ -220,8 +221,13 @@ func (d *decoder) test(n *yaml.Node) api.Test {
 		field{name: "level", read: d.word(&t.Level, "spec.tests.level")},
 		field{name: "as", read: func(n *yaml.Node) {
 			d.object(n, "spec.tests.as",
-				field{name: "user", must: true, read: d.word(&t.User, "spec.tests.as.user")},
-				field{name: "groups", read: d.words(&t.Groups, "spec.tests.as.groups")})
+				field{name: "user", must: true, read: d.person(&t.User, "spec.tests.as.user")},
+				field{name: "groups", read: d.list("spec.tests.as.groups", func(n *yaml.Node) {
+					var g string
+					if d.person(&g, "spec.tests.as.groups")(n); g != "" {
+						t.Groups = append(t.Groups, g)
+					}
+				})})
 		}},
 		field{name: "call", read: d.word(&t.Call, "spec.tests.call")},
 		field{name: "context", read: func(n *yaml.Node) {
@@ -252,4 +258,19 @@ func (d *decoder) test(n *yaml.Node) api.Test {
 		d.fail(n, "write call: ROUTE, or packet: {from: ..., port: ...}", "spec.tests must have exactly one of call and packet")
 	}
 	return t
+}
+
+// person reads the name of a user or a group, as user lists allow them.
+func (d *decoder) person(dst *string, path string) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		var s string
+		if d.str(&s, path)(n); n.Tag != "!!str" {
+			return
+		}
+		if !authn.ValidName(s) || s == authn.Anonymous {
+			d.fail(n, "use letters, digits and . _ @ + -, at most 64", "%s %q cannot be the name of a user or a group", path, clip(s))
+			return
+		}
+		*dst = s
+	}
 }
