@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"math"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -268,6 +269,46 @@ func TestNeverMoreHashesThanAllowed(t *testing.T) {
 	wg.Wait()
 	if most > 3 || done != 60 || h.running != 0 {
 		t.Errorf("%d at once, %d done, %d left", most, done, h.running)
+	}
+}
+
+func TestANewProgramMayAllowFewerHashes(t *testing.T) {
+	h := newHasher()
+	admit := func() error { return nil }
+	state := func() (running, waiting int) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.running, len(h.waiting)
+	}
+	release, returned := make(chan struct{}), make(chan struct{})
+	for i := range 3 {
+		started := make(chan struct{})
+		go func() {
+			h.verify(mac{1, byte(i)}, 3, admit, func() bool { close(started); <-release; return true })
+			returned <- struct{}{}
+		}()
+		<-started
+	}
+	last := make(chan struct{})
+	go func() {
+		h.verify(mac{2}, 1, admit, func() bool { return true })
+		close(last)
+	}()
+	for waiting := 0; waiting == 0; runtime.Gosched() {
+		_, waiting = state()
+	}
+	for left := 2; left > 0; left-- {
+		release <- struct{}{}
+		<-returned
+		if running, waiting := state(); running != left || waiting != 1 {
+			t.Errorf("%d old hashes left: %d running, %d waiting", left, running, waiting)
+		}
+	}
+	release <- struct{}{}
+	<-returned
+	<-last
+	if running, waiting := state(); running != 0 || waiting != 0 {
+		t.Errorf("at the end: %d running, %d waiting", running, waiting)
 	}
 }
 
