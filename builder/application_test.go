@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	lorica "lorica.dev/lorica"
 	"lorica.dev/lorica/api"
 )
 
@@ -129,6 +130,8 @@ func TestAHandlerModuleThatCannotBeBuiltIsRefused(t *testing.T) {
 		{"a go.mod without a name", map[string]string{"shop/go.mod": "go 1.26\n"}, nil, "names no module"},
 		{"the name of the image", map[string]string{"shop/go.mod": "module lorica.dev/image\n"}, nil, "the name belongs to the image itself"},
 		{"the name of Lorica", map[string]string{"shop/go.mod": "module lorica.dev/lorica/pep\n"}, nil, "the name belongs to the image itself"},
+		{"a name above Lorica's", map[string]string{"shop/go.mod": "module lorica.dev\n"}, nil, "the name belongs to the image itself"},
+		{"the name of what is pinned", map[string]string{"shop/go.mod": "module golang.org/x/crypto\n"}, nil, "module golang.org/x/crypto: a module of that name is pinned"},
 		{"it requires Lorica", map[string]string{"shop/go.mod": require + "require lorica.dev/lorica v1.0.0\n"}, nil, "requires lorica.dev/lorica"},
 		{"it replaces Lorica", map[string]string{"shop/go.mod": require + "replace lorica.dev/lorica => example.com/x v1.0.0\n"}, nil, "replaces lorica.dev/lorica"},
 		{"it replaces by a folder outside", map[string]string{"shop/go.mod": require + "replace example.com/x => ../x\n"}, nil,
@@ -147,6 +150,9 @@ func TestAHandlerModuleThatCannotBeBuiltIsRefused(t *testing.T) {
 		{"every package", nil, func(h *api.HandlerApp) { h.Package = "./..." }, `package "./..." is not a folder of the module`},
 		{"a function that is not exported", nil, func(h *api.HandlerApp) { h.Func = "new" }, `func "new" is not the name of an exported function`},
 		{"a function that is an expression", nil, func(h *api.HandlerApp) { h.Func = "New(nil), (" }, "is not the name of an exported function"},
+		{"a name that is code", map[string]string{"shop/go.mod": "module \"example.com/shop\\n\\nreplace golang.org/x/sys => ./evil\"\n"}, nil, ""},
+		{"a package that is code", map[string]string{"shop/a\";evil/x.go": "package x\n"}, func(h *api.HandlerApp) { h.Package = `./a";evil` }, "is not an import path"},
+		{"a replacement by an absolute folder", map[string]string{"shop/go.mod": require + "replace example.com/x => /opt/x\n"}, nil, "by the folder /opt/x"},
 		{"object code", map[string]string{"shop/x_linux_amd64.syso": "\x7fELF"}, nil, "brings object code (x_linux_amd64.syso)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -176,6 +182,24 @@ func TestALinkOutOfTheModuleIsRefused(t *testing.T) {
 func TestAWorkloadWithoutAnApplicationIsRefused(t *testing.T) {
 	if p, err := NewPlan(selection(t, smallNeeds), &api.Workload{}); !errors.Is(err, errNoApp) {
 		t.Errorf("got %v, %v", p, err)
+	}
+}
+
+func TestAnApplicationGivesNoChecksumForWhatIsPinned(t *testing.T) {
+	_, pinned, err := pins(lorica.Source())
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := pinned[0].Path + " " + pinned[0].Version
+	app := &application{pkg: "example.com/shop", function: "New",
+		sum: []byte("example.com/dep v1.0.0 h1:ours=\n" + have + " h1:evil=\n" + have + "/go.mod h1:evil=\n" + pinned[0].Path + " v0.1.0/go.mod h1:old=\n")}
+	app.module.Module.Path = "example.com/shop"
+	_, sum, err := buildModule(lorica.Source(), app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := string(sum); strings.Contains(s, "evil") || !strings.Contains(s, "h1:ours=") || !strings.Contains(s, "h1:old=") || !strings.Contains(s, have+" h1:") {
+		t.Errorf("got\n%s", s)
 	}
 }
 

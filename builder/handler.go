@@ -12,10 +12,10 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
-	lorica "lorica.dev/lorica"
 	"lorica.dev/lorica/api"
 )
 
@@ -96,7 +96,9 @@ func (a *application) readModule(ctx context.Context, tools *toolchain, app *api
 	if err := a.checkModule(); err != nil {
 		return err
 	}
-	a.pkg = path.Join(a.module.Module.Path, pattern)
+	if a.pkg = path.Join(a.module.Module.Path, pattern); !plain.MatchString(a.pkg) {
+		return fmt.Errorf("package %q is not an import path", app.Package)
+	}
 	out, err = tools.run(ctx, dir, env, "list", "-e", "-deps",
 		"-json=Dir,ImportPath,Name,DepOnly,Module,Error,GoFiles,InvalidGoFiles,SFiles,HFiles,EmbedFiles,SysoFiles", "./"+pattern)
 	if err != nil {
@@ -144,6 +146,10 @@ func (a *application) readPackages(r *reader, dir string, list []byte) error {
 	}
 }
 
+// plain is the form of module paths, package paths and versions: they become text
+// of the generated main and of its go.mod.
+var plain = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._~/+-]*$`)
+
 // checkModule refuses what would change the image's own part.
 func (a *application) checkModule() error {
 	m := &a.module
@@ -166,11 +172,24 @@ func (a *application) checkModule() error {
 			return fmt.Errorf("go.mod replaces %s by the folder %s, which is not part of the module; publish it, or move its packages into the module", r.Old.Path, r.New.Path)
 		}
 	}
+	words := []string{m.Module.Path}
+	for _, r := range m.Require {
+		words = append(words, r.Path, r.Version)
+	}
+	for _, r := range m.Replace {
+		words = append(words, r.Old.Path, r.New.Path, "0"+r.Old.Version, "0"+r.New.Version)
+	}
+	for _, word := range words {
+		if !plain.MatchString(word) {
+			return fmt.Errorf("go.mod: %q is not a path or a version", word)
+		}
+	}
 	return nil
 }
 
+// isOurs reports whether a module path is for Lorica and its images to use.
 func isOurs(module string) bool {
-	return module == lorica.ModulePath || strings.HasPrefix(module, lorica.ModulePath+"/") || module == imageModule
+	return module == "lorica.dev" || strings.HasPrefix(module, "lorica.dev/")
 }
 
 // toolError turns a failure of the go command in the user's module into the

@@ -43,6 +43,9 @@ func buildModule(source fs.FS, app *application) (mod, sum []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if slices.ContainsFunc(pinned, func(p moduleVersion) bool { return p.Path == app.module.Module.Path }) {
+		return nil, nil, &SourceError{Pos: app.pos, Message: fmt.Sprintf("module %s: a module of that name is pinned for images", app.module.Module.Path)}
+	}
 	if sum, err = fs.ReadFile(source, lorica.GoSum); err != nil {
 		return nil, nil, err
 	}
@@ -76,7 +79,16 @@ func buildModule(source fs.FS, app *application) (mod, sum []byte, err error) {
 		}
 		fmt.Fprintf(&b, "\nreplace %s => %s %s\n", strings.TrimSpace(r.Old.Path+" "+r.Old.Version), r.New.Path, r.New.Version)
 	}
-	return b.Bytes(), append(sum, app.sum...), nil
+	for line := range strings.Lines(string(app.sum)) {
+		// What is pinned has one checksum, and it is not the application's to give.
+		if !slices.ContainsFunc(pinned, func(p moduleVersion) bool {
+			rest, ours := strings.CutPrefix(line, p.Path+" "+p.Version)
+			return ours && (strings.HasPrefix(rest, " ") || strings.HasPrefix(rest, "/go.mod "))
+		}) {
+			sum = append(sum, line...)
+		}
+	}
+	return b.Bytes(), sum, nil
 }
 
 // newer reports whether version a is above b, by the precedence of semver.org.
