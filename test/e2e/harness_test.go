@@ -277,8 +277,16 @@ func (x *upping) find(id string) decision {
 	return decision{}
 }
 
-// alive reports whether a process exists.
-func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
+// alive reports whether a process exists and is more than a zombie that its
+// parent has not waited for.
+func alive(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, state, _ := strings.Cut(string(b), ") ")
+	return !strings.HasPrefix(state, "Z")
+}
 
 // eventually waits until a condition holds.
 func eventually(t *testing.T, what string, ok func() bool) {
