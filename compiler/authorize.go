@@ -71,7 +71,10 @@ type note struct {
 }
 
 func (b *builder) fail(format string, args ...any) {
-	b.errs = append(b.errs, &policy.Error{Pos: b.rule.Pos, Message: fmt.Sprintf("policy %s: ", b.rule.ID) + fmt.Sprintf(format, args...)})
+	e := &policy.Error{Pos: b.rule.Pos, Message: fmt.Sprintf("policy %s: ", b.rule.ID) + fmt.Sprintf(format, args...)}
+	if n := len(b.errs); n == 0 || *b.errs[n-1] != *e {
+		b.errs = append(b.errs, e)
+	}
 }
 
 func (b *builder) section() *authz.Section {

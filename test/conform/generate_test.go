@@ -66,7 +66,7 @@ func cedarString(s string) string { return string(cedar.String(s).MarshalCedar()
 
 func (g *generator) principal() string {
 	return pick(g, "principal", "principal", "principal", "principal", "principal is User", "principal == "+g.user(), "principal in "+g.group(), "principal in "+g.user(),
-		"principal is User", "principal is User in "+g.group(), "principal is Group", "principal == "+g.group())
+		"principal is User", "principal is User in "+g.group(), "principal is Group in "+g.group(), "principal is Group", "principal == "+g.group())
 }
 
 func (g *generator) action() string {
@@ -74,7 +74,7 @@ func (g *generator) action() string {
 }
 
 func (g *generator) resource() string {
-	return pick(g, "resource", "resource", "resource", "resource", "resource == "+g.route(), "resource in "+g.part(), "resource is Route", "resource is Route in "+g.part(), "resource in "+g.route())
+	return pick(g, "resource", "resource", "resource", "resource", "resource == "+g.route(), "resource in "+g.part(), "resource is Route", "resource is User in "+g.part(), "resource is Route in "+g.part(), "resource in "+g.route())
 }
 
 // any writes an expression of any type.

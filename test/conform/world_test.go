@@ -58,7 +58,6 @@ type request struct {
 
 // deployment wraps Cedar text in a policy, with the rules numbered in order.
 func deployment(t testing.TB, text string, fallback abi.Verdict) *policy.Deployment {
-	t.Helper()
 	list, err := cedar.NewPolicyListFromBytes("policy.cedar", []byte(text))
 	if err != nil {
 		t.Fatalf("generated policies do not parse: %v\n%s", err, text)
@@ -90,15 +89,19 @@ func guards(t testing.TB, d *policy.Deployment) []pep.GuardState {
 		t.Fatalf("compile: %v", err)
 	}
 	var states []pep.GuardState
-	for _, l := range out.Levels {
-		p := l.Program(d, program.PlanID{}, 1)
-		s, err := pepauthz.New().Prepare(&pep.Input{Level: l.Name, Levels: p.Levels, Section: p.Section(authz.Name)})
+	for i := range out.Levels {
+		s, err := guard(d, &out.Levels[i])
 		if err != nil {
 			t.Fatalf("prepare: %v", err)
 		}
 		states = append(states, s)
 	}
 	return states
+}
+
+func guard(d *policy.Deployment, l *compiler.Level) (pep.GuardState, error) {
+	p := l.Program(d, program.PlanID{}, 1)
+	return pepauthz.New().Prepare(&pep.Input{Level: l.Name, Levels: p.Levels, Section: p.Section(authz.Name)})
 }
 
 // exchange writes r as the request that a client would send.
@@ -152,10 +155,8 @@ func exchange(r request) *pep.Exchange {
 	return x
 }
 
-// oracle decides r with cedar-go's authorizer, one level after the other: a rule
-// that fails denies, else Cedar's decision stands; the rule reported is the first
-// in file order among those that cedar-go names.
-func oracle(d *policy.Deployment, set *cedar.PolicySet, r request) (abi.Verdict, string) {
+// oracle decides r with cedar-go, one level after the other.
+func oracle(d *policy.Deployment, set *cedar.PolicySet, r request) (verdict abi.Verdict, rule string) {
 	who := cedar.NewEntityUID("User", cedar.String(r.user))
 	what := cedar.NewEntityUID("Route", cedar.String(routes[r.route].Name))
 	var member, part []cedar.EntityUID
@@ -165,40 +166,45 @@ func oracle(d *policy.Deployment, set *cedar.PolicySet, r request) (abi.Verdict,
 	if g := routes[r.route].Group; g != "" {
 		part = append(part, cedar.NewEntityUID("RouteGroup", cedar.String(g)))
 	}
-	entities := cedar.EntityMap{
+	entities := types.EntityMap{
 		who:  {UID: who, Parents: cedar.NewEntityUIDSet(member...)},
 		what: {UID: what, Parents: cedar.NewEntityUIDSet(part...)},
 	}
-	verdict, rule := abi.Deny, ""
 	for i := range r.level + 1 {
 		context := cedar.RecordMap{"level": cedar.String(levels[i])}
 		for k, v := range r.values {
 			context[cedar.String(k)] = v
 		}
-		dec, diag := cedar.Authorize(set, entities, cedar.Request{Principal: who, Action: d.Authorization.Action, Resource: what, Context: cedar.NewRecord(context)})
-		verdict, rule = abi.Deny, abi.RuleAuthz
-		var names []string
-		for _, e := range diag.Errors {
-			names = append(names, string(e.PolicyID))
-		}
-		if dec == cedar.Deny || len(names) == 0 {
-			for _, x := range diag.Reasons {
-				names = append(names, string(x.PolicyID))
-			}
-		}
-		if len(names) > 0 {
-			rule = slices.MinFunc(names, func(a, b string) int { return order(d, a) - order(d, b) })
-		} else {
-			verdict = d.Policy.Default.Authorization
-		}
-		if len(diag.Errors) == 0 && dec == cedar.Allow {
-			verdict = abi.Allow
-		}
+		verdict, rule = decide(d, set, entities, cedar.Request{Principal: who, Action: d.Authorization.Action, Resource: what, Context: cedar.NewRecord(context)})
 		if verdict == abi.Deny {
 			break
 		}
 	}
 	return verdict, rule
+}
+
+// decide asks cedar-go's authorizer once. A rule that fails denies, else Cedar's
+// decision stands; the rule reported is the first in file order among those that
+// cedar-go names.
+func decide(d *policy.Deployment, set *cedar.PolicySet, entities types.EntityMap, r cedar.Request) (abi.Verdict, string) {
+	dec, diag := cedar.Authorize(set, entities, r)
+	var names []string
+	for _, e := range diag.Errors {
+		names = append(names, string(e.PolicyID))
+	}
+	if dec == cedar.Deny || len(names) == 0 {
+		for _, x := range diag.Reasons {
+			names = append(names, string(x.PolicyID))
+		}
+	}
+	if len(names) == 0 {
+		return d.Policy.Default.Authorization, abi.RuleAuthz
+	}
+	first := slices.MinFunc(names, func(a, b string) int { return order(d, a) - order(d, b) })
+	if len(diag.Errors) == 0 && dec == cedar.Allow {
+		return abi.Allow, first
+	}
+	return abi.Deny, first
 }
 
 func order(d *policy.Deployment, id string) int {
