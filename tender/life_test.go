@@ -304,37 +304,45 @@ func TestNoImageIsLeftBehind(t *testing.T) {
 }
 
 func TestLease(t *testing.T) {
-	t.Run("its end drains", func(t *testing.T) {
-		c := start(t, configure(t))
+	const beyond = 4 * time.Second // the grace of a lease
+	take := func(t *testing.T, c *tender.Client) *tender.Lease {
+		t.Helper()
 		l, err := c.Lease(background)
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.Close()
-		ends(t, c)
-	})
-	t.Run("another one keeps", func(t *testing.T) {
-		c := start(t, configure(t))
-		one, err := c.Lease(background)
-		if err != nil {
-			t.Fatal(err)
-		}
-		two, err := c.Lease(background)
-		if err != nil {
-			t.Fatal(err)
-		}
-		one.Close()
-		time.Sleep(4 * time.Second) // beyond the grace of a lease
+		return l
+	}
+	lives := func(t *testing.T, c *tender.Client) {
+		t.Helper()
+		time.Sleep(beyond)
 		if s := status(t, c); s.State != tender.Ready {
 			t.Errorf("status is %+v", s)
 		}
+	}
+	t.Run("its end drains", func(t *testing.T) {
+		t.Parallel()
+		c := start(t, configure(t))
+		take(t, c).Close()
+		ends(t, c)
+	})
+	t.Run("another one keeps", func(t *testing.T) {
+		t.Parallel()
+		c := start(t, configure(t))
+		one, two := take(t, c), take(t, c)
+		one.Close()
+		lives(t, c)
+		two.Close()
+	})
+	t.Run("a release keeps", func(t *testing.T) {
+		t.Parallel()
+		c := start(t, configure(t))
+		one, two := take(t, c), take(t, c)
+		one.Close()
 		if err := two.Release(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(4 * time.Second)
-		if s := status(t, c); s.State != tender.Ready {
-			t.Errorf("after a release the status is %+v", s)
-		}
+		lives(t, c)
 	})
 }
 

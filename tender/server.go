@@ -284,6 +284,7 @@ func (s *server) lease(c *net.UnixConn, in *bufio.Reader) {
 	t := s.t
 	t.mu.Lock()
 	t.leases++
+	t.kept = false
 	t.mu.Unlock()
 	released := false
 	if say(c, response{Result: json.RawMessage("{}")}) == nil {
@@ -293,6 +294,7 @@ func (s *server) lease(c *net.UnixConn, in *bufio.Reader) {
 	}
 	t.mu.Lock()
 	t.leases--
+	t.kept = t.kept || released
 	t.mu.Unlock()
 	if released {
 		say(c, response{Result: json.RawMessage("{}"), Last: true})
@@ -305,10 +307,11 @@ func (s *server) lease(c *net.UnixConn, in *bufio.Reader) {
 	}
 }
 
-// drainUnleased drains unless somebody holds a lease.
+// drainUnleased drains unless somebody holds a lease, or the last who did gave
+// it up in peace.
 func (t *tender) drainUnleased(why string) {
 	t.mu.Lock()
-	held := t.leases > 0
+	held := t.leases > 0 || t.kept
 	t.mu.Unlock()
 	if held {
 		return

@@ -65,6 +65,7 @@ type tender struct {
 	program []byte // in force, signed
 	secrets []control.Secret
 	leases  int
+	kept    bool // a lease was released: the instance lives on without one
 }
 
 // An order ends the instance: at once, or after draining.
