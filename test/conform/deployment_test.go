@@ -224,7 +224,7 @@ func TestEverySourceMeansTheSameToBothSides(t *testing.T) {
 	imgs := images(t, d)
 	g := seeded(7)
 	seen := map[string]int{}
-	for range 20000 {
+	for range 6000 {
 		level, hour := g.IntN(2), g.IntN(24)
 		who, groups := pick(g, "ada", "bob"), pick(g, nil, []string{"ops"}, []string{"admins", "x"})
 		id, page, tag := pick(g, "1", "7", "101"), pick(g, "", "0", "1", "2", "11"), pick(g, "", "v1", "w")
