@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
@@ -109,7 +110,7 @@ func (p *parsing) shapes(s *securityPolicy, a *Authorization, rs *resolved.Schem
 		at("call", "write appliesTo { principal: User, resource: Route, context: {...} }", `action "call" must apply to one principal type and one resource type`)
 		return
 	case act.Entity.Parents.Len() > 0:
-		at("call", "remove in", "action groups are not supported yet")
+		at("call", "remove in [...]", "action groups are not supported yet")
 	}
 	a.Principal, a.Resource = act.AppliesTo.Principals[0], act.AppliesTo.Resources[0]
 	a.Group, a.RouteGroup = p.parent(s, rs, a.Principal, at), p.parent(s, rs, a.Resource, at)
@@ -122,12 +123,13 @@ func (p *parsing) shapes(s *securityPolicy, a *Authorization, rs *resolved.Schem
 	for _, name := range sortedKeys(rs.Entities) {
 		e := rs.Entities[name]
 		switch {
+		case strings.Contains(string(name), "::"): // the namespace was reported
 		case !slices.Contains(known, name):
 			at(string(name), "remove it", "entity %s is neither the principal nor the resource of the action, nor a parent of one", name)
 		case len(e.Shape) > 0 || e.Tags != nil:
 			at(string(name), "use an attribute of the context: spec.attributes says where it comes from", "attributes of entity %s are not supported yet", name)
 		case len(e.ParentTypes) > 0 && name != a.Principal && name != a.Resource:
-			at(string(name), "remove in", "groups within groups (entity %s) are not supported yet", name)
+			at(string(name), "remove in [...]", "groups within groups (entity %s) are not supported yet", name)
 		}
 	}
 }

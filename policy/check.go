@@ -68,6 +68,9 @@ func (p *parsing) checkNames() {
 const maxListen = 16
 
 func (p *parsing) checkWorkload(w *workload) {
+	if len(w.Listen) == 0 && !w.bad["spec.listen"] {
+		w.failAt(w.App.Pos, "write listen: [{name: web, port: 8080}]", "spec.listen is empty: nobody could reach the workload")
+	}
 	if len(w.Listen) > maxListen {
 		w.failAt(w.Listen[maxListen].Pos, "split the workload", "a workload listens on at most %d ports", maxListen)
 	}
@@ -279,6 +282,10 @@ func (p *parsing) checkNetwork(s *securityPolicy) {
 				"every connection would be denied: default.network is Deny and there are no network rules")
 		}
 		return
+	}
+	allows := func(r api.IngressRule) bool { return r.Action == abi.Allow }
+	if s.Default.Network == abi.Deny && !slices.ContainsFunc(s.Network.Ingress, allows) && !s.bad["spec.network"] {
+		s.failAt(s.Network.Pos, "add a rule with action: Allow", "every connection would be denied: default.network is Deny and no network rule allows any")
 	}
 	for _, r := range s.Network.Ingress {
 		for _, f := range r.From {

@@ -159,7 +159,7 @@ func (d *decoder) form(dst *string, path string, form *regexp.Regexp, says strin
 		case s == "" && n.Tag == "!!str":
 			d.fail(n, "write "+says, "%s is empty", path)
 		case s != "" && !form.MatchString(s):
-			d.fail(n, "use "+says, "%s %q is not a name", path, clip(s))
+			d.fail(n, "use "+says, "%s cannot be %q", path, clip(s))
 		default:
 			*dst = s
 		}

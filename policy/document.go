@@ -28,6 +28,10 @@ func (d *decoder) securityPolicy(n *yaml.Node, s *api.SecurityPolicy) {
 		field{name: "routes", read: func(n *yaml.Node) {
 			s.RoutesPos = d.pos(n)
 			d.list("spec.routes", func(n *yaml.Node) { s.Routes = append(s.Routes, d.route(n)) })(n)
+			// Without routes every path passes; an empty list reads as if none did.
+			if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+				d.fail(n, "write the routes, or remove the field to let every path through", "spec.routes is empty")
+			}
 		}},
 		field{name: "authorization", read: func(n *yaml.Node) {
 			a := &api.Authorization{Pos: d.pos(n)}

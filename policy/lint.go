@@ -4,11 +4,26 @@ import (
 	"net/netip"
 	"slices"
 
+	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/api"
 )
 
 // maxLinted bounds the rules that are compared, each with all before it.
 const maxLinted = 2000
+
+// unreachable warns about ports of a workload that no network rule opens.
+func (p *parsing) unreachable(w *workload, s *securityPolicy) {
+	if s.Network == nil || s.Default.Network == abi.Allow {
+		return
+	}
+	for _, l := range w.Listen {
+		if !slices.ContainsFunc(s.Network.Ingress, func(r api.IngressRule) bool {
+			return r.Action == abi.Allow && portMatches(&r, api.Packet{Protocol: "TCP", Port: l.Port})
+		}) {
+			p.warn(w.src, l.Pos, "add a rule that allows it", "no network rule of policy %s allows connections to port %d", s.Metadata.Name, l.Port)
+		}
+	}
+}
 
 // lint warns about what is valid and certainly without effect: a network rule
 // that one earlier rule covers at every level where it exists.

@@ -147,6 +147,17 @@ func TestPositions(t *testing.T) {
 	}
 }
 
+func TestClosedPortIsAWarning(t *testing.T) {
+	b, err := parse("", strings.Replace(base, "name: web, port: 8080", "name: web, port: 8081", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "shop.yaml:47:7: no network rule of policy shop allows connections to port 8081 (add a rule that allows it)"
+	if b.Warnings.Error() != want {
+		t.Errorf("got %v, want %s", b.Warnings, want)
+	}
+}
+
 func TestShadowedRuleIsAWarning(t *testing.T) {
 	const rule = "      - {name: web-in, action: Allow, from: [local], ports: [{protocol: TCP, port: 8080}]}\n"
 	cases := []struct {

@@ -75,6 +75,7 @@ func (p *parsing) selectorFix(s *securityPolicy) string {
 
 // checkPair checks what neither half shows alone.
 func (p *parsing) checkPair(w *workload, s *securityPolicy) {
+	p.unreachable(w, s)
 	if s.Authentication == nil {
 		return
 	}

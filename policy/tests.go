@@ -184,8 +184,8 @@ func parseIP(s string) (cedar.Value, error) {
 func parseDecimal(s string) (cedar.Value, error) {
 	v, err := types.ParseDecimal(s)
 	digits := strings.TrimPrefix(s, "-")
-	if err == nil && len(digits) > 1 && digits[0] == '0' && digits[1] != '.' {
-		err = errors.New("leading zero")
+	if err == nil && (digits[0] == '+' || digits[0] == '0' && digits[1] != '.') {
+		err = errors.New("a plus or a leading zero")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%q is not a decimal number with one to four places", clip(s))
