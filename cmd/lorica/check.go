@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lorica.dev/lorica/compiler"
 	"lorica.dev/lorica/policy"
 )
 
@@ -34,6 +35,9 @@ Exit code 1 where anything is wrong.`,
 		Args:    args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			bundle, err := policy.Load(path)
+			if err == nil {
+				err = compiles(bundle)
+			}
 			var report checked
 			if err != nil {
 				if !errors.As(err, &report.Errors) {
@@ -57,6 +61,25 @@ Exit code 1 where anything is wrong.`,
 	}
 	fileFlag(cmd, &path)
 	return cmd
+}
+
+// compiles reports what can be read but not compiled.
+func compiles(b *policy.Bundle) error {
+	var all policy.Errors
+	for _, d := range b.Deployments {
+		_, err := compiler.Compile(d)
+		var list policy.Errors
+		switch {
+		case errors.As(err, &list):
+			all = append(all, list...)
+		case err != nil:
+			return err
+		}
+	}
+	if len(all) > 0 {
+		return all
+	}
+	return nil
 }
 
 func printChecked(w io.Writer, r *checked) {
