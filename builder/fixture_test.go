@@ -2,12 +2,14 @@ package builder
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	lorica "lorica.dev/lorica"
@@ -166,19 +168,47 @@ const buildFor = "LORICA_TEST_BUILD"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(buildFor); dir != "" {
-		if err := buildAndPrint(dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
+		b := buildSmall("", dir)
+		if b.err != nil {
+			fmt.Fprintln(os.Stderr, b.err)
 			os.Exit(1)
 		}
+		fmt.Println(os.Getuid(), b.image.Plan, b.image.Digest)
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	os.RemoveAll(smallFolder())
+	os.Exit(code)
 }
 
-func buildAndPrint(dir string) error {
+// smallBuild is a store with one image in it.
+type smallBuild struct {
+	store *Store
+	plan  *Plan
+	image *Image
+	err   error
+}
+
+// small builds the smallest handler once.
+var small = sync.OnceValue(func() smallBuild {
+	dir := smallFolder()
+	for name, text := range shop(nil) {
+		name = filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(text), 0o644)); err != nil {
+			return smallBuild{err: err}
+		}
+	}
+	return buildSmall(filepath.Join(dir, "store"), dir)
+})
+
+func smallFolder() string {
+	return filepath.Join(os.TempDir(), fmt.Sprint("lorica-builder-test-", os.Getpid()))
+}
+
+func buildSmall(storeDir, dir string) (b smallBuild) {
 	c, err := catalog.Load(lorica.Source())
 	if err != nil {
-		return err
+		return smallBuild{err: err}
 	}
 	var reqs []catalog.Requirement
 	for _, capability := range smallNeeds {
@@ -186,20 +216,14 @@ func buildAndPrint(dir string) error {
 	}
 	sel, err := solver.Solve(c, reqs, "process")
 	if err != nil {
-		return err
+		return smallBuild{err: err}
 	}
-	p, err := NewPlan(sel, handlerIn(dir))
-	if err != nil {
-		return err
+	if b.plan, b.err = NewPlan(sel, handlerIn(dir)); b.err != nil {
+		return b
 	}
-	s, err := OpenStore("")
-	if err != nil {
-		return err
+	if b.store, b.err = OpenStore(storeDir); b.err != nil {
+		return b
 	}
-	img, err := s.Build(context.Background(), p, nil)
-	if err != nil {
-		return err
-	}
-	fmt.Println(os.Getuid(), img.Plan, img.Digest)
-	return nil
+	b.image, b.err = b.store.Build(context.Background(), b.plan, nil)
+	return b
 }

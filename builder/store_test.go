@@ -13,15 +13,20 @@ import (
 	"lorica.dev/lorica/abi/program"
 )
 
-// built returns a store that holds one small image, and its plan.
+// built returns a store that holds one small image, and its plan. The image is
+// built once; each test gets a copy of the store.
 func built(t *testing.T) (*Store, *Plan, *Image) {
 	t.Helper()
-	s, p := store(t), plan(t, smallNeeds, handlerIn(tree(t, shop(nil))))
-	img, err := s.Build(t.Context(), p, nil)
-	if err != nil {
-		t.Fatal(err)
+	b := small()
+	if b.err != nil {
+		t.Fatal(b.err)
 	}
-	return s, p, img
+	s := clone(t, b.store)
+	img, err := s.Find(b.plan.ID)
+	if err != nil || img == nil {
+		t.Fatalf("the copy does not work: %v, %v", img, err)
+	}
+	return s, b.plan, img
 }
 
 func TestTheManifestSaysWhatIsInTheImage(t *testing.T) {
@@ -55,7 +60,6 @@ func TestTheManifestSaysWhatIsInTheImage(t *testing.T) {
 }
 
 func TestAnImageThatWasAlteredIsRefused(t *testing.T) {
-	whole, p, _ := built(t)
 	for _, c := range []struct {
 		name  string
 		alter func(s *Store, p *Plan, img *Image) error
@@ -87,11 +91,7 @@ func TestAnImageThatWasAlteredIsRefused(t *testing.T) {
 		}, "is not a digest"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := clone(t, whole)
-			img, err := s.Find(p.ID)
-			if err != nil || img == nil {
-				t.Fatalf("the copy does not work: %v, %v", img, err)
-			}
+			s, p, img := built(t)
 			if err := c.alter(s, p, img); err != nil {
 				t.Fatal(err)
 			}
@@ -139,7 +139,6 @@ func TestWhatIsMissingIsBuiltAgain(t *testing.T) {
 		filepath.Join("plans", strings.TrimPrefix(first.Plan, "plan:")),
 		filepath.Join("images", name),
 		filepath.Join("images", name, "image"),
-		filepath.Join("images", name, "manifest.json"),
 	} {
 		t.Run(filepath.Base(lost), func(t *testing.T) {
 			if err := os.RemoveAll(s.path(lost)); err != nil {
