@@ -26,10 +26,6 @@ test: ## everything that this project promises and can show on this machine
 lint: ## gofmt, go vet, staticcheck
 	@scripts/lint
 
-.PHONY: bench
-bench: ## figures, as ratios measured side by side in one run
-	@scripts/bench
-
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME each (default 20s)
 	@scripts/fuzz

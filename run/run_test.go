@@ -1,0 +1,218 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// No revision is given out twice, whoever asks at the same moment, and none is
+// given out again after a crash between two of them.
+func TestRevisionsOnlyRise(t *testing.T) {
+	dir := t.TempDir()
+	var mu sync.Mutex
+	var got []uint64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 5 {
+				l, err := openLedger(context.Background(), dir, "acme.shop")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				r, err := l.next()
+				l.close()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				got = append(got, r)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	slices.Sort(got)
+	for i, r := range got {
+		if r != uint64(i+1) {
+			t.Fatalf("revisions %v", got)
+		}
+	}
+}
+
+// A high-water mark that cannot be read is no high-water mark: nothing is signed.
+func TestADamagedLedgerIsAnError(t *testing.T) {
+	for name, content := range map[string]string{"empty": "", "cut": `{"revi`, "text": "7", "negative": `{"revision": -1}`} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			l, err := openLedger(context.Background(), dir, "acme.shop")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.close()
+			if err := os.WriteFile(l.path, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if r, err := l.next(); err == nil || !strings.Contains(err.Error(), l.path) {
+				t.Errorf("revision %d, %v", r, err)
+			}
+		})
+	}
+}
+
+func TestOneProcessChangesADeployment(t *testing.T) {
+	dir := t.TempDir()
+	l, err := openLedger(context.Background(), dir, "acme.shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := openLedger(ctx, dir, "acme.shop"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a second lock: %v", err)
+	}
+	other, err := openLedger(context.Background(), dir, "acme.other")
+	if err != nil {
+		t.Fatalf("another deployment: %v", err)
+	}
+	other.close()
+}
+
+func TestTheSigningKeyIsMadeOnceAndKeptPrivate(t *testing.T) {
+	dir := t.TempDir()
+	var mu sync.Mutex
+	var seen []string
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			k, err := signingKey(dir)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			seen = append(seen, string(k))
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	if len(slices.Compact(seen)) != 1 {
+		t.Error("callers at the same moment got different keys")
+	}
+	path := filepath.Join(dir, "keys", "program-signing.pem")
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	left, _ := filepath.Glob(filepath.Join(dir, "keys", ".new-*"))
+	if len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := signingKey(dir); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("a key that others can read: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("nothing"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	os.Chmod(path, 0o600)
+	if _, err := signingKey(dir); err == nil {
+		t.Error("what is not a key was taken for one")
+	}
+}
+
+// A change is reported once it has settled, wherever it was: a file, a new one,
+// one that is gone, a folder that is watched only since a moment ago.
+func TestWatch(t *testing.T) {
+	dir, other := t.TempDir(), t.TempDir()
+	file := filepath.Join(dir, "sub", "a")
+	put := func(path, text string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(file, "1")
+	var mu sync.Mutex
+	paths := []string{dir}
+	list := func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return paths
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	changes := watch(ctx, stampOf(paths), list)
+	expect := func(what string, change bool) {
+		t.Helper()
+		wait := 10 * time.Second
+		if !change {
+			wait = 4 * watchInterval
+		}
+		select {
+		case <-changes:
+			if !change {
+				t.Errorf("%s: a change was reported", what)
+			}
+		case <-time.After(wait):
+			if change {
+				t.Errorf("%s: no change was reported", what)
+			}
+		}
+	}
+	expect("nothing happened", false)
+	put(file, "22")
+	expect("another size", true)
+	expect("nothing more happened", false)
+	put(filepath.Join(dir, "b"), "")
+	expect("a new file", true)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	expect("a file is gone", true)
+	put(filepath.Join(other, "c"), "1")
+	expect("a folder that is not watched", false)
+	mu.Lock()
+	paths = []string{dir, other}
+	mu.Unlock()
+	expect("more is watched", true)
+	mu.Lock()
+	paths = []string{dir, other, filepath.Join(other, "c")}
+	mu.Unlock()
+	expect("a file that was watched already", false)
+	cancel()
+	for range changes {
+		t.Error("a change after the end")
+	}
+}
+
+func TestPathsFollowXDG(t *testing.T) {
+	t.Setenv("HOME", "/home/ada")
+	t.Setenv("XDG_DATA_HOME", "")
+	t.Setenv("XDG_RUNTIME_DIR", "")
+	for _, x := range []struct{ data, runtime, wantData, wantRuntime string }{
+		{"", "", "/home/ada/.local/share/lorica", "/home/ada/.local/share/lorica/run"},
+		{"/data", "", "/data/lorica", "/data/lorica/run"},
+		{"", "/run/user/7", "/home/ada/.local/share/lorica", "/run/user/7/lorica"},
+		{"relative", "relative", "/home/ada/.local/share/lorica", "/home/ada/.local/share/lorica/run"},
+	} {
+		t.Setenv("XDG_DATA_HOME", x.data)
+		t.Setenv("XDG_RUNTIME_DIR", x.runtime)
+		p, err := DefaultPaths()
+		if err != nil || p.Data != x.wantData || p.Runtime != x.wantRuntime {
+			t.Errorf("%q, %q: %+v, %v", x.data, x.runtime, p, err)
+		}
+	}
+}
