@@ -19,6 +19,7 @@ import (
 	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/abi/route"
+	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/catalog"
 	"lorica.dev/lorica/tender"
 	"lorica.dev/lorica/tender/process"
@@ -28,6 +29,7 @@ import (
 var image struct {
 	path, digest string
 	calls        []catalog.Syscall
+	tier         api.Tier // what this machine gives
 }
 
 // The test binary is also the tender and its stage, as cmd/lorica is, and, for
@@ -80,6 +82,7 @@ func build(dir string) error {
 		modules = append(modules, m)
 	}
 	image.calls = catalog.Syscalls(modules)
+	image.tier = process.Probe().Tier
 	return nil
 }
 
@@ -113,7 +116,7 @@ func configure(t *testing.T) tender.Config {
 	t.Helper()
 	return tender.Config{Instance: "test-1", Tenant: "acme", Workload: "test", Dir: t.TempDir(), Image: image.path, ImageDigest: image.digest,
 		Plan: plan, Syscalls: image.calls, Trust: key.Public().(ed25519.PublicKey), Program: signed(t, 1, "/hello", "/slow", "/open"),
-		Listen: []tender.Listener{{Name: "api", Address: "127.0.0.1"}}, Memory: 48 << 20, MaxProcs: 2, Patience: 10 * time.Second}
+		Listen: []tender.Listener{{Name: "api", Address: "127.0.0.1"}}, Memory: 48 << 20, Minimum: image.tier, MaxProcs: 2, Patience: 10 * time.Second}
 }
 
 // start runs a tender for cfg and stops it with the test.
@@ -187,4 +190,21 @@ func ends(t *testing.T, c *tender.Client) {
 func gone(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	return err != nil || bytes.Contains(b, []byte("State:\tZ")) || bytes.Contains(b, []byte("State:\tX"))
+}
+
+// notRun adds to the list of what this machine could not show, which the
+// script around all tests prints at its end.
+func notRun(t *testing.T, what, why string) {
+	t.Helper()
+	t.Logf("not run: %s: %s", what, why)
+	name := os.Getenv("LORICA_NOT_RUN")
+	if name == "" {
+		return
+	}
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fmt.Fprintf(f, "%s: %s\n", what, why)
 }

@@ -17,6 +17,7 @@ import (
 
 	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/program"
+	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/catalog"
 	"lorica.dev/lorica/tender"
 	"lorica.dev/lorica/tender/process"
@@ -26,6 +27,7 @@ import (
 var attacker struct {
 	path, digest string
 	calls        []catalog.Syscall
+	tier         api.Tier // what this machine gives
 }
 
 // The test binary is also the tender and its stage, as cmd/lorica is.
@@ -76,6 +78,7 @@ func prepare(dir string) error {
 		return err
 	}
 	attacker.calls = catalog.Syscalls(c.Modules)
+	attacker.tier = process.Probe().Tier
 	return nil
 }
 
@@ -103,7 +106,7 @@ func launch(t *testing.T, attack string, change ...func(*tender.Config)) (*tende
 	cfg := tender.Config{Instance: "attacker", Tenant: "acme", Workload: "test", Dir: t.TempDir(), Image: attacker.path, ImageDigest: attacker.digest,
 		Plan: plan, Syscalls: attacker.calls, Trust: key.Public().(ed25519.PublicKey), Program: signed(t, 1),
 		Secrets: []control.Secret{{Name: "attack", Value: []byte(attack)}},
-		Listen:  []tender.Listener{{Name: "api", Address: "127.0.0.1"}}, Memory: 16 << 20, MaxProcs: 2, Patience: 3 * time.Second}
+		Listen:  []tender.Listener{{Name: "api", Address: "127.0.0.1"}}, Memory: 16 << 20, Minimum: attacker.tier, MaxProcs: 2, Patience: 3 * time.Second}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -192,4 +195,21 @@ func logged(t *testing.T, dir string) string {
 		all.Write(b)
 	}
 	return all.String()
+}
+
+// notRun adds to the list of what this machine could not show, which the
+// script around all tests prints at its end.
+func notRun(t *testing.T, what, why string) {
+	t.Helper()
+	t.Logf("not run: %s: %s", what, why)
+	name := os.Getenv("LORICA_NOT_RUN")
+	if name == "" {
+		return
+	}
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fmt.Fprintf(f, "%s: %s\n", what, why)
 }
