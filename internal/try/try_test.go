@@ -1,0 +1,119 @@
+package try
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/audit"
+)
+
+func TestLoadRefuses(t *testing.T) {
+	for name, x := range map[string]struct{ text, want string }{
+		"nothing":         {"", "EOF"},
+		"no requests":     {"requests: []", "no requests"},
+		"unknown field":   {"requests:\n  - {name: a, sent: GET /}", "field sent not found"},
+		"no method":       {"requests:\n  - {name: a, send: /, expect: 200}", "write METHOD /path"},
+		"no path":         {"requests:\n  - {name: a, send: GET x, expect: 200}", "write METHOD /path"},
+		"no status":       {"requests:\n  - {name: a, send: GET /, expect: fine}", "write a status or closed"},
+		"an unknown user": {"requests:\n  - {name: a, send: GET /, as: ada, expect: 200}", `"ada" is not among the users`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "requests.yaml")
+			if err := os.WriteFile(path, []byte(x.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Load(path); err == nil || !strings.Contains(err.Error(), x.want) {
+				t.Errorf("%v, expected %q", err, x.want)
+			}
+		})
+	}
+}
+
+// A result is ok only where the answer, the record and the rule are as expected.
+func TestResults(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, password, _ := r.BasicAuth()
+		if user != "ada" || password != "pass:word" || r.RequestURI != "/a/..%2fb" {
+			t.Errorf("%s %s as %s:%s", r.Method, r.RequestURI, user, password)
+		}
+		w.Header().Set("Lorica-Decision", "id-1")
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	defer server.Close()
+	addr := strings.TrimPrefix(server.URL, "http://")
+	record := audit.Record{ID: "id-1", Rule: abi.Rule{ID: "r", Line: "p:1"}}
+	lookup := func(_ context.Context, match func(*audit.Record) bool) (audit.Record, bool) {
+		return record, match(&record)
+	}
+	request := Request{As: "ada", Send: "GET /a/..%2fb", Expect: "403", By: "r"}
+	for name, x := range map[string]struct {
+		change func(*Request)
+		ok     bool
+	}{
+		"as expected":      {func(*Request) {}, true},
+		"any rule":         {func(r *Request) { r.By = "" }, true},
+		"another rule":     {func(r *Request) { r.By = "s" }, false},
+		"another status":   {func(r *Request) { r.Expect = "200" }, false},
+		"not closed":       {func(r *Request) { r.Expect = Closed }, false},
+		"own password":     {func(r *Request) { r.Password = "pass:word" }, true},
+		"no such address":  {func(r *Request) { r.From = "x" }, false},
+		"from the outside": {func(r *Request) { r.From = "127.0.0.3" }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := request
+			x.change(&r)
+			f := &File{Users: map[string]string{"ada": "pass:word"}, Requests: []Request{r}}
+			if got := f.Run(context.Background(), addr, lookup); len(got) != 1 || got[0].OK != x.ok {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+	record.ID = "another"
+	f := &File{Users: map[string]string{"ada": "pass:word"}, Requests: []Request{request}}
+	if got := f.Run(context.Background(), addr, lookup); got[0].OK {
+		t.Errorf("without a record: %+v", got)
+	}
+}
+
+// A connection that is closed unread is found by its source.
+func TestARefusedConnection(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	f := &File{Requests: []Request{{Send: "GET /", From: "127.0.0.2", Expect: Closed, By: abi.RuleNetwork}}}
+	lookup := func(_ context.Context, match func(*audit.Record) bool) (audit.Record, bool) {
+		r := audit.Record{Stage: abi.StageFirewall, Source: "127.0.0.2", Time: 1 << 62, Rule: abi.Rule{ID: abi.RuleNetwork}}
+		old, other := r, r
+		old.Time, other.Source = 1, "127.0.0.9"
+		return r, match(&r) && !match(&old) && !match(&other)
+	}
+	if got := f.Run(context.Background(), l.Addr().String(), lookup); !got[0].OK {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestCurl(t *testing.T) {
+	f := &File{Users: map[string]string{"ada": "secret"}}
+	got := f.Curl("http://127.0.0.1:1", Request{As: "ada", Send: "POST /x", JSON: `{"a":1}`})
+	if want := `curl -i -u 'ada:secret' -X POST --json '{"a":1}' --path-as-is http://127.0.0.1:1/x`; got != want {
+		t.Errorf("%s\n%s", got, want)
+	}
+}
