@@ -69,3 +69,33 @@ func (t *tender) log(from, format string, args ...any) {
 		return json.Marshal(LogLine{Seq: n, Time: time.Now().UTC(), From: from, Line: printable(text)})
 	})
 }
+
+// keep implements keeper. An image that sends more than a server could decide
+// is read more slowly.
+func (t *tender) keep(records []audit.Record) error {
+	err := t.decisions.append(len(records), func(i int, seq uint64) ([]byte, error) { return t.decision(&records[i], seq) })
+	if excess, rest, _ := t.records.add(time.Now(), len(records)); excess > 0 {
+		time.Sleep(rest)
+	}
+	return err
+}
+
+// note implements keeper: a line of the image. One that writes too many loses
+// some, and is read more slowly, though fast enough to die of a long trace.
+func (t *tender) note(from, line string) {
+	excess, _, past := t.lines.add(time.Now(), 1)
+	if past > 0 {
+		t.log(FromTender, "%d lines of the image were dropped: it writes more than %d a second", past, linesPerSecond)
+	}
+	if excess == 0 {
+		t.log(from, "%s", line)
+	} else if excess%64 == 0 {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// released implements keeper.
+func (t *tender) released(slot uint8) error { return t.memory.release(slot) }
+
+// enforced implements keeper.
+func (t *tender) enforced(slot uint8) { t.memory.enforce(slot) }

@@ -3,9 +3,7 @@ package tender
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -14,28 +12,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"lorica.dev/lorica/abi"
-	"lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/abi/control"
-	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/tender/process"
-	"lorica.dev/lorica/tender/seccomp"
 )
 
 // Sizes of the series of files in the runtime folder.
 const (
 	decisionFile, decisionFiles = 4 << 20, 4
 	logFile, logFiles           = 1 << 20, 2
-)
-
-// Restarts wait longer each time, up to a bound, and from the beginning again
-// once an image has lived for a while.
-const (
-	firstPause = 250 * time.Millisecond
-	lastPause  = 30 * time.Second
-	goodLife   = time.Minute
 )
 
 // A tender is one instance and everything around it.
@@ -178,65 +164,6 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// listen makes the listeners, or takes duplicates of those handed over.
-func (t *tender) listen(inherited []*os.File) ([]*os.File, error) {
-	if t.cfg.Inherit && len(inherited) != len(t.cfg.Listen) {
-		return nil, fmt.Errorf("tender: %d listeners were handed over, expected %d", len(inherited), len(t.cfg.Listen))
-	}
-	var files []*os.File
-	for i, l := range t.cfg.Listen {
-		f, err := t.listener(i, l, inherited)
-		if err != nil {
-			closeAll(files)
-			return nil, fmt.Errorf("tender: listener %q on %s port %d: %w", l.Name, l.Address, l.Port, err)
-		}
-		files = append(files, f)
-	}
-	return files, nil
-}
-
-func (t *tender) listener(i int, l Listener, inherited []*os.File) (*os.File, error) {
-	var in net.Listener
-	var err error
-	if t.cfg.Inherit {
-		in, err = net.FileListener(inherited[i])
-	} else {
-		in, err = net.Listen("tcp", net.JoinHostPort(l.Address, fmt.Sprint(l.Port)))
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer in.Close()
-	tcp, ok := in.(*net.TCPListener)
-	if !ok {
-		return nil, errors.New("it is not a TCP listener")
-	}
-	if l.Port == 0 {
-		t.cfg.Listen[i].Port = tcp.Addr().(*net.TCPAddr).AddrPort().Port()
-	}
-	return duplicate(tcp)
-}
-
-// duplicate returns a file of the same socket. Unlike the one that File makes,
-// it does not put the socket, which is shared with every image that was handed
-// it, into blocking mode when its descriptor is passed on: an image would hang
-// in accept and could not drain.
-func duplicate(ln *net.TCPListener) (*os.File, error) {
-	raw, err := ln.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var fd int
-	var failed error
-	if err := raw.Control(func(s uintptr) { fd, failed = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
-		return nil, err
-	}
-	if failed != nil {
-		return nil, os.NewSyscallError("fcntl", failed)
-	}
-	return os.NewFile(uintptr(fd), "listener"), nil
-}
-
 // describe fills the parts of the status that are known before the launch.
 func (t *tender) describe() error {
 	t.status = Status{Instance: t.cfg.Instance, Tenant: t.cfg.Tenant, Workload: t.cfg.Workload, State: Starting, Target: "process",
@@ -255,237 +182,6 @@ func (t *tender) describeProgram(signed []byte) error {
 	t.status.Policy, t.status.Level, t.status.Revision = p.Policy, p.Level(), p.Revision
 	return nil
 }
-
-// order asks for the end; one that is already asked for stands, except that
-// stopping overtakes draining.
-func (t *tender) order(o order) {
-	select {
-	case t.orders <- o:
-	default:
-	}
-	if o.drain {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.inst != nil {
-		t.inst.proc.Kill()
-	}
-}
-
-// supervise launches the image, again when it dies, until an order ends it.
-func (t *tender) supervise(ready func()) error {
-	served := false
-	pause := firstPause
-	for {
-		inst, err := t.launch()
-		if err == nil {
-			if !served {
-				served = true
-				ready()
-				if t.cfg.Leased {
-					time.AfterFunc(firstLease, func() { t.drainUnleased("nobody took a lease") })
-				}
-			}
-			born := time.Now()
-			var ended bool
-			if ended, err = t.watch(inst); ended {
-				return nil
-			}
-			if time.Since(born) > goodLife {
-				pause = firstPause
-			}
-		}
-		if !served {
-			return err
-		}
-		t.log(FromTender, "%v; starting it again in %s", err, pause)
-		t.died(err)
-		select {
-		case <-t.orders:
-			t.setState(Stopped)
-			return nil
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, lastPause)
-	}
-}
-
-// watch returns when the image has ended; ended reports that it was to.
-func (t *tender) watch(inst *instance) (ended bool, err error) {
-	died := make(chan error, 1)
-	go func() { died <- inst.wait() }()
-	select {
-	case err := <-died:
-		return false, err
-	case o := <-t.orders:
-		t.end(inst, o, died)
-		return true, nil
-	}
-}
-
-// end drains or kills an image, and reports what was not orderly to the log.
-func (t *tender) end(inst *instance, o order, died <-chan error) {
-	defer t.setState(Stopped)
-	if !o.drain {
-		inst.proc.Kill()
-		<-died
-		return
-	}
-	t.setState(Draining)
-	inst.drain(o.grace, o.limit)
-	late := time.NewTimer(o.grace + o.limit + t.cfg.Patience)
-	defer late.Stop()
-	for {
-		select {
-		case err := <-died:
-			if !inst.drained {
-				t.log(FromTender, "while draining: %v", err)
-			}
-			return
-		case again := <-t.orders:
-			if again.drain {
-				continue
-			}
-			inst.proc.Kill()
-		case <-late.C:
-			inst.fail(errors.New("it did not drain in time"))
-		}
-	}
-}
-
-func (t *tender) setState(s State) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.status.State = s
-}
-
-func (t *tender) died(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.inst = nil
-	t.status.State, t.status.PID, t.status.Stats = Starting, 0, Stats{}
-	t.status.Restarts++
-	t.status.LastError = printable(err.Error())
-}
-
-// launch starts the image with the program in force and returns once it serves.
-func (t *tender) launch() (*instance, error) {
-	t.change <- struct{}{}
-	defer func() { <-t.change }()
-	t.memory.reset()
-	slot, err := t.memory.offer(t.program)
-	if err != nil {
-		return nil, err
-	}
-	plan, err := program.ParsePlanID(t.cfg.Plan)
-	if err != nil {
-		return nil, err
-	}
-	conn, theirs, err := channel()
-	if err != nil {
-		return nil, err
-	}
-	defer theirs.Close()
-	output, sink, err := os.Pipe()
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("tender: %w", err)
-	}
-	defer sink.Close()
-	proc, err := t.launcher.Launch(process.Spec{Image: t.image, Control: theirs, Program: t.memory.file, Listeners: t.listeners,
-		Output: sink, Syscalls: t.cfg.Syscalls, Memory: t.cfg.Memory, Confinement: t.confine})
-	if err != nil {
-		conn.Close()
-		output.Close()
-		return nil, err
-	}
-	theirs.Close()
-	sink.Close()
-	inst := newInstance(proc, conn, output, t, plan, t.cfg.Patience)
-	t.mu.Lock()
-	t.inst, t.status.PID = inst, proc.PID()
-	t.mu.Unlock()
-	if err := t.boot(inst, slot); err != nil {
-		inst.fail(err)
-		return nil, inst.wait()
-	}
-	t.memory.enforce(slot)
-	t.setState(Ready)
-	return inst, nil
-}
-
-// boot takes a fresh image to Ready and checks from outside what that claims.
-func (t *tender) boot(inst *instance, slot uint8) error {
-	seal, err := seccomp.Seal(t.cfg.Syscalls, inst.proc.Self())
-	if err != nil {
-		return err
-	}
-	t.txn++
-	p := launch.Params{Version: abi.Version, Instance: t.cfg.Instance, Tenant: t.cfg.Tenant, Workload: t.cfg.Workload,
-		Tier: t.tier.String(), MinRevision: max(t.cfg.MinRevision, t.status.Revision), MaxProcs: uint32(t.cfg.MaxProcs),
-		MemoryLimit: t.cfg.Memory, Slots: slots, SlotSize: program.MaxSize, Seal: seal,
-		First: control.Prepare{Txn: t.txn, Slot: slot, Length: uint32(len(t.program)), Secrets: t.secrets}}
-	copy(p.Trust[:], t.cfg.Trust)
-	for _, l := range t.cfg.Listen {
-		p.Listeners = append(p.Listeners, launch.Listener{Name: l.Name, Port: l.Port})
-	}
-	if err := inst.send(p.Frame()); err != nil {
-		return err
-	}
-	for _, step := range []struct {
-		done <-chan struct{}
-		what string
-	}{{inst.hello, "did not say hello"}, {inst.ready, "did not become ready"}} {
-		late := time.NewTimer(t.cfg.Patience)
-		select {
-		case <-step.done:
-		case <-inst.proc.Done():
-			return fmt.Errorf("it %s: %s", step.what, inst.proc.Death())
-		case <-late.C:
-			return fmt.Errorf("it %s within %s", step.what, t.cfg.Patience)
-		}
-		late.Stop()
-	}
-	err = inst.proc.Verify()
-	if errors.Is(err, process.ErrDying) { // let it, and say of what
-		select {
-		case <-inst.proc.Done():
-		case <-time.After(t.cfg.Patience):
-		}
-	}
-	return err
-}
-
-// keep implements keeper. An image that sends more than a server could decide
-// is read more slowly.
-func (t *tender) keep(records []audit.Record) error {
-	err := t.decisions.append(len(records), func(i int, seq uint64) ([]byte, error) { return t.decision(&records[i], seq) })
-	if excess, rest, _ := t.records.add(time.Now(), len(records)); excess > 0 {
-		time.Sleep(rest)
-	}
-	return err
-}
-
-// note implements keeper: a line of the image. One that writes too many loses
-// some, and is read more slowly, though fast enough to die of a long trace.
-func (t *tender) note(from, line string) {
-	excess, _, past := t.lines.add(time.Now(), 1)
-	if past > 0 {
-		t.log(FromTender, "%d lines of the image were dropped: it writes more than %d a second", past, linesPerSecond)
-	}
-	if excess == 0 {
-		t.log(from, "%s", line)
-	} else if excess%64 == 0 {
-		time.Sleep(time.Millisecond)
-	}
-}
-
-// released implements keeper.
-func (t *tender) released(slot uint8) error { return t.memory.release(slot) }
-
-// enforced implements keeper.
-func (t *tender) enforced(slot uint8) { t.memory.enforce(slot) }
 
 // decodeConfig reads a Config from its JSON.
 func decodeConfig(b []byte) (Config, error) {

@@ -1,0 +1,69 @@
+package tender
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// listen makes the listeners, or takes duplicates of those handed over.
+func (t *tender) listen(inherited []*os.File) ([]*os.File, error) {
+	if t.cfg.Inherit && len(inherited) != len(t.cfg.Listen) {
+		return nil, fmt.Errorf("tender: %d listeners were handed over, expected %d", len(inherited), len(t.cfg.Listen))
+	}
+	var files []*os.File
+	for i, l := range t.cfg.Listen {
+		f, err := t.listener(i, l, inherited)
+		if err != nil {
+			closeAll(files)
+			return nil, fmt.Errorf("tender: listener %q on %s port %d: %w", l.Name, l.Address, l.Port, err)
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+func (t *tender) listener(i int, l Listener, inherited []*os.File) (*os.File, error) {
+	var in net.Listener
+	var err error
+	if t.cfg.Inherit {
+		in, err = net.FileListener(inherited[i])
+	} else {
+		in, err = net.Listen("tcp", net.JoinHostPort(l.Address, fmt.Sprint(l.Port)))
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	tcp, ok := in.(*net.TCPListener)
+	if !ok {
+		return nil, errors.New("it is not a TCP listener")
+	}
+	if l.Port == 0 {
+		t.cfg.Listen[i].Port = tcp.Addr().(*net.TCPAddr).AddrPort().Port()
+	}
+	return duplicate(tcp)
+}
+
+// duplicate returns a file of the same socket. Unlike the one that File makes,
+// it does not put the socket, which is shared with every image that was handed
+// it, into blocking mode when its descriptor is passed on: an image would hang
+// in accept and could not drain.
+func duplicate(ln *net.TCPListener) (*os.File, error) {
+	raw, err := ln.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd int
+	var failed error
+	if err := raw.Control(func(s uintptr) { fd, failed = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return nil, err
+	}
+	if failed != nil {
+		return nil, os.NewSyscallError("fcntl", failed)
+	}
+	return os.NewFile(uintptr(fd), "listener"), nil
+}
