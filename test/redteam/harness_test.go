@@ -169,7 +169,7 @@ func death(t *testing.T, attack string, change ...func(*tender.Config)) (reason 
 
 func died(t *testing.T, c *tender.Client) string {
 	t.Helper()
-	for range 500 {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
 		if s := status(t, c); s.Restarts > 0 {
 			return s.LastError
 		}

@@ -112,7 +112,7 @@ var attacks = map[string]attack{
 	"ready twice":                {sealed, func(i *image) { i.send(control.Ready()); forever(i) }},
 	"prepared unasked":           {sealed, func(i *image) { i.send(control.Prepared{}.Frame()); forever(i) }},
 	"committed unasked":          {sealed, func(i *image) { i.send(control.Committed{}.Frame()); forever(i) }},
-	"statistics unasked":         {sealed, func(i *image) { i.send(control.Stats{}.Frame()); forever(i) }},
+	"statistics unasked":         {sealed, statistics},
 	"released unasked":           {sealed, func(i *image) { i.send(control.Released{Slot: 1}.Frame()); forever(i) }},
 	"release of what is used":    {sealed, func(i *image) { i.send(control.Released{Slot: 0}.Frame()); forever(i) }},
 	"release of no slot":         {sealed, func(i *image) { i.send(control.Released{Slot: 255}.Frame()); forever(i) }},
@@ -171,6 +171,14 @@ func record() audit.Record {
 
 func records(seq uint64) control.Frame {
 	return control.Records{Seq: seq, Records: []audit.Record{record()}}.Frame()
+}
+
+// statistics answers one question, which may have been asked, many times.
+func statistics(i *image) {
+	for range 100 {
+		i.send(control.Stats{}.Frame())
+	}
+	forever(i)
 }
 
 // giantCount announces more records than could follow.
