@@ -27,6 +27,7 @@ type planned struct {
 	Ports      []openPort     `json:"ports"`
 	Syscalls   []string       `json:"syscalls"`
 	Rules      []enforcedRule `json:"rules"`
+	Routes     []routeFacts   `json:"routes,omitempty"`
 	Change     run.Change     `json:"change"`
 	Added      []string       `json:"added,omitempty"`   // modules that what runs lacks
 	Removed    []string       `json:"removed,omitempty"` // modules that only what runs has
@@ -42,6 +43,12 @@ type openPort struct {
 	Name    string   `json:"name"`
 	Address string   `json:"address"`
 	Rules   []string `json:"rules"`
+}
+
+// routeFacts is what the Cedar rules of one route read.
+type routeFacts struct {
+	Route      string   `json:"route"`
+	Attributes []string `json:"attributes"`
 }
 
 type enforcedRule struct {
@@ -129,6 +136,9 @@ func describe(p *run.Plan, l *run.Level) planned {
 	for _, e := range l.Enforced {
 		out.Rules = append(out.Rules, enforcedRule{e.ID, e.Line, e.Stage, e.Where})
 	}
+	for _, r := range l.Routes {
+		out.Routes = append(out.Routes, routeFacts{r.Route, r.Attributes})
+	}
 	out.Added, out.Removed = p.Modules(l)
 	return out
 }
@@ -199,6 +209,7 @@ func printPlans(w io.Writer, list []planned) {
 		}
 		printPorts(w, p)
 		printRules(w, p)
+		printFacts(w, p)
 		fmt.Fprintf(w, "  system calls after the seal (%d; any other kills the image)\n", len(names(p.Syscalls)))
 		fmt.Fprintf(w, "    %s\n", strings.Join(names(p.Syscalls), " "))
 		printChange(w, p)
@@ -227,6 +238,22 @@ func printRules(w io.Writer, p *planned) {
 	if note {
 		fmt.Fprintf(w, "    %s\n", compiler.AcceptNote)
 	}
+}
+
+func printFacts(w io.Writer, p *planned) {
+	if len(p.Routes) == 0 {
+		return
+	}
+	var rows [][]string
+	for _, r := range p.Routes {
+		facts := strings.Join(r.Attributes, ", ")
+		if facts == "" {
+			facts = "nothing but who is calling"
+		}
+		rows = append(rows, []string{"    " + r.Route, facts})
+	}
+	fmt.Fprintln(w, "  facts that the rules of each route read")
+	table(w, "", rows)
 }
 
 func printChange(w io.Writer, p *planned) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
 
@@ -262,6 +263,5 @@ func printHints(w io.Writer, s *tender.Status, f *try.File) {
 			}
 		}
 	}
-	fmt.Fprintln(w, "  lorica ps")
-	fmt.Fprintf(w, "  lorica inspect %s\n", s.Workload)
+	fmt.Fprintf(w, "  %s ps\n  %s inspect %s\n", os.Args[0], os.Args[0], s.Workload)
 }

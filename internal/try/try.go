@@ -201,7 +201,10 @@ func (f *File) Curl(base string, r Request) string {
 	if r.JSON != "" {
 		fmt.Fprintf(&b, " --json '%s'", r.JSON)
 	}
-	fmt.Fprintf(&b, " --path-as-is %s%s", base, target)
+	if strings.ContainsAny(target, "%") || strings.Contains(target, "/.") {
+		b.WriteString(" --path-as-is")
+	}
+	fmt.Fprintf(&b, " %s%s", base, target)
 	return b.String()
 }
 

@@ -113,7 +113,7 @@ func TestARefusedConnection(t *testing.T) {
 func TestCurl(t *testing.T) {
 	f := &File{Users: map[string]string{"ada": "secret"}}
 	got := f.Curl("http://127.0.0.1:1", Request{As: "ada", Send: "POST /x", JSON: `{"a":1}`})
-	if want := `curl -i -u 'ada:secret' -X POST --json '{"a":1}' --path-as-is http://127.0.0.1:1/x`; got != want {
+	if want := `curl -i -u 'ada:secret' -X POST --json '{"a":1}' http://127.0.0.1:1/x`; got != want {
 		t.Errorf("%s\n%s", got, want)
 	}
 }
