@@ -53,7 +53,7 @@ type Config struct {
 	Secrets     []control.Secret
 
 	Listen   []Listener
-	Inherit  bool // the listeners are handed over, in the order of Listen
+	Inherit  []bool // which of Listen are handed over; the others are opened
 	Memory   uint64
 	MaxProcs int
 
@@ -64,6 +64,11 @@ type Config struct {
 	// ready, for an answer, for it to take what it is told, and for its exit
 	// after a drain. An image that takes longer is killed. 0: 30 seconds.
 	Patience time.Duration
+
+	// LeaseGrace is how long the instance waits for another lease when the last
+	// one ended without a release. 0: 30 seconds, for a person to start again
+	// what died.
+	LeaseGrace time.Duration
 
 	// Leased makes the instance drain when nobody takes a lease soon after it
 	// became ready, so that a starter that died leaves nothing behind.
@@ -107,6 +112,9 @@ func (c *Config) validate() error {
 	}
 	if c.Patience <= 0 {
 		c.Patience = defaultPatience
+	}
+	if c.LeaseGrace <= 0 {
+		c.LeaseGrace = defaultLeaseGrace
 	}
 	if c.MaxProcs <= 0 {
 		c.MaxProcs = runtime.NumCPU()

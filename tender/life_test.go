@@ -269,9 +269,14 @@ func TestHandOver(t *testing.T) {
 		t.Fatalf("%d listeners: %v", len(listeners), err)
 	}
 	cfg = configure(t)
-	cfg.Instance, cfg.Listen[0].Port = "test-2", s.Listen[0].Port
-	second := start(t, cfg, listeners...)
+	// What the first listens on is handed over, what it does not is opened.
+	cfg.Instance = "test-2"
+	cfg.Listen = []tender.Listener{{Name: "new", Address: "127.0.0.1"}, {Name: "api", Address: "127.0.0.1", Port: s.Listen[0].Port}}
+	second := start(t, cfg, nil, listeners[0])
 	listeners[0].Close()
+	if code, _ := get(t, status(t, second), "/hello"); code != 200 {
+		t.Errorf("the listener that is new answers %d", code)
+	}
 	if err := first.Drain(background, 500*time.Millisecond, 5*time.Second); err != nil {
 		t.Fatal(err)
 	}
@@ -284,8 +289,36 @@ func TestHandOver(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	t.Logf("%d requests, %d failed", done.Load(), failed.Load())
-	if st := status(t, second); st.Stats.Requests == 0 {
+	if st := status(t, second); st.Stats.Requests < 21 {
 		t.Errorf("status is %+v", st)
+	}
+}
+
+// Who follows the decisions gets all of them, those of the drain included, and
+// then an end.
+func TestFollowersGetTheLastRecords(t *testing.T) {
+	c := start(t, configure(t))
+	s := status(t, c)
+	var got uint64
+	followed := make(chan error, 1)
+	go func() {
+		followed <- c.Decisions(background, 0, true, func(d tender.Decision) error {
+			time.Sleep(5 * time.Millisecond) // a reader that is behind
+			got = d.Seq
+			return nil
+		})
+	}()
+	for range 100 {
+		get(t, s, "/hello")
+	}
+	if n := status(t, c).Decisions; n < 100 {
+		t.Errorf("the status counts %d decisions of 100", n)
+	}
+	if err := c.Drain(background, 0, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-followed; err != nil || got < 100 {
+		t.Errorf("followed up to number %d: %v", got, err)
 	}
 }
 
@@ -315,7 +348,12 @@ func TestNoImageIsLeftBehind(t *testing.T) {
 }
 
 func TestLease(t *testing.T) {
-	const beyond = 4 * time.Second // the grace of a lease
+	const grace = 500 * time.Millisecond
+	configure := func(t *testing.T) tender.Config {
+		cfg := configure(t)
+		cfg.LeaseGrace = grace
+		return cfg
+	}
 	take := func(t *testing.T, c *tender.Client) *tender.Lease {
 		t.Helper()
 		l, err := c.Lease(background)
@@ -326,7 +364,7 @@ func TestLease(t *testing.T) {
 	}
 	lives := func(t *testing.T, c *tender.Client) {
 		t.Helper()
-		time.Sleep(beyond)
+		time.Sleep(3 * grace)
 		if s := status(t, c); s.State != tender.Ready {
 			t.Errorf("status is %+v", s)
 		}
@@ -336,6 +374,17 @@ func TestLease(t *testing.T) {
 		c := start(t, configure(t))
 		take(t, c).Close()
 		ends(t, c)
+	})
+	t.Run("there is time to take another", func(t *testing.T) {
+		t.Parallel()
+		cfg := configure(t)
+		cfg.LeaseGrace = 0
+		c := start(t, cfg)
+		take(t, c).Close()
+		time.Sleep(4 * time.Second) // less than a person needs
+		if s := status(t, c); s.State != tender.Ready {
+			t.Errorf("status is %+v", s)
+		}
 	})
 	t.Run("another one keeps", func(t *testing.T) {
 		t.Parallel()

@@ -9,14 +9,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listen makes the listeners, or takes duplicates of those handed over.
+// listen takes duplicates of the listeners that were handed over and makes the
+// others.
 func (t *tender) listen(inherited []*os.File) ([]*os.File, error) {
-	if t.cfg.Inherit && len(inherited) != len(t.cfg.Listen) {
+	if len(inherited) > 0 && len(inherited) != len(t.cfg.Listen) {
 		return nil, fmt.Errorf("tender: %d listeners were handed over, expected %d", len(inherited), len(t.cfg.Listen))
 	}
 	var files []*os.File
 	for i, l := range t.cfg.Listen {
-		f, err := t.listener(i, l, inherited)
+		var handed *os.File
+		if len(inherited) > 0 {
+			handed = inherited[i]
+		}
+		f, err := t.listener(i, l, handed)
 		if err != nil {
 			closeAll(files)
 			return nil, fmt.Errorf("tender: listener %q on %s port %d: %w", l.Name, l.Address, l.Port, err)
@@ -26,11 +31,11 @@ func (t *tender) listen(inherited []*os.File) ([]*os.File, error) {
 	return files, nil
 }
 
-func (t *tender) listener(i int, l Listener, inherited []*os.File) (*os.File, error) {
+func (t *tender) listener(i int, l Listener, handed *os.File) (*os.File, error) {
 	var in net.Listener
 	var err error
-	if t.cfg.Inherit {
-		in, err = net.FileListener(inherited[i])
+	if handed != nil {
+		in, err = net.FileListener(handed)
 	} else {
 		in, err = net.Listen("tcp", net.JoinHostPort(l.Address, fmt.Sprint(l.Port)))
 	}

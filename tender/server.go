@@ -24,8 +24,9 @@ const (
 	maxClients    = 64
 	requestWithin = 20 * time.Second
 	answersWithin = 10 * time.Second // for a client to take one line
-	leaseGrace    = 3 * time.Second
 	firstLease    = 30 * time.Second
+
+	defaultLeaseGrace = 30 * time.Second
 )
 
 // Names of operations. A connection carries one request, a line of JSON, and
@@ -120,6 +121,9 @@ func (t *tender) serve() (*server, error) {
 
 func (s *server) close() {
 	os.Remove(socketPath(s.t.cfg.Dir))
+	// Whoever follows gets the last records before the end.
+	s.t.decisions.finish()
+	s.t.logs.finish()
 	s.cancel()
 	s.ln.Close()
 	s.wg.Wait()
@@ -204,8 +208,13 @@ func (s *server) answer(c *net.UnixConn) {
 		s.lease(c, in)
 		return
 	}
-	// A client that goes away gives up what it asked for.
-	ctx, cancel := context.WithCancel(s.ctx)
+	// A client that goes away gives up what it asked for. At the end of the
+	// tender a stream has until the deadline of c for what is left of it.
+	base := s.ctx
+	if r.Op == opDecisions || r.Op == opLogs {
+		base = context.Background()
+	}
+	ctx, cancel := context.WithCancel(base)
 	defer cancel()
 	s.wg.Go(func() {
 		defer cancel()
@@ -302,7 +311,7 @@ func (s *server) lease(c *net.UnixConn, in *bufio.Reader) {
 	}
 	select {
 	case <-s.ctx.Done():
-	case <-time.After(leaseGrace):
+	case <-time.After(t.cfg.LeaseGrace):
 		t.drainUnleased("the lease ended")
 	}
 }

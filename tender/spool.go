@@ -33,6 +33,7 @@ type spool struct {
 	out    *os.File
 	size   int64
 	grown  chan struct{} // closed at the next append; nil when nobody waits
+	done   bool          // nothing more will come
 }
 
 // openSpool continues the series in dir, or begins one.
@@ -133,16 +134,36 @@ func (s *spool) close() {
 	}
 }
 
+// finish says that nothing more will come: whoever follows gets the rest, and
+// an end.
+func (s *spool) finish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.done = true
+	if s.grown != nil {
+		close(s.grown)
+		s.grown = nil
+	}
+}
+
+// last returns the number of the newest line, 0 where there is none.
+func (s *spool) last() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.next - 1
+}
+
 // stream calls emit for every line from number from on (0: from the oldest that
-// is left). With follow it waits for more until ctx is done. Lines that were
+// is left). With follow it waits for more until ctx is done
+// or the spool is finished. Lines that were
 // rotated away meanwhile are skipped.
 func (s *spool) stream(ctx context.Context, from uint64, follow bool, emit func([]byte) error) error {
 	var c cursor
 	defer c.close()
 	for ctx.Err() == nil {
-		first, next, grown := s.find(from)
+		first, next, grown, done := s.find(from)
 		if first == 0 || from >= next {
-			if !follow {
+			if !follow || done {
 				return nil
 			}
 			select {
@@ -169,8 +190,9 @@ func (s *spool) stream(ctx context.Context, from uint64, follow bool, emit func(
 }
 
 // find returns the file that holds the first line at or after from, the number
-// after the last line, and a channel that is closed when there are more.
-func (s *spool) find(from uint64) (first, next uint64, grown <-chan struct{}) {
+// after the last line, a channel that is closed when there are more, and whether
+// there never will be.
+func (s *spool) find(from uint64) (first, next uint64, grown <-chan struct{}, done bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.grown == nil {
@@ -181,7 +203,7 @@ func (s *spool) find(from uint64) (first, next uint64, grown <-chan struct{}) {
 			first = f
 		}
 	}
-	return first, s.next, s.grown
+	return first, s.next, s.grown, s.done
 }
 
 // A cursor is a place in the series; it keeps its file open while it follows.

@@ -32,10 +32,17 @@ type verdict struct {
 // Start runs a tender for cfg as a process of its own, which outlives this one,
 // and returns when the instance serves, or with the tender's last words. exe is
 // the command that ends in Main, for example the running program and "tender".
-// Listeners, where given, are handed over in the order of cfg.Listen; they stay
-// the caller's.
+// Listeners, where given, are handed over in the order of cfg.Listen, nil for one
+// that the tender opens; they stay the caller's.
 func Start(ctx context.Context, exe []string, cfg Config, listeners []*os.File) (*Client, error) {
-	cfg.Inherit = len(listeners) > 0
+	cfg.Inherit = nil
+	var files []*os.File
+	for _, f := range listeners {
+		cfg.Inherit = append(cfg.Inherit, f != nil)
+		if f != nil {
+			files = append(files, f)
+		}
+	}
 	for _, p := range []*string{&cfg.Dir, &cfg.Image} {
 		abs, err := filepath.Abs(*p)
 		if err != nil {
@@ -64,7 +71,7 @@ func Start(ctx context.Context, exe []string, cfg Config, listeners []*os.File) 
 	cmd := exec.Command(exe[0], exe[1:]...)
 	cmd.Env, cmd.Dir = []string{}, "/"
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(b), words, errs
-	cmd.ExtraFiles = listeners
+	cmd.ExtraFiles = files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("tender: starting %s: %w", exe[0], err)
@@ -132,11 +139,18 @@ func run(ready func()) error {
 		return err
 	}
 	var listeners []*os.File
-	if cfg.Inherit {
-		for i := range min(len(cfg.Listen), launch.MaxListener) {
-			unix.CloseOnExec(3 + i)
-			listeners = append(listeners, os.NewFile(uintptr(3+i), "listener"))
+	if len(cfg.Inherit) > launch.MaxListener {
+		return errors.New("tender: the configuration: too many listeners")
+	}
+	fd := 3
+	for _, handed := range cfg.Inherit {
+		var f *os.File
+		if handed {
+			unix.CloseOnExec(fd)
+			f = os.NewFile(uintptr(fd), "listener")
+			fd++
 		}
+		listeners = append(listeners, f)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()

@@ -50,6 +50,7 @@ type Status struct {
 	Started     time.Time  `json:"started"` // of the tender
 	Restarts    int        `json:"restarts"`
 	LastError   string     `json:"lastError,omitempty"`
+	Decisions   uint64     `json:"decisions"` // number of the newest one that is kept
 	Stats       Stats      `json:"stats"`
 }
 
@@ -58,6 +59,7 @@ func (t *tender) report(ctx context.Context) Status {
 	t.mu.Lock()
 	s, inst := t.status, t.inst
 	t.mu.Unlock()
+	s.Decisions = t.decisions.last()
 	if inst != nil && s.State != Starting {
 		s.Stats = Stats(inst.statistics(ctx))
 	}

@@ -63,8 +63,8 @@ type order struct {
 // Run owns the instance of cfg until it is stopped, and returns nil then. It
 // calls ready once, when the image serves for the first time; an image that
 // does not get there is an error, one that dies later is started again.
-// A cancelled ctx drains. The listeners are those of cfg.Listen where
-// cfg.Inherit is set; Run closes them.
+// A cancelled ctx drains. The listeners, where there are any, are those of
+// cfg.Listen, nil for one that is not handed over; Run closes them.
 func Run(ctx context.Context, cfg Config, listeners []*os.File, ready func()) error {
 	defer closeAll(listeners)
 	if err := cfg.validate(); err != nil {
@@ -160,7 +160,9 @@ func (t *tender) close() {
 
 func closeAll(files []*os.File) {
 	for _, f := range files {
-		f.Close()
+		if f != nil {
+			f.Close()
+		}
 	}
 }
 
