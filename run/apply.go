@@ -28,14 +28,19 @@ const (
 type Applied struct {
 	Change   Change
 	Instance *Instance     // what runs now
+	Lease    *tender.Lease // on a new instance, where Options.Leased
+	Left     error         // why the instance before it did not end in order
 	Took     time.Duration // from the decision to change until the change was in force
 }
 
 // Options of Apply.
 type Options struct {
-	Level    string // "": the policy's initial level
-	Leased   bool   // the new instance ends when nobody holds a lease on it
-	Refresh  bool   // replace the program even if it is the same: a secret changed
+	Level  string // "": the policy's initial level
+	Leased bool   // take a lease on a new instance: it ends when nobody holds one
+	// Leaving are instances of other deployments that will be ended after this:
+	// what they listen on is handed over.
+	Leaving  []*Instance
+	Refresh  bool // replace the program even if it is the same: a secret changed
 	Progress func(builder.Step)
 }
 
@@ -72,9 +77,6 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 	default:
 		err = m.takeOver(ctx, a, book, d, level, o)
 	}
-	if err == nil {
-		a.Instance.Status, err = a.Instance.Client.Status(ctx)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +92,9 @@ func (m *Machine) replace(ctx context.Context, a *Applied, book *ledger, d *poli
 	start := time.Now()
 	_, err = a.Instance.Replace(ctx, in.program, in.secrets)
 	a.Took = time.Since(start)
+	if err == nil {
+		a.Instance.Status, err = a.Instance.Client.Status(ctx)
+	}
 	return err
 }
 
@@ -108,14 +113,32 @@ func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, d *pol
 	}
 	old := a.Instance
 	start := time.Now()
-	if a.Instance, err = m.launch(ctx, d, l, in, old, o.Leased); err != nil {
+	if a.Instance, err = m.launch(ctx, d, l, in, old, o); err != nil {
 		return err
 	}
 	a.Took = time.Since(start)
-	if old == nil {
-		return nil
+	// The end of the one before may take longer than a new one waits for a lease.
+	if a.Instance.Status, err = a.Instance.Client.Status(ctx); err == nil && o.Leased {
+		a.Lease, err = a.Instance.Lease(ctx)
 	}
-	return retire(ctx, old)
+	if err != nil {
+		kill(a.Instance)
+		return err
+	}
+	if old != nil {
+		a.Left = retire(ctx, old)
+	}
+	return nil
+}
+
+// kill ends an instance that nobody will use.
+func kill(i *Instance) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_ = i.Stop(ctx)
+	if i.Wait(ctx) == nil {
+		os.RemoveAll(i.Dir)
+	}
 }
 
 // An input is what an instance is given: a signed program, its revision, and
@@ -148,10 +171,9 @@ func (m *Machine) newest(ctx context.Context, deployment string) (*Instance, err
 	return list[len(list)-1], nil
 }
 
-// launch starts a tender and waits until its image answers requests. Where an
-// older instance runs, its listening sockets are handed over, so that no
-// connection is refused in between.
-func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in input, old *Instance, leased bool) (*Instance, error) {
+// launch starts a tender and waits until its image answers requests. What older
+// instances listen on is handed over, so that no connection is refused in between.
+func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in input, old *Instance, o Options) (*Instance, error) {
 	if old == nil {
 		if err := m.sweep(ctx, d.Name()); err != nil {
 			return nil, err
@@ -166,27 +188,72 @@ func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in
 		Image: l.Image.Path, ImageDigest: l.Image.Digest, Plan: planText(l.Build.ID), Target: d.Workload.Target,
 		Syscalls: l.Image.Syscalls, Trust: m.key.Public().(ed25519.PublicKey),
 		MinRevision: in.revision, Program: in.program, Secrets: in.secrets,
-		Memory: d.Workload.Memory, Minimum: d.Workload.Minimum, Leased: leased,
+		Memory: d.Workload.Memory, Minimum: d.Workload.Minimum, Leased: o.Leased,
 		Listen: listeners(d.Workload),
 	}
-	var files []*os.File
-	if old != nil && slices.Equal(old.Status.Listen, cfg.Listen) {
-		var err error
-		if files, err = old.Listeners(ctx); err != nil {
-			return nil, fmt.Errorf("handing over the listening sockets: %w", err)
-		}
-		defer func() {
-			for _, f := range files {
+	before := o.Leaving
+	if old != nil {
+		before = append(slices.Clone(before), old)
+	}
+	files, err := handOver(ctx, cfg.Listen, before)
+	defer func() {
+		for _, f := range files {
+			if f != nil {
 				f.Close()
 			}
-		}()
+		}
+	}()
+	if err != nil {
+		return nil, err
 	}
 	client, err := tender.Start(ctx, []string{m.exe, "tender"}, cfg, files)
 	if err != nil {
+		os.RemoveAll(cfg.Dir) // the error has its last words
 		return nil, err
 	}
 	return &Instance{Client: client, Dir: cfg.Dir}, nil
 }
+
+// handOver returns the sockets that instances listen on for a list of listeners,
+// nil where none of them does.
+func handOver(ctx context.Context, list []tender.Listener, from []*Instance) ([]*os.File, error) {
+	files := make([]*os.File, len(list))
+	for _, i := range from {
+		if !slices.ContainsFunc(list, func(l tender.Listener) bool { return listens(i, l) >= 0 }) {
+			continue
+		}
+		theirs, err := i.Listeners(ctx)
+		if err == nil && len(theirs) != len(i.Status.Listen) {
+			err = fmt.Errorf("%d for %d listeners", len(theirs), len(i.Status.Listen))
+		}
+		if err != nil {
+			// One that ends by itself needs none any more when it has ended.
+			if leaves(&i.Status) && i.Wait(ctx) == nil {
+				continue
+			}
+			return files, fmt.Errorf("handing over the listening sockets of %s: %w", i.Status.Instance, err)
+		}
+		for n, l := range list {
+			if at := listens(i, l); at >= 0 && files[n] == nil {
+				files[n], theirs[at] = theirs[at], nil
+			}
+		}
+		for _, f := range theirs {
+			if f != nil {
+				f.Close()
+			}
+		}
+	}
+	return files, nil
+}
+
+// listens returns where in its list an instance has the address of l, or -1.
+func listens(i *Instance, l tender.Listener) int {
+	return slices.IndexFunc(i.Status.Listen, func(x tender.Listener) bool { return x.Address == l.Address && x.Port == l.Port })
+}
+
+// leaves reports whether an instance is ending.
+func leaves(s *tender.Status) bool { return s.State == tender.Draining || s.State == tender.Stopped }
 
 // retire ends an instance and removes its folder. It drains; a tender that
 // cannot be asked is gone already, or is killed with its image.

@@ -106,7 +106,7 @@ type Change string
 const (
 	ChangeStart   Change = "start"   // nothing runs
 	ChangeImage   Change = "image"   // other modules or another application: a new image takes over
-	ChangeLaunch  Change = "launch"  // the same image with other ports or resources: a new instance takes over
+	ChangeLaunch  Change = "launch"  // the same image with other ports, resources or confinement: a new instance takes over
 	ChangeProgram Change = "program" // the same image: the program is replaced while it runs
 	ChangeNone    Change = "none"
 )
@@ -118,12 +118,19 @@ func (p *Plan) Change(l *Level) Change {
 		return ChangeStart
 	case r.Plan != planText(l.Build.ID):
 		return ChangeImage
-	case !slices.Equal(r.Listen, listeners(p.Deployment.Workload)) || r.Memory != p.Deployment.Workload.Memory:
+	case !slices.Equal(r.Listen, listeners(p.Deployment.Workload)) || r.Memory != p.Deployment.Workload.Memory ||
+		leaves(r) || weaker(r.Tier, p.Deployment.Workload.Minimum):
 		return ChangeLaunch
 	case r.Content != l.content(p.Deployment):
 		return ChangeProgram
 	}
 	return ChangeNone
+}
+
+// weaker reports whether a tier that was reached is less than the one asked for.
+func weaker(reached string, minimum api.Tier) bool {
+	tier, ok := api.ParseTier(reached)
+	return !ok || tier > minimum
 }
 
 // content names what the level enforces, whatever plan and revision carry it.

@@ -10,6 +10,12 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/builder"
+	"lorica.dev/lorica/compiler"
+	"lorica.dev/lorica/policy"
+	"lorica.dev/lorica/tender"
 )
 
 // No revision is given out twice, whoever asks at the same moment, and none is
@@ -195,6 +201,42 @@ func TestWatch(t *testing.T) {
 	cancel()
 	for range changes {
 		t.Error("a change after the end")
+	}
+}
+
+// What up is told to write beside the documents is no change of them.
+func TestOnlyDocumentsAreWatched(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"policy.yaml", "more.yml", "up.log", "note.txt"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{filepath.Join(dir, "more.yml"), filepath.Join(dir, "policy.yaml")}
+	if got := documents(dir); !slices.Equal(got, want) {
+		t.Errorf("watched: %v", got)
+	}
+	for _, one := range []string{want[0], filepath.Join(dir, "gone")} {
+		if got := documents(one); !slices.Equal(got, []string{one}) {
+			t.Errorf("watched: %v", got)
+		}
+	}
+}
+
+// An instance that ends, or that reached less than is asked for now, is not what
+// the documents ask for, whatever it enforces.
+func TestWhatLeavesIsReplaced(t *testing.T) {
+	d := &policy.Deployment{Workload: &api.Workload{Minimum: api.TierFull}, Policy: &api.SecurityPolicy{}}
+	l := &Level{Level: &compiler.Level{}, Build: &builder.Plan{}}
+	for _, x := range []struct {
+		state tender.State
+		tier  string
+		want  Change
+	}{{tender.Ready, "full", ChangeNone}, {tender.Draining, "full", ChangeLaunch}, {tender.Stopped, "full", ChangeLaunch}, {tender.Ready, "no-userns", ChangeLaunch}} {
+		p := &Plan{Deployment: d, Running: &tender.Status{Plan: planText(l.Build.ID), Content: l.content(d), State: x.state, Tier: x.tier}}
+		if got := p.Change(l); got != x.want {
+			t.Errorf("%s, %s: %s", x.state, x.tier, got)
+		}
 	}
 }
 

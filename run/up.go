@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +23,8 @@ const (
 	EventUp       = "up"       // everything serves; once
 	EventApplied  = "applied"  // a change of the documents is in force
 	EventRefused  = "refused"  // a change was refused; what ran still runs
-	EventDied     = "died"     // a tender is gone; it is started again
+	EventDied     = "died"     // a tender is gone, or could not be started again; it is tried again
+	EventFailed   = "failed"   // an instance could not be ended in order
 	EventDecision = "decision" //
 	EventDrained  = "drained"  // an instance has ended in order
 )
@@ -51,9 +54,13 @@ type up struct {
 	options UpOptions
 	sink    func(Event)
 
-	mu   sync.Mutex // around sink
-	held map[string]*held
-	died chan *held // its tender ended
+	mu    sync.Mutex // around sink
+	held  map[string]*held
+	died  chan *held // its tender ended
+	wrong bool       // the last change was refused
+
+	again chan string              // a deployment whose pause is over
+	pause map[string]time.Duration // before the next start of one that died
 }
 
 // held is one deployment that Up holds up.
@@ -61,8 +68,9 @@ type held struct {
 	*Instance
 	lease   *tender.Lease
 	secrets [sha256.Size]byte
-	stop    context.CancelFunc // of the streams
-	pause   time.Duration      // before the next start after a death
+	stop    context.CancelFunc // of the stream of decisions
+	ended   chan struct{}      // closed when that stream has ended
+	since   time.Time
 }
 
 // Up brings every deployment of the documents up and keeps it so: it takes over
@@ -72,7 +80,8 @@ type held struct {
 // holds was taken down by somebody else. It returns an error, with nothing left
 // running, when the documents cannot be brought up at first.
 func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
-	u := &up{Machine: m, options: o, sink: sink, held: map[string]*held{}, died: make(chan *held, 16)}
+	u := &up{Machine: m, options: o, sink: sink, held: map[string]*held{}, died: make(chan *held, 16),
+		again: make(chan string, 16), pause: map[string]time.Duration{}}
 	defer u.end()
 	// The first load says what to watch; what is used is read after the first
 	// look, so that no change falls in between.
@@ -81,12 +90,13 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 		return err
 	}
 	var watched atomic.Pointer[[]string]
-	look := func(b *policy.Bundle) []string {
-		list := inputs(o.Path, b)
+	look := func(b *policy.Bundle) {
+		list := inputs(b)
 		watched.Store(&list)
-		return list
 	}
-	taken := stampOf(look(bundle))
+	paths := func() []string { return append(documents(o.Path), *watched.Load()...) }
+	look(bundle)
+	taken := stampOf(paths())
 	if bundle, err = policy.Load(o.Path); err != nil {
 		return err
 	}
@@ -97,7 +107,7 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 		return err
 	}
 	u.emit(Event{Kind: EventUp})
-	changes := watch(ctx, taken, func() []string { return *watched.Load() })
+	changes := watch(ctx, taken, paths)
 	for {
 		select {
 		case <-ctx.Done():
@@ -105,10 +115,13 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 		case <-changes:
 			next, err := policy.Load(o.Path)
 			if err == nil {
-				bundle = next
 				look(next) // watched even if it cannot be applied
 				err = u.apply(ctx, next)
 			}
+			if err == nil {
+				bundle = next
+			}
+			u.wrong = err != nil
 			if err != nil && ctx.Err() == nil {
 				u.refused(err)
 			}
@@ -118,13 +131,26 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 			switch {
 			case u.held[name] != h:
 			case h.inOrder(ctx):
+				if u.succeeded(ctx, name) {
+					h.release()
+					delete(u.held, name)
+					u.restart(ctx, bundle, name)
+					continue
+				}
 				u.let(name)
-				if len(u.held) == 0 {
+				if len(u.held)+len(u.pause) == 0 {
 					return nil
 				}
 			default:
-				u.restart(ctx, bundle, name)
+				if time.Since(h.since) > goodLife {
+					delete(u.pause, name)
+				}
+				h.release()
+				delete(u.held, name)
+				u.retry(ctx, name, "its tender is gone")
 			}
+		case name := <-u.again:
+			u.restart(ctx, bundle, name)
 		}
 	}
 }
@@ -142,9 +168,25 @@ func (u *up) refused(err error) {
 	u.emit(e)
 }
 
-// inputs are the files and folders that decide what runs.
-func inputs(path string, b *policy.Bundle) []string {
-	list := []string{path}
+// documents are the files that policy.Load reads, or path where there is none.
+// Whatever else lies in the folder, such as a log of up itself, is no change.
+func documents(path string) []string {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return []string{path}
+	}
+	var list []string
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); ext == ".yaml" || ext == ".yml" {
+			list = append(list, filepath.Join(path, e.Name()))
+		}
+	}
+	return list
+}
+
+// inputs are the files and folders beside the documents that decide what runs.
+func inputs(b *policy.Bundle) []string {
+	var list []string
 	at := func(dir, p string) string {
 		if filepath.IsAbs(p) {
 			return p
@@ -171,21 +213,42 @@ func (u *up) apply(ctx context.Context, b *policy.Bundle) error {
 	wanted := map[string]bool{}
 	for _, d := range b.Deployments {
 		wanted[d.Name()] = true
-		if err := u.one(ctx, d); err != nil {
-			return err
-		}
 	}
+	var leaving []*Instance
 	for name, h := range u.held {
 		if !wanted[name] {
+			leaving = append(leaving, h.Instance)
+		}
+	}
+	var err error
+	var applied []string
+	for _, d := range b.Deployments {
+		if err = u.one(ctx, d, leaving); err != nil {
+			break
+		}
+		applied = append(applied, d.Name())
+	}
+	for name, h := range u.held {
+		// After a refusal what leaves goes on, but never beside a successor that
+		// serves the same address.
+		took := slices.ContainsFunc(applied, func(a string) bool {
+			return slices.ContainsFunc(u.held[a].Status.Listen, func(l tender.Listener) bool { return listens(h.Instance, l) >= 0 })
+		})
+		if !wanted[name] && (err == nil || took) {
 			u.drop(h)
 			delete(u.held, name)
 		}
 	}
-	return nil
+	for name := range u.pause {
+		if !wanted[name] && err == nil {
+			delete(u.pause, name)
+		}
+	}
+	return err
 }
 
 // one applies one deployment and follows its instance.
-func (u *up) one(ctx context.Context, d *policy.Deployment) error {
+func (u *up) one(ctx context.Context, d *policy.Deployment, leaving []*Instance) error {
 	secrets, err := readSecrets(d)
 	if err != nil {
 		return err
@@ -198,7 +261,7 @@ func (u *up) one(ctx context.Context, d *policy.Deployment) error {
 	h := u.held[d.Name()]
 	digest := [sha256.Size]byte(sum.Sum(nil))
 	applied, err := u.Apply(ctx, d, Options{
-		Level: u.options.Level, Leased: true,
+		Level: u.options.Level, Leased: true, Leaving: leaving,
 		// An instance that was found running may hold older secrets.
 		Refresh:  len(secrets) > 0 && (h == nil || h.secrets != digest),
 		Progress: func(s builder.Step) { u.emit(Event{Kind: EventStep, Deployment: d.Name(), Text: stepText(s)}) },
@@ -213,7 +276,8 @@ func (u *up) one(ctx context.Context, d *policy.Deployment) error {
 		if h != nil {
 			h.release()
 		}
-		if h, err = u.hold(ctx, applied.Instance, digest); err != nil {
+		if h, err = u.hold(ctx, applied, digest); err != nil {
+			delete(u.held, d.Name())
 			return err
 		}
 	}
@@ -222,33 +286,64 @@ func (u *up) one(ctx context.Context, d *policy.Deployment) error {
 		kind = EventReady
 	}
 	u.held[d.Name()] = h
+	// That nothing changes is said where it takes back a refusal only: what is
+	// said may be written to a file among those that are watched.
+	if kind == EventApplied && applied.Change == ChangeNone && !u.wrong {
+		return nil
+	}
 	u.emit(Event{Kind: kind, Deployment: d.Name(), Change: applied.Change, Status: &status,
 		TookMillis: float64(applied.Took.Microseconds()) / 1000})
+	if applied.Left != nil && ctx.Err() == nil {
+		u.emit(Event{Kind: EventFailed, Deployment: d.Name(), Text: "the instance before it did not end in order: " + applied.Left.Error()})
+	}
 	return nil
 }
 
-// hold takes the lease of an instance and follows its decisions.
-func (u *up) hold(ctx context.Context, i *Instance, secrets [sha256.Size]byte) (*held, error) {
-	lease, err := i.Lease(ctx)
-	if err != nil {
-		return nil, err
+// hold takes the lease of an instance and follows its decisions: all of one
+// that was started, those from now on of one that was found running.
+func (u *up) hold(ctx context.Context, a *Applied, secrets [sha256.Size]byte) (*held, error) {
+	i, lease, from := a.Instance, a.Lease, uint64(0)
+	if lease == nil {
+		from = i.Status.Decisions + 1
+		var err error
+		if lease, err = i.Lease(ctx); err != nil {
+			return nil, err
+		}
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	h := &held{Instance: i, lease: lease, secrets: secrets, stop: stop, pause: firstPause}
+	h := &held{Instance: i, lease: lease, secrets: secrets, stop: stop, ended: make(chan struct{}), since: time.Now()}
 	go func() {
-		err := i.Decisions(ctx, 0, true, func(d tender.Decision) error {
-			u.emit(Event{Kind: EventDecision, Deployment: h.Deployment(), Decision: &d})
-			return nil
-		})
-		if err != nil && ctx.Err() == nil {
-			u.died <- h
+		// A tender breaks off a stream that is not read, as on a terminal that
+		// stands still: then it goes on where it was.
+		for {
+			err := i.Decisions(ctx, from, true, func(d tender.Decision) error {
+				from = d.Seq + 1
+				u.emit(Event{Kind: EventDecision, Deployment: h.Deployment(), Decision: &d})
+				return nil
+			})
+			if err == nil || ctx.Err() != nil {
+				break
+			}
+			if _, err := i.Client.Status(ctx); err != nil {
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		close(h.ended)
+		select {
+		case u.died <- h:
+		case <-ctx.Done():
 		}
 	}()
 	return h, nil
 }
 
-// release lets go of an instance that has a successor, or none.
+// release lets go of an instance that has ended, once its last decisions came.
 func (h *held) release() {
+	select {
+	case <-h.ended:
+	case <-time.After(time.Second):
+	}
 	h.stop()
 	h.lease.Close()
 }
@@ -259,10 +354,17 @@ func (h *held) inOrder(ctx context.Context) bool {
 	return h.Wait(ctx) == nil && h.InOrder()
 }
 
+// succeeded reports whether another process had a new instance take over.
+func (u *up) succeeded(ctx context.Context, name string) bool {
+	next, err := u.newest(ctx, name)
+	return err == nil && next != nil && !leaves(&next.Status)
+}
+
 // let forgets a deployment that somebody else took down.
 func (u *up) let(name string) {
 	u.held[name].release()
 	delete(u.held, name)
+	delete(u.pause, name)
 	u.emit(Event{Kind: EventDrained, Deployment: name})
 }
 
@@ -270,33 +372,38 @@ func (u *up) let(name string) {
 const (
 	firstPause = 250 * time.Millisecond
 	lastPause  = 30 * time.Second
+	goodLife   = time.Minute // after which pauses begin again with the first
 )
 
-// restart brings a deployment up again whose tender is gone.
+// retry has a deployment started again after a pause, longer each time.
+func (u *up) retry(ctx context.Context, name, why string) {
+	pause := max(u.pause[name], firstPause)
+	u.pause[name] = min(2*pause, lastPause)
+	u.emit(Event{Kind: EventDied, Deployment: name, Text: why + "; starting it again in " + pause.String()})
+	time.AfterFunc(pause, func() {
+		select {
+		case u.again <- name:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// restart brings a deployment up again whose tender is gone, unless a change did
+// so meanwhile or took it out of the documents.
 func (u *up) restart(ctx context.Context, b *policy.Bundle, name string) {
-	h := u.held[name]
-	if h == nil {
+	if u.held[name] != nil {
 		return
-	}
-	u.emit(Event{Kind: EventDied, Deployment: name, Text: "its tender is gone; starting it again in " + h.pause.String()})
-	h.release()
-	delete(u.held, name)
-	pause := h.pause
-	select {
-	case <-ctx.Done():
-		return
-	case <-time.After(pause):
 	}
 	for _, d := range b.Deployments {
 		if d.Name() != name {
 			continue
 		}
-		if err := u.one(ctx, d); err != nil {
-			u.refused(err)
-			return
+		if err := u.one(ctx, d, nil); err != nil && ctx.Err() == nil {
+			u.retry(ctx, name, err.Error())
 		}
-		u.held[name].pause = min(2*pause, lastPause)
+		return
 	}
+	delete(u.pause, name)
 }
 
 // drop drains one deployment.
@@ -306,7 +413,7 @@ func (u *up) drop(h *held) {
 	ctx, cancel := context.WithTimeout(context.Background(), drainGrace+drainLimit+10*time.Second)
 	defer cancel()
 	if err := u.Down(ctx, name); err != nil {
-		u.emit(Event{Kind: EventRefused, Deployment: name, Text: err.Error()})
+		u.emit(Event{Kind: EventFailed, Deployment: name, Text: err.Error()})
 		return
 	}
 	u.emit(Event{Kind: EventDrained, Deployment: name})

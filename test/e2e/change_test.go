@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -93,6 +94,62 @@ func TestModuleChangeLosesNoRequest(t *testing.T) {
 	t.Logf("%d requests, %d failed; the images took over in %.0f and %.0f ms", total, len(failed), e.TookMillis, back.TookMillis)
 	if len(failed) > 0 || total == 0 {
 		t.Errorf("%d of %d requests failed: %v", len(failed), total, failed)
+	}
+}
+
+// The ports change while requests are made: the socket that stays is handed
+// over, the other is opened, and no request and no record of one is lost. A
+// workload that is renamed takes the sockets of its old name.
+func TestPortsAndNamesChange(t *testing.T) {
+	u := newUser(t)
+	port, more := freePort(t), freePort(t)
+	dir := u.example(port)
+	x, first := u.up(dir)
+	var mu sync.Mutex
+	var answered []string
+	l := startLoad("127.0.0.1:"+port, "/accounts/7", staff, func(a answer) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		answered = append(answered, a.decision)
+		return a.status == 200
+	})
+	time.Sleep(500 * time.Millisecond)
+	workload := filepath.Join(dir, "workload.yaml")
+	edit(t, workload, "port: "+port+"}", "port: "+port+"}\n    - {name: more, port: "+more+"}")
+	edit(t, filepath.Join(dir, "policy.yaml"), "ports: [{protocol: TCP, port: "+port+"}]", "ports: [{protocol: TCP, port: "+port+"}, {protocol: TCP, port: "+more+"}]")
+	e := x.wait("applied")
+	if e.Change != "launch" || e.Status.ImageDigest != first.ImageDigest {
+		t.Errorf("another port: %s, %+v", e.Change, e.Status)
+	}
+	if a := get(t, "127.0.0.1:"+more, "/accounts/7", staff); a.status != 200 {
+		t.Errorf("the new port answers %d", a.status)
+	}
+	edit(t, workload, "name: payments", "name: accounts")
+	if e := x.wait("ready"); !strings.HasPrefix(e.Status.Instance, "accounts-") {
+		t.Errorf("renamed: %+v", e.Status)
+	}
+	x.wait("drained")
+	time.Sleep(500 * time.Millisecond)
+	total, failed := l.end()
+	t.Logf("%d requests, %d failed", total, len(failed))
+	if len(failed) > 0 || total == 0 {
+		t.Errorf("%d of %d requests failed: %v", len(failed), total, failed)
+	}
+	x.find(answered[len(answered)-1])
+	shown := map[string]bool{}
+	x.mu.Lock()
+	for _, d := range x.decisions {
+		shown[d.ID] = true
+	}
+	x.mu.Unlock()
+	lost := 0
+	for _, id := range answered {
+		if !shown[id] {
+			lost++
+		}
+	}
+	if lost > 0 {
+		t.Errorf("%d of %d decisions were not shown", lost, len(answered))
 	}
 }
 
