@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -90,6 +92,10 @@ func (u *upping) run(ctx context.Context, o run.UpOptions) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// A reader that goes away, as in 'up | head', ends the run in order instead of
+	// killing this process.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	u.out = &watched{u.out, cancel}
 	ended := make(chan error, 1)
 	go func() { ended <- m.Up(ctx, o, u.event) }()
 	ok := true
@@ -120,12 +126,29 @@ func (u *upping) run(ctx context.Context, o run.UpOptions) error {
 	return nil
 }
 
+// watched is an output that calls broken when nobody reads it any more.
+type watched struct {
+	io.Writer
+	broken func()
+}
+
+func (w *watched) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	if err != nil {
+		w.broken()
+	}
+	return n, err
+}
+
 // event shows what happens; one goroutine at a time calls it.
 func (u *upping) event(e run.Event) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if e.Status != nil {
 		u.status[e.Deployment] = e.Status
+	}
+	if e.Kind == run.EventDied || e.Kind == run.EventDrained {
+		delete(u.status, e.Deployment)
 	}
 	if e.Kind == run.EventDecision {
 		if u.trying {
@@ -174,7 +197,11 @@ func (u *upping) show(e run.Event) {
 			run.ChangeLaunch: "a new instance took over", run.ChangeNone: "nothing to change", run.ChangeStart: "started"}[e.Change]
 		fmt.Fprintf(u.out, "%s change %s: %s (%.1f ms), revision %d, image %s\n", stamp, e.Deployment, what, e.TookMillis, e.Status.Revision, short(e.Status.ImageDigest))
 	case run.EventRefused:
-		fmt.Fprintf(u.err, "%s refused; what ran before still runs\n", stamp)
+		still := "what ran before still runs"
+		if len(u.status) == 0 {
+			still = "nothing runs at this moment"
+		}
+		fmt.Fprintf(u.err, "%s refused; %s\n", stamp, still)
 		if len(e.Errors) > 0 {
 			printErrors(u.err, "error", e.Errors)
 		} else {
@@ -182,6 +209,8 @@ func (u *upping) show(e run.Event) {
 		}
 	case run.EventDied:
 		fmt.Fprintf(u.err, "%s died   %s: %s\n", stamp, e.Deployment, plain(e.Text))
+	case run.EventFailed:
+		fmt.Fprintf(u.err, "%s failed %s: %s\n", stamp, e.Deployment, plain(e.Text))
 	case run.EventDrained:
 		fmt.Fprintf(u.out, "%s ended  %s\n", stamp, e.Deployment)
 	}

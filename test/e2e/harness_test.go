@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -183,6 +184,7 @@ type upping struct {
 	cmd    *exec.Cmd
 	events chan event // but decisions
 	done   chan struct{}
+	out    io.Closer // our end of its standard output
 
 	mu        sync.Mutex
 	decisions []decision
@@ -197,6 +199,7 @@ func (u *user) up(dir string, args ...string) (*upping, *status) {
 	if err != nil {
 		u.t.Fatal(err)
 	}
+	x.out = out
 	x.cmd.Stderr = &x.stderr
 	if err := x.cmd.Start(); err != nil {
 		u.t.Fatal(err)
@@ -248,6 +251,13 @@ func (x *upping) wait(kind string) event {
 // interrupt sends Ctrl-C and waits for the end.
 func (x *upping) interrupt() {
 	x.cmd.Process.Signal(syscall.SIGINT)
+	<-x.done
+	x.cmd.Wait()
+}
+
+// hangUp does what a terminal does when it is closed.
+func (x *upping) hangUp() {
+	x.cmd.Process.Signal(syscall.SIGHUP)
 	<-x.done
 	x.cmd.Wait()
 }

@@ -13,9 +13,21 @@ import (
 func TestInterruptLeavesNothing(t *testing.T) {
 	u := newUser(t)
 	port := freePort(t)
-	x, s := u.up(u.example(port))
-	get(t, "127.0.0.1:"+port, "/accounts", staff)
-	x.interrupt()
+	dir, addr := u.example(port), "127.0.0.1:"+port
+	t.Run("interrupt", func(t *testing.T) { leavesNothing(t, u, dir, (*upping).interrupt) })
+	t.Run("terminal closed", func(t *testing.T) { leavesNothing(t, u, dir, (*upping).hangUp) })
+	t.Run("nobody reads", func(t *testing.T) {
+		leavesNothing(t, u, dir, func(x *upping) {
+			x.out.Close()
+			get(t, addr, "/accounts", staff) // so that something is written
+			x.cmd.Wait()
+		})
+	})
+}
+
+func leavesNothing(t *testing.T, u *user, dir string, end func(*upping)) {
+	x, s := u.up(dir)
+	end(x)
 	if code := x.cmd.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("exit code %d: %s", code, x.stderr.String())
 	}
@@ -28,22 +40,30 @@ func TestInterruptLeavesNothing(t *testing.T) {
 	}
 }
 
-// What 'up' started survives it for a while; the next 'up' takes it over.
+// What 'up' started survives it for a while; the next 'up' takes it over, and
+// shows what is decided from then on.
 func TestReattach(t *testing.T) {
 	u := newUser(t)
 	port := freePort(t)
 	dir := u.example(port)
 	x, s := u.up(dir)
 	x.kill()
-	if a := get(t, "127.0.0.1:"+port, "/accounts", staff); a.status != 200 {
-		t.Errorf("after up died: %d", a.status)
+	before := get(t, "127.0.0.1:"+port, "/accounts", staff)
+	if before.status != 200 {
+		t.Errorf("after up died: %d", before.status)
 	}
 	y, again := u.up(dir)
 	if again.PID != s.PID || again.TenderPID != s.TenderPID {
 		t.Errorf("the next up did not take over: %+v, before %+v", again, s)
 	}
-	y.kill()
-	eventually(t, "nobody holds the lease any more and the instance ends", func() bool { return !alive(s.PID) && !alive(s.TenderPID) })
+	y.find(get(t, "127.0.0.1:"+port, "/accounts", staff).decision)
+	y.mu.Lock()
+	for _, d := range y.decisions {
+		if d.ID == before.decision {
+			t.Error("a decision of before was shown again")
+		}
+	}
+	y.mu.Unlock()
 }
 
 // An image that dies is started again by its tender; a tender that dies takes

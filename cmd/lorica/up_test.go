@@ -1,0 +1,45 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"lorica.dev/lorica/run"
+	"lorica.dev/lorica/tender"
+)
+
+// What is said of a refused change is true, whatever became of what ran.
+func TestARefusalSaysWhatRuns(t *testing.T) {
+	var said strings.Builder
+	u := &upping{cli: &cli{out: io.Discard, err: &said, format: "text"}, status: map[string]*tender.Status{}}
+	for _, x := range []struct {
+		event run.Event
+		want  string
+	}{
+		{run.Event{Kind: run.EventReady, Deployment: "a/b", Status: &tender.Status{}}, "what ran before still runs"},
+		{run.Event{Kind: run.EventDied, Deployment: "a/b"}, "nothing runs"},
+		{run.Event{Kind: run.EventReady, Deployment: "a/b", Status: &tender.Status{}}, "what ran before still runs"},
+		{run.Event{Kind: run.EventDrained, Deployment: "a/b"}, "nothing runs"},
+	} {
+		u.event(x.event)
+		said.Reset()
+		u.event(run.Event{Kind: run.EventRefused, Text: "no"})
+		if !strings.Contains(said.String(), x.want) {
+			t.Errorf("after %s: %q", x.event.Kind, said.String())
+		}
+	}
+}
+
+type gone struct{}
+
+func (gone) Write([]byte) (int, error) { return 0, errors.New("nobody reads") }
+
+func TestAnOutputThatNobodyReadsEndsTheRun(t *testing.T) {
+	broken := 0
+	w := &watched{gone{}, func() { broken++ }}
+	if _, err := io.WriteString(w, "x"); err == nil || broken != 1 {
+		t.Errorf("%v, %d calls", err, broken)
+	}
+}
