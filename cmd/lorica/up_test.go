@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
 	"strings"
@@ -41,5 +42,13 @@ func TestAnOutputThatNobodyReadsEndsTheRun(t *testing.T) {
 	w := &watched{gone{}, func() { broken++ }}
 	if _, err := io.WriteString(w, "x"); err == nil || broken != 1 {
 		t.Errorf("%v, %d calls", err, broken)
+	}
+}
+
+func TestExitCodesOfWrongUsage(t *testing.T) {
+	for _, line := range []string{"frob", "up extra", "up --frob", "ps -o xml", "up --exit"} {
+		if code := execute(context.Background(), strings.Fields(line), strings.NewReader(""), io.Discard, io.Discard); code != exitUsage {
+			t.Errorf("lorica %s: exit code %d", line, code)
+		}
 	}
 }
