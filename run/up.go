@@ -270,7 +270,8 @@ func (u *up) one(ctx context.Context, d *policy.Deployment, leaving []*Instance)
 		return err
 	}
 	status := applied.Instance.Status
-	if h != nil && h.Dir == applied.Instance.Dir {
+	same := h != nil && h.Dir == applied.Instance.Dir
+	if same {
 		h.secrets, h.Status = digest, status
 	} else {
 		if h != nil {
@@ -288,7 +289,7 @@ func (u *up) one(ctx context.Context, d *policy.Deployment, leaving []*Instance)
 	u.held[d.Name()] = h
 	// That nothing changes is said where it takes back a refusal only: what is
 	// said may be written to a file among those that are watched.
-	if kind == EventApplied && applied.Change == ChangeNone && !u.wrong {
+	if same && applied.Change == ChangeNone && !u.wrong {
 		return nil
 	}
 	u.emit(Event{Kind: kind, Deployment: d.Name(), Change: applied.Change, Status: &status,
