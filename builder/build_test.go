@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"lorica.dev/lorica/internal/notrun"
 )
 
 // The packages of an image are committed: growth shows in review.
@@ -67,7 +69,7 @@ func goldenPackages(t *testing.T, name string, list []string) {
 		golden(t, name, strings.Join(list, "\n")+"\n")
 		return
 	}
-	notRun(t, "packages of the standard library in "+name, "it is the list of "+goldenGo+"; this is "+tools.version)
+	notrun.Say(t, "packages of the standard library in "+name, "it is the list of "+goldenGo+"; this is "+tools.version)
 	ours := func(list []string) []string {
 		return slices.DeleteFunc(list, func(pkg string) bool {
 			first, _, _ := strings.Cut(pkg, "/")
@@ -182,7 +184,7 @@ func TestAnyoneBuildsTheSameImage(t *testing.T) {
 			cmd.Stderr = &stderr
 			out, err := cmd.Output()
 			if c.attr != nil && (errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EINVAL)) {
-				notRun(t, "image of another user", "user namespaces are not allowed here: "+err.Error())
+				notrun.Say(t, "image of another user", "user namespaces are not allowed here: "+err.Error())
 				return
 			}
 			if err != nil {
@@ -195,24 +197,6 @@ func TestAnyoneBuildsTheSameImage(t *testing.T) {
 				t.Errorf("left in the temporary folder: %v, %v", left, err)
 			}
 		})
-	}
-}
-
-// notRun puts what this machine cannot show on the list that `make test` prints.
-func notRun(t *testing.T, what, why string) {
-	t.Helper()
-	t.Logf("not run: %s: %s", what, why)
-	name := os.Getenv("LORICA_NOT_RUN")
-	if name == "" {
-		return
-	}
-	f, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := fmt.Fprintf(f, "%s: %s\n", what, why); err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/catalog"
+	"lorica.dev/lorica/internal/notrun"
 )
 
 // The test binary is also the stage, and the places where one layer of the
@@ -40,7 +41,7 @@ func TestMain(m *testing.M) {
 func role(t *testing.T, name string, namespaces bool) {
 	t.Helper()
 	if f := probeNamespaces(); namespaces && !f.OK {
-		notRun(t, "the layer \""+name+"\" alone", f.Detail)
+		notrun.Say(t, "the layer \""+name+"\" alone", f.Detail)
 		return
 	}
 	cmd := stageCommand(namespaces)
@@ -99,7 +100,7 @@ func bind() error {
 
 func TestLandlockAloneRefuses(t *testing.T) {
 	if _, err := landlockABI(); err != nil {
-		notRun(t, "Landlock", err.Error())
+		notrun.Say(t, "Landlock", err.Error())
 		return
 	}
 	role(t, "landlocked", false)
@@ -316,21 +317,4 @@ func TestLaunchRefuses(t *testing.T) {
 	if out, err := exec.Command("/proc/self/exe", StageCommand).CombinedOutput(); err == nil || !strings.Contains(string(out), "not by hand") {
 		t.Errorf("by hand: %v %s", err, out)
 	}
-}
-
-// notRun adds to the list of what this machine could not show, which the
-// script around all tests prints at its end.
-func notRun(t *testing.T, what, why string) {
-	t.Helper()
-	t.Logf("not run: %s: %s", what, why)
-	name := os.Getenv("LORICA_NOT_RUN")
-	if name == "" {
-		return
-	}
-	f, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	fmt.Fprintf(f, "%s: %s\n", what, why)
 }

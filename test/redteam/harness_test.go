@@ -196,20 +196,3 @@ func logged(t *testing.T, dir string) string {
 	}
 	return all.String()
 }
-
-// notRun adds to the list of what this machine could not show, which the
-// script around all tests prints at its end.
-func notRun(t *testing.T, what, why string) {
-	t.Helper()
-	t.Logf("not run: %s: %s", what, why)
-	name := os.Getenv("LORICA_NOT_RUN")
-	if name == "" {
-		return
-	}
-	f, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	fmt.Fprintf(f, "%s: %s\n", what, why)
-}

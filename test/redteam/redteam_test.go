@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/internal/notrun"
 	"lorica.dev/lorica/tender"
 )
 
@@ -272,7 +273,7 @@ func TestTextOfTheImageIsHarmless(t *testing.T) {
 // What namespaces and Landlock give on top is not what the seal stands on.
 func TestSealHoldsAtWeakerTiers(t *testing.T) {
 	if attacker.tier != api.TierFull {
-		notRun(t, "attacks against full confinement", "this machine gives tier "+attacker.tier.String())
+		notrun.Say(t, "attacks against full confinement", "this machine gives tier "+attacker.tier.String())
 	}
 	for _, tier := range []api.Tier{api.TierNoUserns, api.TierNoLandlock} {
 		for _, name := range []string{"mmap over it", "open", "kill another", "mmap over it, before the seal"} {
