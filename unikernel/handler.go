@@ -66,6 +66,7 @@ func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.allowed.Add(1)
+	out.last = x.Header.Get("Connection") == "close"
 	s.call(out, x)
 }
 
@@ -179,6 +180,7 @@ type response struct {
 	to    http.ResponseWriter
 	front *front
 	id    string
+	last  bool // the connection ends with it: a guard said so
 	wrote bool
 }
 
@@ -211,8 +213,13 @@ func (w *response) Flush() {
 
 // stamp sets what the application cannot take away.
 func (w *response) stamp() {
+	for k := range w.Header() { // other spellings than the canonical one
+		if strings.EqualFold(k, pep.HeaderDecision) {
+			delete(w.Header(), k)
+		}
+	}
 	w.Header().Set(pep.HeaderDecision, w.id)
-	if w.front.closing.Load() {
+	if w.last || w.front.closing.Load() {
 		w.Header().Set("Connection", "close")
 	}
 }
