@@ -1,0 +1,70 @@
+package e2e
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"lorica.dev/lorica/internal/notrun"
+)
+
+// somebody is a user id without a name, without rights, and not the one that
+// images get where their tender is root.
+const somebody = 64321
+
+// All of it works for an ordinary user. Where the tests run as one, every other
+// test shows it; as root, this one does. What is built is built beforehand, since
+// the caches of root are root's.
+func TestOrdinaryUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		return
+	}
+	u := newUser(t)
+	port := freePort(t)
+	dir := u.example(port)
+	requests, err := os.ReadFile(filepath.Join("..", "..", "examples", "payments", "requests.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "requests.yaml"), string(requests))
+	u.run("build", "-f", dir)
+	give(t, filepath.Dir(binary), u.home)
+
+	cmd := u.command("up", "-f", dir, "--try", filepath.Join(dir, "requests.yaml"), "--exit")
+	cmd.Env = []string{"HOME=" + u.home, "PATH=" + os.Getenv("PATH")}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: somebody, Gid: somebody}}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		if strings.Contains(string(out), "go: ") && strings.Contains(string(out), "permission denied") {
+			notrun.Say(t, "the command as an ordinary user", "another user cannot execute the Go toolchain here")
+			return
+		}
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if n := strings.Count(string(out), " ok\n"); n != 12 {
+		t.Errorf("%d requests came out as expected:\n%s", n, out)
+	}
+}
+
+// give lets others read the folder of the command, and makes a home somebody's.
+func give(t *testing.T, readable, home string) {
+	t.Helper()
+	if err := os.Chmod(readable, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Dir(home), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	err := filepath.WalkDir(home, func(name string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(name, somebody, somebody)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
