@@ -10,39 +10,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/abi/route"
 )
 
 // retireGrace is how long a front with outdated limits answers with Connection:
 // close before it is shut down.
 const retireGrace = time.Second
-
-// A conn is an accepted connection. It offers net/http no more than what it
-// wraps is meant for: in particular no ReadFrom, hence no sendfile or splice.
-type conn struct {
-	net.Conn
-	server *server
-	flow   flow.Flow
-	once   sync.Once
-	unread atomic.Bool // a request has begun and has not reached the chain
-
-	admitted atomic.Uint64 // the revision whose gates last admitted it
-	refused  atomic.Bool   // by later gates, and recorded
-}
-
-func (c *conn) Close() error {
-	c.once.Do(func() { c.server.forget(c) })
-	return c.Conn.Close()
-}
-
-// CloseWrite lets net/http end a connection without a reset.
-func (c *conn) CloseWrite() error {
-	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return w.CloseWrite()
-	}
-	return nil
-}
 
 // A front is an http.Server with one set of limits, fed with connections that
 // the gates admitted.
@@ -52,14 +25,16 @@ type front struct {
 	in      chan net.Conn
 	gone    chan struct{}
 	once    sync.Once
-	closing atomic.Bool // responses say Connection: close
+	closing atomic.Bool   // responses say Connection: close
+	heads   chan struct{} // one place for each large head that may be held
 }
 
 type connKey struct{}
 
 // newFront starts a front with the given limits. The caller holds s.mu.
 func (s *server) newFront(l route.Limits) *front {
-	f := &front{limits: l, in: make(chan net.Conn), gone: make(chan struct{})}
+	f := &front{limits: l, in: make(chan net.Conn), gone: make(chan struct{}),
+		heads: make(chan struct{}, largeHeads(s.memory, l.MaxHeaderBytes))}
 	f.http = &http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(f, w, r) }),
 		ReadHeaderTimeout: l.HeaderTimeout,
@@ -81,17 +56,14 @@ func (s *server) newFront(l route.Limits) *front {
 	return f
 }
 
-// follow records what net/http refuses by itself, because it is malformed, too
-// large or too slow: no guard ever sees it.
+// follow keeps count of what net/http does with a connection by itself.
 func (s *server) follow(nc net.Conn, state http.ConnState) {
 	c := nc.(*conn)
 	switch state {
-	case http.StateActive:
-		c.unread.Store(true)
+	case http.StateIdle:
+		c.idle()
 	case http.StateClosed:
-		if c.unread.Load() {
-			s.unreadable(c)
-		}
+		c.ended()
 	}
 }
 
@@ -109,6 +81,7 @@ func (f *front) deliver(c net.Conn) bool {
 func (f *front) Accept() (net.Conn, error) {
 	select {
 	case c := <-f.in:
+		c.(*conn).front = f
 		return c, nil
 	case <-f.gone:
 		return nil, net.ErrClosed

@@ -39,7 +39,7 @@ func record(a pep.AuditState, x *pep.Exchange, d pep.Decision) (r audit.Record, 
 func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
 	s.requests.Add(1)
 	c := r.Context().Value(connKey{}).(*conn)
-	c.unread.Store(false)
+	c.begin()
 	// From here on the request is a copy: what guards replace in it, its body
 	// above all, must not hide from net/http what it still has to read.
 	r, original := r.WithContext(appContext{r.Context()}), r

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,9 +22,10 @@ import (
 // A server accepts connections, asks the gates about them, and hands them to
 // the front that has the limits in force.
 type server struct {
-	out   *outbox
-	ports []port
-	app   http.Handler
+	out    *outbox
+	memory int64 // the limit that large heads share a part of
+	ports  []port
+	app    http.Handler
 
 	generation atomic.Pointer[generation]
 	requests   atomic.Uint64
@@ -40,7 +42,7 @@ type server struct {
 }
 
 func newServer(out *outbox) *server {
-	s := &server{out: out, conns: make(map[*conn]struct{}), fronts: make(map[*front]struct{})}
+	s := &server{out: out, memory: debug.SetMemoryLimit(-1), conns: make(map[*conn]struct{}), fronts: make(map[*front]struct{})}
 	s.room.L = &s.mu
 	return s
 }
@@ -107,7 +109,7 @@ func (s *server) accept(p port) error {
 
 // welcome judges a connection and serves it, or closes it unread.
 func (s *server) welcome(nc net.Conn, number uint16) error {
-	c := &conn{Conn: nc, server: s, flow: flow.Flow{DstPort: number, Protocol: flow.TCP}}
+	c := &conn{Conn: nc, server: s, gone: make(chan struct{}), flow: flow.Flow{DstPort: number, Protocol: flow.TCP}}
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		c.flow.Src = a.AddrPort().Addr()
 		c.flow = c.flow.Plain()
