@@ -70,7 +70,11 @@ func (o *order) run() error {
 	if err := restrict(o.Confinement.Landlock); err != nil {
 		return err
 	}
-	return execute(o.ImageFD, filter)
+	data, err := within(unix.RLIMIT_DATA, o.Data)
+	if err != nil {
+		return fmt.Errorf("stage: RLIMIT_DATA: %w", err)
+	}
+	return execute(o.ImageFD, filter, data)
 }
 
 // descriptors puts /dev/null in place of the order and marks everything but the
@@ -100,23 +104,31 @@ func (o *order) limits() error {
 		{"RLIMIT_CORE", unix.RLIMIT_CORE, 0},
 		{"RLIMIT_FSIZE", unix.RLIMIT_FSIZE, 0},
 		{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE, maxFiles},
-		{"RLIMIT_DATA", unix.RLIMIT_DATA, o.Data},
 		{"RLIMIT_NPROC", unix.RLIMIT_NPROC, o.Threads},
 		{"RLIMIT_MEMLOCK", unix.RLIMIT_MEMLOCK, 0},
 	} {
 		if l.resource == unix.RLIMIT_NPROC && l.value == 0 {
 			continue
 		}
-		var now unix.Rlimit
-		if err := unix.Getrlimit(l.resource, &now); err != nil {
+		v, err := within(l.resource, l.value)
+		if err != nil {
 			return fmt.Errorf("stage: %s: %w", l.name, err)
 		}
-		v := min(l.value, now.Max)
-		if err := unix.Prlimit(0, l.resource, &unix.Rlimit{Cur: v, Max: v}, nil); err != nil {
+		if err := unix.Prlimit(0, l.resource, v, nil); err != nil {
 			return fmt.Errorf("stage: %s: %w", l.name, err)
 		}
 	}
 	return nil
+}
+
+// within returns value as a limit, or the one in force where that is lower.
+func within(resource int, value uint64) (*unix.Rlimit, error) {
+	var now unix.Rlimit
+	if err := unix.Getrlimit(resource, &now); err != nil {
+		return nil, err
+	}
+	value = min(value, now.Max)
+	return &unix.Rlimit{Cur: value, Max: value}, nil
 }
 
 // dieWithTender asks for SIGKILL when the thread that started the stage ends.
@@ -137,9 +149,11 @@ func (o *order) dieWithTender() error {
 	return nil
 }
 
-// execute installs the launch filter and becomes the image. Nothing but the two
-// raw calls may run in between.
-func execute(image int, filter []launch.Instruction) error {
+// execute installs the launch filter and becomes the image. Nothing but the
+// three raw calls may run in between. RLIMIT_DATA is for the image: the stage may
+// have more already (the race detector maps terabytes), and a runtime that is
+// refused memory ends the process.
+func execute(image int, filter []launch.Instruction, data *unix.Rlimit) error {
 	prog := struct {
 		length uint16
 		_      [6]byte
@@ -149,6 +163,9 @@ func execute(image int, filter []launch.Instruction) error {
 	name, _ := unix.BytePtrFromString("lorica-image")
 	argv := [2]*byte{name, nil}
 	envp := [1]*byte{nil}
+	if _, _, e := syscall.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_DATA, uintptr(unsafe.Pointer(data)), 0, 0, 0); e != 0 {
+		return fmt.Errorf("stage: RLIMIT_DATA: %w", e)
+	}
 	if _, _, e := syscall.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog))); e != 0 {
 		return fmt.Errorf("stage: seccomp: %w", e)
 	}
