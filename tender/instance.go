@@ -130,7 +130,7 @@ func (i *instance) wait() error {
 	} else if len(i.said) > 0 {
 		said = "; it said: " + strings.Join(i.said, " | ")
 	}
-	if i.failure != nil && i.proc.Signal() == unix.SIGKILL {
+	if i.failure != nil && i.proc.Signal() == unix.SIGKILL && !i.proc.Starved() {
 		return fmt.Errorf("tender: the image was killed: %w%s", i.failure, said)
 	}
 	return fmt.Errorf("tender: the image ended: %s%s", i.proc.Death(), said)

@@ -60,7 +60,7 @@ func TestConfinement(t *testing.T) {
 		t.Errorf("it is somebody: %s", state)
 	}
 	limits := strings.Join(strings.Fields(proc("limits")), " ")
-	for _, want := range []string{"Max core file size 0 0", "Max file size 0 0", "Max data size 318767104 318767104"} {
+	for _, want := range []string{"Max core file size 0 0", "Max file size 0 0", "Max data size 369098752 369098752"} {
 		if !strings.Contains(limits, want) {
 			t.Errorf("its limits lack %q: %s", want, limits)
 		}
@@ -91,6 +91,36 @@ func TestConfinement(t *testing.T) {
 	}
 }
 
+func TestImagesHaveAGroupWhereThatIsDelegated(t *testing.T) {
+	c := start(t, configure(t))
+	s := status(t, c)
+	dir, ok := strings.CutPrefix(s.Limits, "cgroup ")
+	if !ok {
+		if s.Limits != "RLIMIT_DATA" {
+			t.Fatalf("its limits are %q", s.Limits)
+		}
+		notrun.Say(t, "the memory limit of a cgroup", "none is delegated here: see lorica doctor")
+		return
+	}
+	procs, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil || strings.TrimSpace(string(procs)) != fmt.Sprint(s.PID) {
+		t.Fatalf("the group holds %q, %v; the image is %d", procs, err, s.PID)
+	}
+	// Less than it uses already: the kernel has to kill.
+	if err := os.WriteFile(filepath.Join(dir, "memory.max"), []byte("1M"), 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a death for want of memory", func() bool { return status(t, c).Restarts > 0 })
+	if s := status(t, c); !strings.Contains(s.LastError, "of its cgroup") {
+		t.Errorf("it died of %q", s.LastError)
+	}
+	if err := c.Stop(background); err != nil {
+		t.Fatal(err)
+	}
+	ends(t, c)
+	eventually(t, "the end of its group", func() bool { _, err := os.Stat(dir); return errors.Is(err, os.ErrNotExist) })
+}
+
 // descriptors checks that the image holds what it was handed and what its own
 // runtime made, and nothing else of ours.
 func descriptors(t *testing.T, pid int) {
@@ -102,6 +132,9 @@ func descriptors(t *testing.T, pid int) {
 	}
 	for _, e := range entries {
 		what, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if errors.Is(err, os.ErrNotExist) { // closed since
+			continue
+		}
 		known := what == os.DevNull || strings.HasPrefix(what, "pipe:") || strings.HasPrefix(what, "socket:") || strings.HasPrefix(what, "anon_inode:[event")
 		if err != nil || !known {
 			t.Errorf("descriptor %s is %s (%v)", e.Name(), what, err)

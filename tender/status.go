@@ -47,6 +47,7 @@ type Status struct {
 	Revision    uint64     `json:"revision"`
 	Listen      []Listener `json:"listen"`
 	Memory      uint64     `json:"memory"`  // bytes that the workload asked for
+	Limits      string     `json:"limits"`  // what bounds it: "cgroup DIR" or "RLIMIT_DATA"; empty before the first launch
 	Started     time.Time  `json:"started"` // of the tender
 	Restarts    int        `json:"restarts"`
 	LastError   string     `json:"lastError,omitempty"`

@@ -160,7 +160,7 @@ func (t *tender) launch() (*instance, error) {
 	}
 	defer sink.Close()
 	proc, err := t.launcher.Launch(process.Spec{Image: t.image, Control: theirs, Program: t.memory.file, Listeners: t.listeners,
-		Output: sink, Syscalls: t.cfg.Syscalls, Memory: t.cfg.Memory, Confinement: t.confine})
+		Output: sink, Syscalls: t.cfg.Syscalls, Memory: t.cfg.Memory, Group: t.group, Confinement: t.confine})
 	if err != nil {
 		conn.Close()
 		output.Close()
@@ -170,8 +170,11 @@ func (t *tender) launch() (*instance, error) {
 	sink.Close()
 	inst := newInstance(proc, conn, output, t, plan, t.cfg.Patience)
 	t.mu.Lock()
-	t.inst, t.status.PID = inst, proc.PID()
+	t.inst, t.status.PID, t.status.Limits = inst, proc.PID(), proc.Limits()
 	t.mu.Unlock()
+	if err := proc.NotInGroup(); err != nil {
+		t.log(FromTender, "memory is limited by RLIMIT_DATA alone: %v", err)
+	}
 	if err := t.boot(inst, slot); err != nil {
 		inst.fail(err)
 		return nil, inst.wait()

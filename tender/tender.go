@@ -33,6 +33,7 @@ type tender struct {
 	tier      api.Tier
 	confine   process.Confinement
 	launcher  *process.Launcher
+	group     *process.Group // nil: RLIMIT_DATA alone limits images
 	image     *os.File
 	memory    *memory
 	decisions *spool
@@ -120,6 +121,9 @@ func (t *tender) open(inherited []*os.File) error {
 	if t.logs, err = openSpool(t.cfg.Dir, "log", logFile, logFiles); err != nil {
 		return err
 	}
+	if t.group, err = process.OpenGroup(t.cfg.Instance, t.cfg.Memory); err != nil {
+		t.log(FromTender, "memory is limited by RLIMIT_DATA alone: %v", err)
+	}
 	if t.listeners, err = t.listen(inherited); err != nil {
 		return err
 	}
@@ -147,6 +151,9 @@ func (t *tender) close() {
 		if f != nil {
 			f.Close()
 		}
+	}
+	if t.group != nil {
+		t.group.Close()
 	}
 	if t.memory != nil {
 		t.memory.close()

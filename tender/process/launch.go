@@ -49,7 +49,23 @@ type Process struct {
 	self int
 	base int
 	done chan struct{}
+
+	group *Group // nil: RLIMIT_DATA alone
+	kills uint64 // of the group, before this process
+	lost  error
 }
+
+// Limits says what bounds the memory of the process.
+func (p *Process) Limits() string {
+	if p.group != nil {
+		return "cgroup " + p.group.path
+	}
+	return "RLIMIT_DATA"
+}
+
+// NotInGroup says why the process is not in the group that it was to start in;
+// nil where it is, or there was none.
+func (p *Process) NotInGroup() error { return p.lost }
 
 // PID returns the process id as the host sees it.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
@@ -64,10 +80,18 @@ func (p *Process) Kill() { p.cmd.Process.Kill() }
 // Done is closed when the process has ended and was waited for.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
+// Starved reports that the kernel killed the process because its group had no
+// memory left; valid once Done is closed.
+func (p *Process) Starved() bool {
+	return p.Signal() == syscall.SIGKILL && p.group != nil && p.group.kills() > p.kills
+}
+
 // Death says how the process ended; valid once Done is closed.
 func (p *Process) Death() string {
 	s, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	switch {
+	case p.Starved():
+		return fmt.Sprintf("killed by SIGKILL: it used more than the %d MiB of its cgroup", p.group.limit>>20)
 	case ok && s.Signaled() && s.Signal() == syscall.SIGSYS:
 		return "killed by SIGSYS: it made a system call that its modules do not list"
 	case ok && s.Signaled():
@@ -104,20 +128,34 @@ func (l *Launcher) Launch(s Spec) (*Process, error) {
 	defer words.Close()
 
 	files := append([]*os.File{s.Control, s.Program}, s.Listeners...)
-	o := order{Confinement: s.Confinement, Syscalls: s.Syscalls, DropUser: os.Geteuid() == 0, Data: s.Memory + runtimeData}
+	o := order{Confinement: s.Confinement, Syscalls: s.Syscalls, DropUser: os.Geteuid() == 0, Data: dataLimit(s.Memory)}
 	o.ImageFD = 3 + len(files)
 	o.NullFD, o.ReportFD = o.ImageFD+1, o.ImageFD+2
 	if s.Confinement.Namespaces {
 		o.Threads = threadLimit()
 	}
-	cmd := stageCommand(s.Confinement.Namespaces)
-	cmd.ExtraFiles = append(files, s.Image, null, words)
-	cmd.Stdout, cmd.Stderr = s.Output, s.Output
-	if err := l.start(cmd, &o); err != nil {
+	p := &Process{base: l.base, done: make(chan struct{})}
+	start := func() (*exec.Cmd, error) {
+		cmd := stageCommand(s.Confinement.Namespaces)
+		cmd.ExtraFiles = append(files, s.Image, null, words)
+		cmd.Stdout, cmd.Stderr = s.Output, s.Output
+		if p.group != nil { // it is born there, and never outside (Linux 5.7)
+			p.kills = p.group.kills()
+			cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(p.group.dir.Fd())
+		}
+		return cmd, l.start(cmd, &o)
+	}
+	p.group = s.Group
+	cmd, err := start()
+	if err != nil && p.group != nil {
+		p.group, p.lost = nil, err
+		cmd, err = start()
+	}
+	if err != nil {
 		return nil, err
 	}
 	words.Close()
-	p := &Process{cmd: cmd, base: l.base, self: cmd.Process.Pid, done: make(chan struct{})}
+	p.cmd, p.self = cmd, cmd.Process.Pid
 	if s.Confinement.Namespaces {
 		p.self = 1
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -150,25 +149,15 @@ func probeMseal() Finding {
 	return Finding{Name: "mseal", Detail: "not in this kernel; the system call filter protects program memory", Fix: "Linux 6.10 or later"}
 }
 
-// probeCgroup reports delegation; limits do not depend on it.
+// probeCgroup reports where images get groups of their own. It is asked from
+// the group that tenders are started in.
 func probeCgroup() Finding {
-	f := Finding{Name: "cgroup", Detail: "no delegated memory controller: memory is limited by RLIMIT_DATA"}
-	b, err := os.ReadFile("/proc/self/cgroup")
+	p, err := findPlace()
 	if err != nil {
-		return f
+		return Finding{Name: "cgroup", Detail: err.Error() + "; memory is limited by RLIMIT_DATA",
+			Fix: "run it as a systemd service with Delegate=memory pids and DelegateSubgroup=lorica"}
 	}
-	for line := range strings.Lines(string(b)) {
-		path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !ok {
-			continue
-		}
-		dir := filepath.Join("/sys/fs/cgroup", path)
-		has, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
-		if err == nil && strings.Contains(string(has), "memory") && unix.Access(dir, unix.W_OK) == nil {
-			f.OK, f.Detail = true, dir+" is delegated; memory is limited by RLIMIT_DATA all the same"
-		}
-	}
-	return f
+	return Finding{Name: "cgroup", OK: true, Detail: "memory and threads are limited in groups below " + p.dir}
 }
 
 func probeFiles() Finding {

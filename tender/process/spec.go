@@ -57,6 +57,7 @@ type Spec struct {
 	Output      *os.File   // what the image writes to its standard output and error
 	Syscalls    []catalog.Syscall
 	Memory      uint64 // bytes that the workload asked for
+	Group       *Group // nil: RLIMIT_DATA alone limits it
 	Confinement Confinement
 }
 
@@ -82,6 +83,12 @@ const (
 	runtimeData = 256 << 20
 	maxThreads  = 1024
 )
+
+// dataLimit is the RLIMIT_DATA of an image whose workload asked for memory
+// bytes, to which its runtime keeps. The limit counts private writable mappings,
+// used or not, and the heap never gives addresses back: twice the memory leaves
+// room for what fragmentation and late collections took once.
+func dataLimit(memory uint64) uint64 { return 2*memory + runtimeData }
 
 func (s *Spec) validate() error {
 	switch {
