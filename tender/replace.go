@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/program"
@@ -38,7 +39,7 @@ func (t *tender) replace(ctx context.Context, signed []byte, secrets []control.S
 	if inst == nil || state != Ready {
 		return Applied{}, fmt.Errorf("tender: the instance is %s; programs are replaced while it is ready", state)
 	}
-	slot, err := t.memory.offer(signed)
+	slot, err := t.slot(ctx, signed)
 	if err != nil {
 		return Applied{}, err
 	}
@@ -58,6 +59,27 @@ func (t *tender) replace(ctx context.Context, signed []byte, secrets []control.S
 		return Applied{}, fmt.Errorf("tender: %w", err)
 	}
 	return t.applied(inst, signed, secrets)
+}
+
+// busyWithin bounds the wait for a free slot: requests hold the program that
+// judges them until their body has come, which the policy bounds.
+const busyWithin = 2 * time.Minute
+
+// slot offers a program as soon as a slot is free.
+func (t *tender) slot(ctx context.Context, signed []byte) (uint8, error) {
+	ctx, cancel := context.WithTimeout(ctx, busyWithin)
+	defer cancel()
+	for {
+		slot, err := t.memory.offer(signed)
+		if !errors.Is(err, errBusy) {
+			return slot, err
+		}
+		select {
+		case <-ctx.Done():
+			return 0, err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // applied makes signed the program that restarts begin with. An image that took

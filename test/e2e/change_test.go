@@ -1,6 +1,9 @@
 package e2e
 
 import (
+	"encoding/base64"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -235,5 +238,37 @@ func TestChangedAmountIsDecidedAgain(t *testing.T) {
 		if err != nil || a.status != step.status {
 			t.Errorf("%s: %d (%v), expected %d", step.amount, a.status, err, step.status)
 		}
+	}
+}
+
+// Clients whose bodies do not come hold the programs that judge them, for as
+// long as the policy gives a body; a change waits for that and is not refused.
+func TestSlowBodiesDelayAChangeAndNoMore(t *testing.T) {
+	u := newUser(t)
+	port := freePort(t)
+	dir := u.example(port)
+	file := filepath.Join(dir, "policy.yaml")
+	edit(t, file, "maxBodyBytes: 65536,", "maxBodyBytes: 65536, bodyTimeout: 5s,")
+	x, _ := u.up(dir)
+	for _, limit := range []string{"10000", "10001", "10002"} {
+		c, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "POST /accounts/7/transfers HTTP/1.1\r\nHost: a\r\nAuthorization: Basic %s\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\r\n{",
+			base64.StdEncoding.EncodeToString([]byte(teller)))
+		time.Sleep(500 * time.Millisecond)
+		edit(t, file, "context.amount > 0 && context.amount <= "+limit, "context.amount > 0 && context.amount <= 1000"+string(limit[4]+1))
+		if e := x.wait("applied"); e.Change != "program" {
+			t.Errorf("a changed limit was taken over by %s", e.Change)
+		} else {
+			t.Logf("in force after %.0f ms", e.TookMillis)
+		}
+	}
+	c := &client{addr: "127.0.0.1:" + port}
+	defer c.close()
+	if a, err := c.do("POST", "/accounts/7/transfers", teller, `{"to": "1", "amount": 10003}`); err != nil || a.status != 201 {
+		t.Errorf("under the last limit: %d (%v)", a.status, err)
 	}
 }
