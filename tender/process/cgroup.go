@@ -37,7 +37,7 @@ type Group struct {
 // Dir returns the folder of the group.
 func (g *Group) Dir() string { return g.path }
 
-// OpenGroup makes a group called name for an image whose workload asked for
+// OpenGroup makes a group named after name, and after this process, for an image whose workload asked for
 // memory bytes. The error says why there can be none here; images are limited by
 // RLIMIT_DATA alone then.
 func OpenGroup(name string, memory uint64) (*Group, error) {
@@ -49,7 +49,9 @@ func OpenGroup(name string, memory uint64) (*Group, error) {
 		p.leave()
 		return nil, err
 	}
-	g := &Group{place: p, path: filepath.Join(p.dir, "lorica-"+filepath.Base(name)), limit: memory + groupOverhead}
+	// Instances of different users and folders can have one name.
+	name = fmt.Sprintf("lorica-%s-%d", filepath.Base(name), os.Getpid())
+	g := &Group{place: p, path: filepath.Join(p.dir, name), limit: memory + groupOverhead}
 	if err := g.open(); err != nil {
 		g.Close()
 		return nil, err
@@ -58,7 +60,7 @@ func OpenGroup(name string, memory uint64) (*Group, error) {
 }
 
 func (g *Group) open() error {
-	if err := os.Mkdir(g.path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { // of a tender that was killed
+	if err := os.Mkdir(g.path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { // of a tender that was killed and had our id
 		return fmt.Errorf("cgroup: %w", err)
 	}
 	for _, set := range []struct {

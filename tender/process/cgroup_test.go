@@ -132,7 +132,7 @@ func TestGroup(t *testing.T) {
 	cmd.Args[1] = "grouped"
 	cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(g.dir.Fd())
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "/lorica-test-group\n") {
+	if err != nil || !strings.Contains(string(out), fmt.Sprintf("/lorica-test-group-%d\n", os.Getpid())) {
 		t.Errorf("it was born in %q, %v", out, err)
 	}
 	g.Close()
