@@ -75,7 +75,7 @@ func printInspected(w io.Writer, x *inspected) {
 		table(w, "", [][]string{
 			{"instance", s.Instance}, {"workload", s.Tenant + "/" + s.Workload}, {"state", string(s.State)}, {"tier", s.Tier}, {"memory", s.Limits},
 			{"listens", addresses(s)}, {"policy", s.Policy}, {"level", s.Level}, {"revision", fmt.Sprint(s.Revision)},
-			{"program", s.Program}, {"content", "content " + s.Content}, {"started", s.Started.Local().Format("2006-01-02 15:04:05")},
+			{"program", s.Program}, {"content", s.Content}, {"started", s.Started.Local().Format("2006-01-02 15:04:05")},
 			{"process", fmt.Sprintf("%d under tender %d", s.PID, s.TenderPID)}, {"restarts", fmt.Sprint(s.Restarts)}, {"last error", s.LastError},
 			{"requests", fmt.Sprintf("%d allowed, %d denied; %d connections refused", s.Stats.Allowed, s.Stats.Denied, s.Stats.Refused)},
 		})
