@@ -40,10 +40,12 @@ type Rule struct {
 
 // Modules that judge, as decisions and audit records name them.
 const (
-	StageFirewall = "firewall"
-	StageFilter   = "filter"
-	StageAuthn    = "authn"
-	StageAuthz    = "authz"
+	StageFirewall       = "firewall"
+	StageFilter         = "filter"
+	StageSourceLimit    = "limit-source"
+	StageAuthn          = "authn"
+	StagePrincipalLimit = "limit-principal"
+	StageAuthz          = "authz"
 )
 
 // Names of the rules that decide where no written rule does.

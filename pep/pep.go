@@ -16,6 +16,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"strconv"
 	"time"
 
 	"lorica.dev/lorica/abi"
@@ -161,6 +162,12 @@ func (j *judged) Read(p []byte) (int, error) {
 }
 
 func (j *judged) Close() error { return j.src.Close() }
+
+// RetryAfter tells the client, in whole seconds, when to come again (RFC 9110,
+// section 10.2.3).
+func (x *Exchange) RetryAfter(wait time.Duration) {
+	x.Header.Set("Retry-After", strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10))
+}
 
 // Param returns the named path parameter.
 func (x *Exchange) Param(name string) (string, bool) {

@@ -91,10 +91,11 @@ func (g *generation) admit(f flow.Flow) pep.Decision {
 }
 
 // judge asks the guards about x, in order; the first denial ends it. An
-// allowed request carries the rule of the last guard. No guard: denied.
+// allowed request carries the rule of the last guard that names one. No guard:
+// denied.
 func (g *generation) judge(x *pep.Exchange) pep.Decision {
 	last, record := pep.Decision{Status: http.StatusForbidden, Rule: abi.Rule{ID: abi.RuleError}, Reason: "no guard"}, false
-	for _, y := range g.guards {
+	for i, y := range g.guards {
 		d := guarded(y.stage, func() pep.Decision { return y.state.Judge(x) })
 		if d.Verdict != abi.Allow {
 			if d.Status < 400 || d.Status > 599 {
@@ -102,7 +103,10 @@ func (g *generation) judge(x *pep.Exchange) pep.Decision {
 			}
 			return d
 		}
-		last, record = d, record || d.Record
+		if i == 0 || d.Rule.ID != "" {
+			last = d
+		}
+		record = record || d.Record
 	}
 	last.Record = record
 	return last

@@ -36,6 +36,21 @@ type Flow struct {
 	Protocol Protocol
 }
 
+// Source is what shares one limit: an IPv4 address or an IPv6 /64, the least that
+// one site is given (RFC 6177). It is the zero Prefix where there is no address.
+func (f Flow) Source() netip.Prefix {
+	a := f.Src.Unmap().WithZone("")
+	bits := 32
+	if a.Is6() {
+		bits = 64
+	}
+	p, err := a.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}
+
 // A Rule matches flows by source, protocol and destination port, inclusive.
 type Rule struct {
 	abi.Rule

@@ -158,3 +158,17 @@ func FuzzDecode(f *testing.F) {
 		s.Decide(flow.Flow{Src: netip.MustParseAddr("10.1.1.1"), DstPort: 443, Protocol: flow.TCP})
 	})
 }
+
+func TestWhatSharesALimit(t *testing.T) {
+	for src, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1/32", "::ffff:192.0.2.1": "192.0.2.1/32",
+		"2001:db8::1": "2001:db8::/64", "fe80::1%eth0": "fe80::/64",
+	} {
+		if got := (flow.Flow{Src: netip.MustParseAddr(src)}).Source(); got != prefix(want) {
+			t.Errorf("%s: %v", src, got)
+		}
+	}
+	if got := (flow.Flow{}).Source(); got.IsValid() {
+		t.Errorf("no address: %v", got)
+	}
+}

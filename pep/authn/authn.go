@@ -22,7 +22,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -107,7 +106,7 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	if err != nil {
 		return s.refuse(x, err.Error())
 	}
-	from := source(x.Flow.Src)
+	from := x.Flow.Source()
 	asName := attempt{from, maphash.String(s.module.seed, c.name) | 1}
 	if wait := s.module.failures.wait(asName, s.limit, x.Now); wait > 0 {
 		return s.retry(x, &limited{wait})
@@ -186,6 +185,6 @@ func (s *state) retry(x *pep.Exchange, err error) pep.Decision {
 	if errors.As(err, &l) {
 		status, wait = http.StatusTooManyRequests, l.wait
 	}
-	x.Header.Set("Retry-After", strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10))
+	x.RetryAfter(wait)
 	return s.deny(status, err.Error())
 }

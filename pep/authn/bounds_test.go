@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"lorica.dev/lorica/abi/authn"
+	"lorica.dev/lorica/abi/flow"
 )
 
 var begin = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -22,7 +23,7 @@ func from(i uint32) attempt {
 	var a [16]byte
 	a[0] = 0x20
 	binary.BigEndian.PutUint32(a[4:], i)
-	return attempt{source: source(netip.AddrFrom16(a))}
+	return attempt{source: flow.Flow{Src: netip.AddrFrom16(a)}.Source()}
 }
 
 func TestFailuresAreBoundedAndKeepTheWorst(t *testing.T) {

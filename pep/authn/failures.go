@@ -41,20 +41,6 @@ const (
 
 func newFailures() *failures { return &failures{until: map[attempt]time.Time{}} }
 
-// source is what shares one limit: an IPv4 address or an IPv6 /64.
-func source(a netip.Addr) netip.Prefix {
-	a = a.Unmap().WithZone("")
-	bits := 32
-	if a.Is6() {
-		bits = 64
-	}
-	p, err := a.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{} // no address: all of those share one limit
-	}
-	return p
-}
-
 // wait says how long a must wait before it may fail once more; 0: not at all.
 func (f *failures) wait(a attempt, l limit, now time.Time) time.Duration {
 	f.mu.Lock()

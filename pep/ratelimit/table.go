@@ -1,0 +1,77 @@
+package ratelimit
+
+import (
+	"sync"
+	"time"
+)
+
+// A table holds the buckets of one limit, each as the generic cell rate algorithm
+// keeps it (ITU-T I.371): the time at which the bucket will be full again.
+//
+// Its size is fixed. A key belongs to one set of ways entries. Where it has none
+// of them it takes over the one that is full, or fullest, and inherits its time
+// (the idea of Space-Saving: Metwally, Agrawal and El Abbadi, ICDT 2005). The
+// least time of a set never falls, so that a key that was pushed out finds, when
+// it comes back, a bucket at most as full as its own: whatever other keys arrive,
+// no key is ever granted more than its limit. What keys arrive can only cost some
+// key a refusal, and only while every entry of its set is in use.
+type table struct {
+	cost  int64 // nanoseconds for one request
+	burst int64 // nanoseconds for all requests that may come at once
+
+	mu    sync.Mutex
+	base  time.Time // of the first request; differences are taken on the monotonic clock
+	entry []entry
+}
+
+// An entry is a bucket. Two keys of one hash would share it, which can only
+// refuse more.
+type entry struct {
+	key   uint64 // keyed hash
+	until int64  // when the bucket is full again; 0: it was never used
+}
+
+const (
+	ways = 16
+	sets = 1024 // 16,384 entries, 256 KiB
+)
+
+// epoch is the time of base. It is far from zero, the time of unused entries,
+// which are full however far a clock is set back.
+const epoch = int64(1) << 61
+
+func newTable(requests uint32, per time.Duration) *table {
+	// Rounded up: never more than the limit, and exactly as many at once.
+	cost := (int64(per) + int64(requests) - 1) / int64(requests)
+	return &table{cost: cost, burst: cost * int64(requests), entry: make([]entry, ways*sets)}
+}
+
+// take takes one request from the bucket of key, or says how long to wait. A
+// request that must wait takes nothing.
+func (t *table) take(key uint64, at time.Time) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.base.IsZero() {
+		t.base = at
+	}
+	now := epoch + int64(at.Sub(t.base))
+	set := t.entry[key%sets*ways:][:ways]
+	e := &set[0]
+	for i := range set {
+		if set[i].key == key {
+			e = &set[i]
+			break
+		}
+		if set[i].until < e.until {
+			e = &set[i]
+		}
+	}
+	// No bucket is emptier than empty: a clock that was set back cannot make
+	// anybody wait for longer than an empty bucket does.
+	until := min(max(e.until, now), now+t.burst) + t.cost
+	if wait := until - now - t.burst; wait > 0 {
+		return time.Duration(wait)
+	}
+	*e = entry{key, until}
+	return 0
+}
