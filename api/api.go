@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/limit"
 )
 
 // Version is the apiVersion of every resource of this package.
@@ -139,6 +140,7 @@ type SecurityPolicy struct {
 	Authorization  *Authorization
 	Attributes     []Attribute
 	Secrets        []Secret
+	RateLimits     []RateLimit
 	RequestFilter  *RequestFilter
 	Audit          *Audit
 	Tests          []Test
@@ -242,6 +244,18 @@ type Secret struct {
 	Pos  Pos
 	Name string
 	File string
+}
+
+// A RateLimit is Requests per time Per, of one instance, for each Key. It exists
+// from MinLevel up (empty: at every level).
+type RateLimit struct {
+	Pos      Pos
+	Name     string
+	Key      limit.Key
+	Routes   []string // names; empty: every request
+	Requests uint32
+	Per      time.Duration
+	MinLevel string
 }
 
 // A RequestFilter bounds what a client may send. Zero bounds take the defaults

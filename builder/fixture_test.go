@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 // What policies of the two kinds of application require.
 var (
-	paymentsNeeds = []string{"image/process", "net/socket", "firewall", "filter", "authn/basic", "authz/cedar", "audit", "app/handler"}
+	paymentsNeeds = []string{"image/process", "net/socket", "firewall", "filter", "authn/basic", "ratelimit/principal", "authz/cedar", "audit", "app/handler"}
 	siteNeeds     = []string{"image/process", "net/socket", "firewall", "filter", "audit", "app/static"}
 	smallNeeds    = []string{"image/process", "net/socket", "filter", "audit", "app/handler"}
 )

@@ -16,6 +16,7 @@ import (
 	"lorica.dev/lorica/abi/authn"
 	"lorica.dev/lorica/abi/authz"
 	"lorica.dev/lorica/abi/flow"
+	"lorica.dev/lorica/abi/limit"
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/abi/route"
 	"lorica.dev/lorica/api"
@@ -107,8 +108,14 @@ func Compile(d *policy.Deployment) (*Output, error) {
 			l.add(flow.Name, nets.section(i).Encode())
 		}
 		l.add(route.Name, filterSection(p).Encode())
+		if _, ok := limited(p, sourceLimits); ok {
+			l.add(limit.SourceName, limitSection(p, i, sourceLimits).Encode())
+		}
 		if a := p.Authentication; a != nil && a.Basic != nil {
 			l.add(authn.Name, authnSection(a.Basic).Encode())
+		}
+		if _, ok := limited(p, principalLimits); ok {
+			l.add(limit.PrincipalName, limitSection(p, i, principalLimits).Encode())
 		}
 		if rules != nil {
 			l.add(authz.Name, rules.bytes)

@@ -13,6 +13,7 @@ import (
 	"lorica.dev/lorica/abi/authn"
 	"lorica.dev/lorica/abi/authz"
 	"lorica.dev/lorica/abi/flow"
+	"lorica.dev/lorica/abi/limit"
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/abi/route"
 	"lorica.dev/lorica/policy"
@@ -73,7 +74,7 @@ func TestSectionsComeInChainOrder(t *testing.T) {
 		for _, s := range l.Sections {
 			names = append(names, s.Name)
 		}
-		if !slices.Equal(names, []string{flow.Name, route.Name, authn.Name, authz.Name, audit.Name}) {
+		if !slices.Equal(names, []string{flow.Name, route.Name, authn.Name, limit.PrincipalName, authz.Name, audit.Name}) {
 			t.Errorf("level %s: %v", l.Name, names)
 		}
 	}
@@ -151,7 +152,8 @@ func TestRequirementsCiteTheirLines(t *testing.T) {
 	want := []string{
 		"image/process " + d.Workload.Metadata.Pos.Short(), "net/socket " + d.Workload.Listen[0].Pos.Short(),
 		"firewall " + d.Policy.Network.Pos.Short(), "filter " + d.Policy.RoutesPos.Short(),
-		"authn/basic " + d.Policy.Authentication.Basic.Pos.Short(), "authz/cedar " + d.Policy.Authorization.Pos.Short(),
+		"authn/basic " + d.Policy.Authentication.Basic.Pos.Short(),
+		"ratelimit/principal " + d.Policy.RateLimits[0].Pos.Short(), "authz/cedar " + d.Policy.Authorization.Pos.Short(),
 		"audit " + d.Policy.Audit.Pos.Short(), "app/handler " + d.Workload.App.Handler.Pos.Short(),
 	}
 	if !slices.Equal(got, want) {
@@ -167,7 +169,7 @@ func TestRequirementsCiteTheirLines(t *testing.T) {
 func TestWhatIsNotAskedForIsAbsent(t *testing.T) {
 	d := payments(t)
 	p := *d.Policy
-	p.Network, p.Authentication, p.Authorization, p.Routes, p.Audit = nil, nil, nil, nil, nil
+	p.Network, p.Authentication, p.Authorization, p.Routes, p.RateLimits, p.Audit = nil, nil, nil, nil, nil, nil
 	p.Default.Network, p.Default.Authorization = abi.Allow, abi.Allow
 	l := compile(t, &policy.Deployment{Workload: d.Workload, Policy: &p}).Levels[0]
 	var got []string

@@ -68,6 +68,11 @@ func requirements(d *policy.Deployment) []catalog.Requirement {
 	if a := p.Authentication; a != nil && a.Basic != nil {
 		list = append(list, catalog.Requirement{Capability: "authn/basic", Why: "users are known by HTTP Basic", Pos: a.Basic.Pos})
 	}
+	for _, k := range []limitKind{sourceLimits, principalLimits} {
+		if first, ok := limited(p, k); ok {
+			list = append(list, catalog.Requirement{Capability: k.capability, Why: k.why, Pos: first.Pos})
+		}
+	}
 	if d.Authorization != nil {
 		list = append(list, catalog.Requirement{Capability: "authz/cedar", Why: "authorization decides with Cedar", Pos: p.Authorization.Pos})
 	}
@@ -104,9 +109,11 @@ func enforced(d *policy.Deployment, n *netting, i int) []Enforced {
 		line := p.RoutesPos.Short()
 		add(abi.StageFilter, WhereRequest, abi.Rule{ID: abi.RuleRoute, Line: line}, abi.Rule{ID: abi.RuleMethod, Line: line})
 	}
+	add(abi.StageSourceLimit, WhereRequest, limitRules(p, i, sourceLimits)...)
 	if a := p.Authentication; a != nil && a.Basic != nil {
 		add(abi.StageAuthn, WhereRequest, basicRule(a.Basic))
 	}
+	add(abi.StagePrincipalLimit, WhereRequest, limitRules(p, i, principalLimits)...)
 	if d.Authorization != nil {
 		for _, r := range d.Authorization.Rules {
 			add(abi.StageAuthz, WhereRequest, abi.Rule{ID: r.ID, Line: r.Pos.Short()})

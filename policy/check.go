@@ -163,6 +163,9 @@ func (p *parsing) checkRuleNames(s *securityPolicy) {
 	if s.Authentication != nil {
 		see(s.Authentication.Basic.Name, s.Authentication.Basic.Pos)
 	}
+	for _, l := range s.RateLimits {
+		see(l.Name, l.Pos)
+	}
 	if s.auth != nil {
 		for _, r := range s.auth.Rules {
 			see(r.ID, r.Pos)
@@ -203,6 +206,7 @@ func (p *parsing) checkPolicy(s *securityPolicy) {
 	p.checkNetwork(s)
 	p.checkRoutes(s)
 	p.checkSecrets(s)
+	p.checkRateLimits(s)
 	if s.Authorization != nil {
 		if s.Authentication == nil && !s.bad["spec.authentication"] {
 			s.failAt(s.Authorization.Pos, "add authentication: {basic: {...}}", "authorization needs authentication: without it nobody has a name")

@@ -50,7 +50,7 @@ func (d *decoder) securityPolicy(n *yaml.Node, s *api.SecurityPolicy) {
 		}},
 		field{name: "secrets", read: d.secrets(s)},
 		field{name: "requestFilter", read: d.requestFilter(s)},
-		field{name: "rateLimits", notYet: true},
+		field{name: "rateLimits", read: d.rateLimits(s)},
 		field{name: "audit", read: d.audit(s)},
 		field{name: "introspection", notYet: true},
 		field{name: "obligations", notYet: true},

@@ -64,7 +64,12 @@ func (d *Deployment) Why(q Query) (Answer, error) {
 		}
 		return d.whyPacket(q.Level, k), nil
 	}
-	return d.whyRequest(q)
+	x := exchange{Query: q}
+	a, err := d.whyRequest(&x)
+	if err == nil {
+		d.whyLimited(&a, &x)
+	}
+	return a, err
 }
 
 // ParsePacket reads "tcp 10.20.1.1 -> :8443".
@@ -85,7 +90,8 @@ func ParsePacket(s string) (api.Packet, error) {
 	return api.Packet{From: addr.Unmap(), Protocol: protocol, Port: uint16(port)}, nil
 }
 
-func (d *Deployment) whyRequest(q Query) (Answer, error) {
+func (d *Deployment) whyRequest(x *exchange) (Answer, error) {
+	q := x.Query
 	verb, target, ok := strings.Cut(q.Request, " ")
 	if !ok && strings.HasPrefix(q.Request, "/") {
 		verb, target = "GET", q.Request
@@ -96,9 +102,9 @@ func (d *Deployment) whyRequest(q Query) (Answer, error) {
 	if q.User != "" && (!authn.ValidName(q.User) || q.User == authn.Anonymous) {
 		return Answer{}, fmt.Errorf("%q cannot be the name of a user", clip(q.User))
 	}
-	x := exchange{Query: q, verb: verb}
+	x.verb = verb
 	path, query, _ := strings.Cut(target, "?")
-	if a, stop := d.whyFilter(&x, path, query); stop {
+	if a, stop := d.whyFilter(x, path, query); stop {
 		return a, nil
 	}
 	a := Answer{Verdict: abi.Allow, Stage: abi.StageFilter, Level: q.Level}
@@ -203,7 +209,7 @@ func (d *Deployment) nearestPaths(path string) []string {
 
 // whyAuthorization gathers what the request itself shows, adds what the query
 // sets, and asks the reference.
-func (d *Deployment) whyAuthorization(x exchange, a Answer) (Answer, error) {
+func (d *Deployment) whyAuthorization(x *exchange, a Answer) (Answer, error) {
 	r := d.route(x.route.Name)
 	a.Stage = abi.StageAuthz
 	fromRequest := func(k authz.SourceKind) bool {

@@ -1,0 +1,52 @@
+package compiler
+
+import (
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/limit"
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/policy"
+)
+
+// A limitKind is one of the two places of limits in the chain.
+type limitKind struct {
+	principal       bool // needs to know who asks
+	capability, why string
+}
+
+var (
+	sourceLimits    = limitKind{false, "ratelimit/source", "requests are limited before it is known who asks"}
+	principalLimits = limitKind{true, "ratelimit/principal", "requests are limited for each principal"}
+)
+
+func (k limitKind) has(l *api.RateLimit) bool { return (l.Key&limit.ByPrincipal != 0) == k.principal }
+
+// limited returns the first limit of the kind at any level. The module is in the
+// image of every level, so that a change of level is a change of program.
+func limited(p *api.SecurityPolicy, k limitKind) (api.RateLimit, bool) {
+	for _, l := range p.RateLimits {
+		if k.has(&l) {
+			return l, true
+		}
+	}
+	return api.RateLimit{}, false
+}
+
+// limitSection holds the limits of a kind at the i-th level; there may be none.
+func limitSection(p *api.SecurityPolicy, i int, k limitKind) *limit.Section {
+	s := &limit.Section{}
+	for _, l := range policy.RateLimits(p, i) {
+		if k.has(&l) {
+			s.Limits = append(s.Limits, limit.Limit{Rule: abi.Rule{ID: l.Name, Line: l.Pos.Short()},
+				Key: l.Key, Routes: l.Routes, Requests: l.Requests, Per: l.Per})
+		}
+	}
+	return s
+}
+
+func limitRules(p *api.SecurityPolicy, i int, k limitKind) []abi.Rule {
+	var list []abi.Rule
+	for _, l := range limitSection(p, i, k).Limits {
+		list = append(list, l.Rule)
+	}
+	return list
+}
