@@ -56,7 +56,7 @@ func TestNoGuardNoEntry(t *testing.T) {
 	}
 }
 
-func TestAnAllowCarriesTheRuleOfTheLastGuard(t *testing.T) {
+func TestAnAllowCarriesTheRuleOfTheLastGuardThatNamesOne(t *testing.T) {
 	first := guardFunc(func(*pep.Exchange) pep.Decision {
 		return pep.Decision{Verdict: abi.Allow, Stage: "first", Rule: abi.Rule{ID: "one"}, Record: true}
 	})
@@ -64,9 +64,12 @@ func TestAnAllowCarriesTheRuleOfTheLastGuard(t *testing.T) {
 		x.Principal, x.Groups = "ann", []string{"admin", "staff"}
 		return pep.Decision{Verdict: abi.Allow, Stage: "last", Rule: abi.Rule{ID: "two", Line: "p.yaml:9"}}
 	})
+	nameless := guardFunc(func(*pep.Exchange) pep.Decision {
+		return pep.Decision{Verdict: abi.Allow, Stage: "nameless"}
+	})
 	r := newRig(t, testLimits(), http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		fmt.Fprint(w, q.Header[pep.HeaderPrincipal], q.Header[pep.HeaderGroups])
-	}), first, last)
+	}), first, last, nameless)
 	p := testProgram(1, testLimits())
 	p.Sections[2].Data = (&audit.Section{}).Encode() // keeps no allow but those that ask
 	r.life.used[0].Store(false)
