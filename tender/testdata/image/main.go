@@ -1,6 +1,6 @@
 //go:debug decoratemappings=0
 
-// The image is a generated main in all but its application.
+// Command image is a generated main in all but its application.
 package main
 
 import (

@@ -1,6 +1,6 @@
 //go:debug decoratemappings=0
 
-// The attacker is an image that has turned against its tender. It speaks the
+// Command attacker is an image that has turned against its tender. It speaks the
 // contract by itself, up to the point where it does not: which attack it runs
 // comes as a secret, since an image has no arguments.
 package main

@@ -1,6 +1,6 @@
 //go:debug decoratemappings=0
 
-// The image is a generated main in all but its application, which does what
+// Command image is a generated main in all but its application, which does what
 // tests ask of it.
 package main
 
