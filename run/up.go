@@ -339,11 +339,15 @@ func (u *up) hold(ctx context.Context, a *Applied, secrets [sha256.Size]byte) (*
 	return h, nil
 }
 
+// lastDecisions bounds the wait for what an instance that has ended decided last:
+// its tender has handed all of it over, and it is on its way to the sink.
+const lastDecisions = 10 * time.Second
+
 // release lets go of an instance that has ended, once its last decisions came.
 func (h *held) release() {
 	select {
 	case <-h.ended:
-	case <-time.After(time.Second):
+	case <-time.After(lastDecisions):
 	}
 	h.stop()
 	h.lease.Close()

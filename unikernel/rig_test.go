@@ -122,6 +122,14 @@ func (r *rig) run() *rig {
 
 func (r *rig) read() {
 	in := bufio.NewReader(r.tender)
+	// In order, as a tender does, and without holding up the reader.
+	acks := make(chan uint64, 1<<16)
+	defer close(acks)
+	go func() {
+		for seq := range acks {
+			control.WriteFrame(r.tender, control.Ack{Seq: seq}.Frame())
+		}
+	}()
 	for {
 		f, err := control.ReadFrame(in, control.MaxFromImage)
 		if err != nil {
@@ -141,7 +149,7 @@ func (r *rig) read() {
 		switch m := m.(type) {
 		case control.Records:
 			r.records = append(r.records, m.Records...)
-			go control.WriteFrame(r.tender, control.Ack{Seq: m.Seq}.Frame())
+			acks <- m.Seq
 		case control.Log:
 			r.logs = append(r.logs, m.Line)
 		case nil:
