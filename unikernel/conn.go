@@ -11,8 +11,9 @@ import (
 )
 
 // Heads of requests. What net/http makes of a head can take many times its
-// bytes (measured: lines of five bytes take fifty), so that a bound on bytes
-// alone would let clients, who need not be known to anybody, exhaust the memory.
+// bytes (measured with lines of five bytes: up to 15 held for each byte), so that
+// a bound on bytes alone would let clients, who need not be known to anybody,
+// exhaust the memory.
 const (
 	freeHead   = 2 << 10 // bytes that every connection may send of a head
 	headGrowth = 16      // memory for a byte of a head, at most
