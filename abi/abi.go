@@ -41,20 +41,26 @@ type Rule struct {
 // Modules that judge, as decisions and audit records name them.
 const (
 	StageFirewall       = "firewall"
+	StageTLS            = "tls"
+	StageObligations    = "obligations"
 	StageFilter         = "filter"
 	StageSourceLimit    = "limit-source"
 	StageAuthn          = "authn"
 	StagePrincipalLimit = "limit-principal"
 	StageAuthz          = "authz"
+	StageEgress         = "egress"
 )
 
 // Names of the rules that decide where no written rule does.
 const (
 	RuleNetwork   = "default:network"           // no network rule matched
+	RuleTLS       = "default:tls"               // no handshake, or no certificate that is trusted
 	RuleRoute     = "default:route"             // no such path
 	RuleMethod    = "default:method"            // the path exists with other methods
 	RuleRequest   = "default:request"           // malformed, or beyond a limit
+	RuleAuthn     = "default:authentication"    // no credentials, or none of a kind that is known
 	RuleAuthz     = "default:authorization"     // no Cedar policy permitted it
 	RuleAttribute = "default:missing-attribute" // a required attribute has no value
+	RuleEgress    = "default:egress"            // no egress rule matched
 	RuleError     = "default:error"             // an enforcement module failed
 )

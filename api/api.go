@@ -10,6 +10,7 @@ import (
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/limit"
+	"lorica.dev/lorica/abi/transport"
 )
 
 // Version is the apiVersion of every resource of this package.
@@ -100,6 +101,7 @@ type App struct {
 	Pos     Pos
 	Static  *StaticApp
 	Handler *HandlerApp
+	Proxy   *ProxyApp
 }
 
 // A StaticApp serves the files of a folder, which become part of the image.
@@ -114,6 +116,21 @@ type HandlerApp struct {
 	Module  string // folder of the Go module, as written
 	Package string // relative to the module: "." or "./sub"
 	Func    string
+}
+
+// A ProxyApp forwards requests to one HTTP/1.1 service over connections that the
+// tender makes where egress allows.
+type ProxyApp struct {
+	Pos             Pos
+	TLS             bool   // https
+	Host            string // name or IP address, without brackets
+	Port            uint16
+	Trust           string        // file of PEM certificates that https is verified with, as written
+	ServerName      string        // that https is verified for; Host where none is written
+	ConnectTimeout  time.Duration // to a connection, TLS included; 5s where none is written
+	ResponseTimeout time.Duration // from the request's end to the response's head; 30s
+	IdleTimeout     time.Duration // of kept connections; 30s
+	MaxConnections  uint32        // 64 where none is written
 }
 
 // A Listen is a port that the workload serves HTTP on.
@@ -134,6 +151,7 @@ type SecurityPolicy struct {
 	Levels         Levels
 	Endpoints      []Endpoint
 	Network        *Network
+	TLS            *TLS
 	Authentication *Authentication
 	Routes         []Route
 	RoutesPos      Pos
@@ -142,6 +160,7 @@ type SecurityPolicy struct {
 	Secrets        []Secret
 	RateLimits     []RateLimit
 	RequestFilter  *RequestFilter
+	Obligations    []Obligation
 	Audit          *Audit
 	Tests          []Test
 }
@@ -171,10 +190,11 @@ type Endpoint struct {
 // AnyEndpoint is the name that stands for every source.
 const AnyEndpoint = "any"
 
-// Network holds the ordered ingress rules: the first match wins.
+// Network holds the ordered rules of each direction: the first match wins.
 type Network struct {
 	Pos     Pos
 	Ingress []IngressRule
+	Egress  []EgressRule
 }
 
 // An IngressRule allows or denies connections. It exists at the levels from
@@ -190,6 +210,25 @@ type IngressRule struct {
 	MaxLevel string
 }
 
+// An EgressRule allows or denies connections that the image asks its tender for.
+// It exists at the levels from MinLevel to MaxLevel (empty: no bound).
+type EgressRule struct {
+	Pos      Pos
+	Name     string
+	Action   abi.Verdict
+	To       []Destination // any of them
+	Ports    []Port        // empty: every port
+	MinLevel string
+	MaxLevel string
+}
+
+// A Destination is networks, or names that the tender resolves.
+type Destination struct {
+	Pos   Pos
+	CIDRs []netip.Prefix
+	Names []string // lower case, without a final dot
+}
+
 // A Port is a protocol ("TCP", "UDP" or "any") and an inclusive range.
 type Port struct {
 	Pos      Pos
@@ -197,10 +236,44 @@ type Port struct {
 	Lo, Hi   uint16
 }
 
-// Authentication says who may be whom.
+// TLS says how connections are secured.
+type TLS struct {
+	Pos         Pos
+	Mode        transport.Mode
+	MinVersion  transport.Version // 1.3 where none is written
+	Certificate string            // name of a secret: PEM chain; empty: a development certificate
+	Key         string            // name of a secret: PEM private key
+	ClientTrust string            // name of a secret: PEM certificates that clients are verified with
+}
+
+// Authentication says who may be whom. Methods are asked in the order of the
+// fields; the first that finds its kind of credential decides.
 type Authentication struct {
-	Pos   Pos
-	Basic *Basic
+	Pos     Pos
+	Require bool // without credentials: refuse (true) or go on as the anonymous principal
+	JWT     []JWT
+	Basic   *Basic
+	MTLS    *MTLS
+}
+
+// A JWT is an issuer of bearer tokens (RFC 7519) and what its tokens must say.
+type JWT struct {
+	Pos        Pos
+	Name       string // of the rule that decisions cite
+	Issuer     string
+	Audiences  []string // one of them must be in the token
+	Keys       string   // name of a secret: a JWK set (RFC 7517)
+	Algorithms []string // ES256, EdDSA, RS256; all of them where none is written
+	Principal  string   // the claim that names the principal; "sub" where none is written
+	Leeway     time.Duration
+}
+
+// An MTLS takes the principal from the client's certificate.
+type MTLS struct {
+	Pos         Pos
+	Name        string
+	Principal   string // "spiffe", "dns" or "subject"
+	TrustDomain string // of SPIFFE IDs; empty: any that the trust bundle vouches for
 }
 
 // Basic is HTTP Basic against a user list with argon2id verifiers.
@@ -221,6 +294,8 @@ type Route struct {
 	Group  string
 	Method string
 	Path   string
+	// Upgrade is the protocol that requests may change to: "websocket" or nothing.
+	Upgrade string
 }
 
 // Authorization is a Cedar schema and Cedar policies.
@@ -244,7 +319,23 @@ type Secret struct {
 	Pos  Pos
 	Name string
 	File string
+	// Development, instead of File, names what `up` makes on this machine:
+	// DevelopmentJWKS or DevelopmentClientCA.
+	Development string
 }
+
+// Values of Secret.Development.
+const (
+	DevelopmentJWKS     = "jwks"      // the keys that `lorica dev token` signs with
+	DevelopmentClientCA = "client-ca" // the authority that `lorica dev client` issues with
+)
+
+// Names of the secrets that stand for the development certificate of a TLS
+// section without a certificate. No secret of a policy can have such a name.
+const (
+	DevelopmentCertificate = "development/certificate"
+	DevelopmentKey         = "development/key"
+)
 
 // A RateLimit is Requests per time Per, of one instance, for each Key. It exists
 // from MinLevel up (empty: at every level).
@@ -266,11 +357,27 @@ type RequestFilter struct {
 	MaxBodyBytes       uint64
 	MaxPathBytes       uint32
 	MaxConnections     uint32
+	MaxHeaders         uint32        // header fields of a request
+	MaxStreams         uint32        // of one HTTP/2 connection
+	ContentTypes       []string      // of bodies, lower case, without parameters; empty: any
+	HandshakeTimeout   time.Duration // of TLS
 	HeaderTimeout      time.Duration
 	BodyTimeout        time.Duration
 	WriteTimeout       time.Duration
 	IdleTimeout        time.Duration
 	RejectEncodedSlash bool
+}
+
+// An Obligation acts when more than Count denials of a kind come from one source
+// within Window.
+type Obligation struct {
+	Pos    Pos
+	Name   string
+	On     string // "authentication.deny", "authorization.deny", "request.deny" or "any.deny"
+	Count  uint32
+	Window time.Duration
+	Alert  bool          // a record of its own in the decision stream
+	Block  time.Duration // refuse the source for this long; 0: do not
 }
 
 // An Audit says which allowed decisions are recorded; denials always are.

@@ -4,14 +4,17 @@ import "time"
 
 // Bounds of requests where the policy writes none.
 const (
-	DefaultMaxHeaderBytes = 16 << 10
-	DefaultMaxBodyBytes   = 1 << 20
-	DefaultMaxPathBytes   = 2048
-	DefaultMaxConnections = 1024
-	DefaultHeaderTimeout  = 10 * time.Second
-	DefaultBodyTimeout    = 30 * time.Second
-	DefaultWriteTimeout   = 60 * time.Second
-	DefaultIdleTimeout    = 60 * time.Second
+	DefaultMaxHeaderBytes   = 16 << 10
+	DefaultMaxBodyBytes     = 1 << 20
+	DefaultMaxPathBytes     = 2048
+	DefaultMaxConnections   = 1024
+	DefaultMaxHeaders       = 100
+	DefaultMaxStreams       = 32
+	DefaultHandshakeTimeout = 10 * time.Second
+	DefaultHeaderTimeout    = 10 * time.Second
+	DefaultBodyTimeout      = 30 * time.Second
+	DefaultWriteTimeout     = 60 * time.Second
+	DefaultIdleTimeout      = 60 * time.Second
 )
 
 // WithDefaults returns f with every zero bound replaced by its default. A nil f
@@ -26,6 +29,9 @@ func (f *RequestFilter) WithDefaults() RequestFilter {
 	orElse(&r.MaxBodyBytes, DefaultMaxBodyBytes)
 	orElse(&r.MaxPathBytes, DefaultMaxPathBytes)
 	orElse(&r.MaxConnections, DefaultMaxConnections)
+	orElse(&r.MaxHeaders, DefaultMaxHeaders)
+	orElse(&r.MaxStreams, DefaultMaxStreams)
+	orElse(&r.HandshakeTimeout, DefaultHandshakeTimeout)
 	orElse(&r.HeaderTimeout, DefaultHeaderTimeout)
 	orElse(&r.BodyTimeout, DefaultBodyTimeout)
 	orElse(&r.WriteTimeout, DefaultWriteTimeout)

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
@@ -10,13 +11,13 @@ import (
 func TestFilterDefaults(t *testing.T) {
 	var none *api.RequestFilter
 	want := api.RequestFilter{MaxHeaderBytes: 16 << 10, MaxBodyBytes: 1 << 20, MaxPathBytes: 2048, MaxConnections: 1024,
-		HeaderTimeout: 10 * time.Second, BodyTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, RejectEncodedSlash: true}
-	if got := none.WithDefaults(); got != want {
+		MaxHeaders: 100, MaxStreams: 32, HandshakeTimeout: 10 * time.Second, HeaderTimeout: 10 * time.Second, BodyTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, RejectEncodedSlash: true}
+	if got := none.WithDefaults(); !reflect.DeepEqual(got, want) {
 		t.Errorf("without a filter: got %+v, want %+v", got, want)
 	}
 	some := &api.RequestFilter{MaxBodyBytes: 10, BodyTimeout: time.Second}
 	want.MaxBodyBytes, want.BodyTimeout, want.RejectEncodedSlash = 10, time.Second, false
-	if got := some.WithDefaults(); got != want {
+	if got := some.WithDefaults(); !reflect.DeepEqual(got, want) {
 		t.Errorf("what is written stays: got %+v, want %+v", got, want)
 	}
 	if some.MaxPathBytes != 0 {

@@ -28,6 +28,8 @@ type application struct {
 	dir    string // as the user names it, for messages
 	files  []file // under content/ or app/
 
+	proxy string // of a proxy: its configuration, a Go literal
+
 	// Of a handler.
 	pkg      string // import path
 	function string

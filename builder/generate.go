@@ -31,6 +31,9 @@ import (
 {{- if .Package}}
 	app "{{.Package}}"
 {{end}}
+{{- if .Proxy}}
+	"time"
+{{end}}
 {{- range .Imports}}
 	"{{.}}"
 {{- end}}
@@ -44,6 +47,9 @@ const plan = "{{.Plan}}"
 var content embed.FS
 {{end}}
 func main() {
+{{- if .Egress.Name}}
+	out := {{.Egress.Name}}.New()
+{{- end}}
 	unikernel.Main(unikernel.Image{
 		Plan: plan,
 		Net:  {{.Net.Name}}.New(),
@@ -54,6 +60,9 @@ func main() {
 {{- end}}
 		},
 {{- end}}
+{{- if .TLS.Name}}
+		TLS:  unikernel.TLS{Section: "{{.TLS.Section}}", Module: {{.TLS.Name}}.New()},
+{{- end}}
 {{- if .Guards}}
 		Guards: []unikernel.Guard{
 {{- range .Guards}}
@@ -62,7 +71,12 @@ func main() {
 		},
 {{- end}}
 		Audit: unikernel.Audit{Section: "{{.Audit.Section}}", Module: {{.Audit.Name}}.New()},
-{{- if .Static}}
+{{- if .Egress.Name}}
+		Egress: unikernel.Egress{Section: "{{.Egress.Section}}", Module: out},
+{{- end}}
+{{- if .Proxy}}
+		App:   {{.App.Name}}.New({{.Proxy}}, out.Dial),
+{{- else if .Static}}
 		App:   {{.App.Name}}.New(content, "{{.Content}}"),
 {{- else}}
 		App:   {{.App.Name}}.New(app.{{.Func}}),
@@ -83,11 +97,13 @@ func generate(modules []*catalog.Module, app *application, plan program.PlanID) 
 		Package, Func string
 		Imports       []string
 		Gates, Guards []call
-		Net, Audit    call
+		Net, TLS      call
+		Audit, Egress call
 		App           call
+		Proxy         string // a literal of the proxy's configuration
 	}{
 		Count: len(modules), Plan: hex.EncodeToString(plan[:]), Content: contentFolder,
-		Static: app.static, Package: app.pkg, Func: app.function,
+		Static: app.static, Package: app.pkg, Func: app.function, Proxy: app.proxy,
 	}
 	names := map[string]string{}
 	count := map[catalog.Class]int{}
@@ -102,6 +118,10 @@ func generate(modules []*catalog.Module, app *application, plan program.PlanID) 
 		switch m.Class {
 		case catalog.ClassNet:
 			data.Net = c
+		case catalog.ClassTLS:
+			data.TLS = c
+		case catalog.ClassEgress:
+			data.Egress = c
 		case catalog.ClassGate:
 			data.Gates = append(data.Gates, c)
 		case catalog.ClassGuard:

@@ -10,12 +10,14 @@ import "lorica.dev/lorica/api"
 type Class string
 
 const (
-	ClassCore  Class = "core"  // lifecycle; always linked
-	ClassNet   Class = "net"   // listening and accepting
-	ClassGate  Class = "gate"  // judges connections
-	ClassGuard Class = "guard" // judges requests
-	ClassAudit Class = "audit" // records decisions
-	ClassApp   Class = "app"   // the application
+	ClassCore   Class = "core"   // lifecycle; always linked
+	ClassNet    Class = "net"    // listening and accepting
+	ClassGate   Class = "gate"   // judges connections
+	ClassTLS    Class = "tls"    // secures connections
+	ClassGuard  Class = "guard"  // judges requests
+	ClassAudit  Class = "audit"  // records decisions
+	ClassEgress Class = "egress" // makes connections out of the image
+	ClassApp    Class = "app"    // the application
 )
 
 // A Module is one manifest.

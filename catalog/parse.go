@@ -147,7 +147,7 @@ func (p *parser) summary(n *yaml.Node) string {
 func (p *parser) class(n *yaml.Node) Class {
 	c := Class(n.Value)
 	if n.Kind != yaml.ScalarNode || c.Rank() < 0 {
-		p.fail(n, "class %q: want core, net, gate, guard, audit or app", n.Value)
+		p.fail(n, "class %q: want core, net, gate, tls, guard, audit, egress or app", n.Value)
 	}
 	return c
 }

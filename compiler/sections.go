@@ -19,13 +19,14 @@ func filterSection(p *api.SecurityPolicy) *route.Section {
 		Line: written(p.RoutesPos, p.Metadata.Pos).Short(),
 		Limits: route.Limits{
 			MaxHeaderBytes: f.MaxHeaderBytes, MaxBodyBytes: f.MaxBodyBytes, MaxPathBytes: f.MaxPathBytes, MaxConnections: f.MaxConnections,
-			HeaderTimeout: f.HeaderTimeout, BodyTimeout: f.BodyTimeout, WriteTimeout: f.WriteTimeout, IdleTimeout: f.IdleTimeout,
+			MaxHeaders: f.MaxHeaders, MaxStreams: f.MaxStreams, HandshakeTimeout: f.HandshakeTimeout, HeaderTimeout: f.HeaderTimeout, BodyTimeout: f.BodyTimeout, WriteTimeout: f.WriteTimeout, IdleTimeout: f.IdleTimeout,
 			RejectEncodedSlash: f.RejectEncodedSlash,
 		},
-		Open: len(p.Routes) == 0 && p.Authorization == nil,
+		Types: f.ContentTypes,
+		Open:  len(p.Routes) == 0 && p.Authorization == nil,
 	}
 	for _, r := range p.Routes {
-		s.Routes = append(s.Routes, route.Route{Name: r.Name, Group: r.Group, Line: r.Pos.Short(), Method: r.Method, Pattern: r.Path})
+		s.Routes = append(s.Routes, route.Route{Name: r.Name, Group: r.Group, Line: r.Pos.Short(), Method: r.Method, Pattern: r.Path, Upgrade: r.Upgrade})
 	}
 	return s
 }

@@ -12,9 +12,13 @@
 package pep
 
 import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"math"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -72,7 +76,8 @@ type Guard interface {
 }
 
 // A GuardState is one generation of a Guard, safe for concurrent use. Judge may
-// fill the fields of the exchange that later guards read.
+// fill the fields of the exchange that later guards read. A state that is also a
+// GateState judges connections too, after the gates.
 type GuardState interface {
 	Judge(*Exchange) Decision
 }
@@ -80,6 +85,57 @@ type GuardState interface {
 // A Limiter is a GuardState that also bounds the server in front of it.
 type Limiter interface {
 	Limits() route.Limits
+}
+
+// A Transport secures connections that the gates admitted, before the first
+// request on them.
+type Transport interface {
+	Prepare(*Input) (TransportState, error)
+}
+
+// A TransportState is one generation of a Transport, safe for concurrent use.
+type TransportState interface {
+	// Secure makes the handshake on c, as long as ctx allows. After a denial
+	// the caller closes c.
+	Secure(ctx context.Context, c net.Conn) (Secured, Decision)
+	// Remain judges a connection that another generation secured, or whose
+	// client certificate (nil: none) may have expired at the time.
+	Remain(p *Peer, at time.Time) Decision
+}
+
+// Secured is a connection after its handshake.
+type Secured struct {
+	Conn  net.Conn // plain text
+	State *tls.ConnectionState
+	Peer  *Peer // nil: no client certificate
+	HTTP2 bool  // negotiated
+}
+
+// A Peer is a verified client certificate.
+type Peer struct {
+	SPIFFE   string   // the URI subject alternative name "spiffe://..."; may be empty
+	DNS      []string // DNS subject alternative names, in the order of the certificate
+	Subject  string   // the common name; may be empty
+	NotAfter time.Time
+	Chain    []*x509.Certificate // from the leaf to what the trust bundle holds
+}
+
+// An Outbound makes connections out of the image, and judges them.
+type Outbound interface {
+	Prepare(*Input) (OutboundState, error)
+}
+
+// An OutboundState is one generation of an Outbound. Enforce puts it in force:
+// connections that it does not allow are closed.
+type OutboundState interface {
+	Enforce()
+}
+
+// An Observer is a GuardState that is told of every decision about a connection
+// or a request, its own included. What it returns is recorded as a decision of
+// its own, if ok.
+type Observer interface {
+	Observe(x *Exchange, d Decision) (alert Decision, ok bool)
 }
 
 // An Auditor turns decisions into records.
@@ -112,6 +168,9 @@ type Exchange struct {
 	MaxBody   int64        // set by the filter
 	Principal string       // set by authentication; empty: nobody asked
 	Groups    []string     // set by authentication, sorted
+	Claims    []byte       // set by authentication: of a verified token, a JSON object; nil: no token; read only
+	Expires   time.Time    // set by authentication: when the credential ends; zero: never
+	Peer      *Peer        // the client's verified certificate; nil: none; read only
 
 	body    []byte
 	bodyErr error

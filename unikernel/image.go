@@ -15,8 +15,10 @@ type Image struct {
 	Plan   string // 64 hexadecimal digits
 	Net    Net
 	Gates  []Gate
+	TLS    TLS
 	Guards []Guard
 	Audit  Audit
+	Egress Egress
 	App    App
 }
 
@@ -35,6 +37,20 @@ type Gate struct {
 type Guard struct {
 	Section string
 	Module  pep.Guard
+}
+
+// TLS is the module that secures connections, and the section it takes; the
+// zero TLS leaves them plain.
+type TLS struct {
+	Section string
+	Module  pep.Transport
+}
+
+// Egress is the module that makes connections out of the image, and the section
+// it takes; the zero Egress makes none.
+type Egress struct {
+	Section string
+	Module  pep.Outbound
 }
 
 // Audit is the module that records decisions, and the section it takes.

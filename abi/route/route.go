@@ -24,6 +24,9 @@ type Limits struct {
 	MaxBodyBytes       uint64
 	MaxPathBytes       uint32
 	MaxConnections     uint32
+	MaxHeaders         uint32        // header fields of a request
+	MaxStreams         uint32        // requests at once on an HTTP/2 connection
+	HandshakeTimeout   time.Duration // connection to end of the TLS handshake
 	HeaderTimeout      time.Duration // first byte to end of headers
 	BodyTimeout        time.Duration // end of headers to end of body
 	WriteTimeout       time.Duration // end of headers to end of response
@@ -39,6 +42,7 @@ type Route struct {
 	Line    string
 	Method  string // "*" matches any
 	Pattern string // canonical, starts with "/"
+	Upgrade string // protocol that a connection may change to: "websocket"; empty: none
 }
 
 // Segments splits the pattern: "/a/{id}" gives "a", "{id}"; "/" gives none.
@@ -140,7 +144,8 @@ func (s *Section) Match(method string, path []string) (best *Route, allow []stri
 type Section struct {
 	Line   string // where the routes are written, for "no route" decisions
 	Limits Limits
-	Open   bool // no routes are declared and every canonical path may pass
+	Types  []string // media types of bodies, lower case; empty: any
+	Open   bool     // no routes are declared and every canonical path may pass
 	Routes []Route
 }
 
@@ -153,10 +158,13 @@ func (s *Section) Encode() []byte {
 	w.U64(l.MaxBodyBytes)
 	w.U32(l.MaxPathBytes)
 	w.U32(l.MaxConnections)
-	for _, d := range []time.Duration{l.HeaderTimeout, l.BodyTimeout, l.WriteTimeout, l.IdleTimeout} {
+	w.U32(l.MaxHeaders)
+	w.U32(l.MaxStreams)
+	for _, d := range []time.Duration{l.HandshakeTimeout, l.HeaderTimeout, l.BodyTimeout, l.WriteTimeout, l.IdleTimeout} {
 		w.I64(int64(d))
 	}
 	w.Bool(l.RejectEncodedSlash)
+	w.Strings(s.Types)
 	w.Bool(s.Open)
 	w.U32(uint32(len(s.Routes)))
 	for _, r := range s.Routes {
@@ -165,6 +173,7 @@ func (s *Section) Encode() []byte {
 		w.String(r.Line)
 		w.String(r.Method)
 		w.String(r.Pattern)
+		w.String(r.Upgrade)
 	}
 	return w.Bytes()
 }
@@ -178,14 +187,15 @@ func Decode(b []byte) (Section, error) {
 	s := Section{Line: r.String()}
 	l := &s.Limits
 	l.MaxHeaderBytes, l.MaxBodyBytes, l.MaxPathBytes, l.MaxConnections = r.U32(), r.U64(), r.U32(), r.U32()
-	for _, d := range []*time.Duration{&l.HeaderTimeout, &l.BodyTimeout, &l.WriteTimeout, &l.IdleTimeout} {
+	l.MaxHeaders, l.MaxStreams = r.U32(), r.U32()
+	for _, d := range []*time.Duration{&l.HandshakeTimeout, &l.HeaderTimeout, &l.BodyTimeout, &l.WriteTimeout, &l.IdleTimeout} {
 		if *d = time.Duration(r.I64()); *d < 0 {
 			r.Fail(errors.New("negative timeout"))
 		}
 	}
-	l.RejectEncodedSlash, s.Open = r.Bool(), r.Bool()
-	for range r.Count(20) {
-		x := Route{Name: r.String(), Group: r.String(), Line: r.String(), Method: r.String(), Pattern: r.String()}
+	l.RejectEncodedSlash, s.Types, s.Open = r.Bool(), r.Strings(), r.Bool()
+	for range r.Count(24) {
+		x := Route{Name: r.String(), Group: r.String(), Line: r.String(), Method: r.String(), Pattern: r.String(), Upgrade: r.String()}
 		if r.Err() == nil && !strings.HasPrefix(x.Pattern, "/") {
 			r.Fail(fmt.Errorf("route %q: pattern %q", x.Name, x.Pattern))
 		}
