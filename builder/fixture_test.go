@@ -89,7 +89,7 @@ func siteIn(dir string) *api.Workload {
 }
 
 func payments() *api.Workload {
-	w := handlerIn("../examples/payments")
+	w := handlerIn("../examples/accounts")
 	w.App.Handler.Module = "./api"
 	return w
 }

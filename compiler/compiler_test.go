@@ -22,7 +22,7 @@ import (
 // payments loads the example anew.
 func payments(t testing.TB) *policy.Deployment {
 	t.Helper()
-	b, err := policy.Load("../examples/payments")
+	b, err := policy.Load("../examples/accounts")
 	if err != nil {
 		t.Fatal(err)
 	}

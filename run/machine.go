@@ -14,6 +14,7 @@ import (
 	"lorica.dev/lorica"
 	"lorica.dev/lorica/builder"
 	"lorica.dev/lorica/catalog"
+	"lorica.dev/lorica/run/keys"
 	"lorica.dev/lorica/tender"
 )
 
@@ -39,7 +40,7 @@ func Open(paths Paths) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := signingKey(paths.Data)
+	key, err := keys.Signing(paths.Data)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lorica.dev/lorica/run/keys"
 )
 
 // A ledger remembers, outside of every image, how far the revisions of one
@@ -76,7 +78,7 @@ func (l *ledger) next() (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	tmp, err := writeTemp(l.path, b)
+	tmp, err := keys.WriteTemp(l.path, b)
 	if err != nil {
 		return 0, err
 	}

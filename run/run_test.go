@@ -93,50 +93,6 @@ func TestOneProcessChangesADeployment(t *testing.T) {
 	other.close()
 }
 
-func TestTheSigningKeyIsMadeOnceAndKeptPrivate(t *testing.T) {
-	dir := t.TempDir()
-	var mu sync.Mutex
-	var seen []string
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			k, err := signingKey(dir)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			mu.Lock()
-			seen = append(seen, string(k))
-			mu.Unlock()
-		})
-	}
-	wg.Wait()
-	if len(slices.Compact(seen)) != 1 {
-		t.Error("callers at the same moment got different keys")
-	}
-	path := filepath.Join(dir, "keys", "program-signing.pem")
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", info.Mode(), err)
-	}
-	left, _ := filepath.Glob(filepath.Join(dir, "keys", ".new-*"))
-	if len(left) > 0 {
-		t.Errorf("left behind: %v", left)
-	}
-	if err := os.Chmod(path, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := signingKey(dir); err == nil || !strings.Contains(err.Error(), "chmod 600") {
-		t.Errorf("a key that others can read: %v", err)
-	}
-	if err := os.WriteFile(path, []byte("nothing"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	os.Chmod(path, 0o600)
-	if _, err := signingKey(dir); err == nil {
-		t.Error("what is not a key was taken for one")
-	}
-}
-
 // A change is reported once it has settled, wherever it was: a file, a new one,
 // one that is gone, a folder that is watched only since a moment ago.
 func TestWatch(t *testing.T) {

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 
 // Every script is a session of a user; what commands print is part of it.
 func TestScripts(t *testing.T) {
-	example, err := filepath.Abs(filepath.Join("..", "..", "examples", "payments"))
+	example, err := filepath.Abs(filepath.Join("..", "..", "examples", "accounts"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,7 +65,7 @@ func load(t testing.TB, doc string) *policy.Deployment {
 
 func example(t testing.TB) *policy.Deployment {
 	t.Helper()
-	b, err := policy.Load("../../examples/payments")
+	b, err := policy.Load("../../examples/accounts")
 	if err != nil {
 		t.Fatal(err)
 	}

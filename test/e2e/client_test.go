@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Users of examples/payments.
+// Users of examples/accounts.
 const (
 	staff  = "staff-3:correct horse battery staple"
 	teller = "teller-7:eleven blue herons"

@@ -90,11 +90,11 @@ func (u *user) project(files map[string]string) string {
 	return dir
 }
 
-// example copies examples/payments with another port.
+// example copies examples/accounts with another port.
 func (u *user) example(port string) string {
 	u.t.Helper()
 	files := map[string]string{}
-	root := filepath.Join("..", "..", "examples", "payments")
+	root := filepath.Join("..", "..", "examples", "accounts")
 	for _, name := range []string{"workload.yaml", "policy.yaml", "users.txt", "api/go.mod", "api/api.go"} {
 		b, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
