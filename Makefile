@@ -16,7 +16,7 @@ bin/lorica:
 
 .PHONY: demo
 demo: bin/lorica ## generate and run examples/payments and show what is allowed, denied, and why (CHECK=1: exit after the table)
-	@bin/lorica up -f examples/payments --try examples/payments/requests.yaml $(if $(CHECK),--exit)
+	@scripts/demo $(if $(CHECK),--exit)
 
 .PHONY: test
 test: ## everything that this project promises and can show on this machine

@@ -150,7 +150,7 @@ type input struct {
 }
 
 func (m *Machine) sign(book *ledger, d *policy.Deployment, l *Level) (input, error) {
-	secrets, err := readSecrets(d)
+	secrets, err := m.secrets(d)
 	if err != nil {
 		return input{}, err
 	}
@@ -265,24 +265,6 @@ func retire(ctx context.Context, old *Instance) error {
 		return err
 	}
 	return os.RemoveAll(old.Dir)
-}
-
-// readSecrets reads what a policy names. The values go nowhere but into the
-// tender's pipe.
-func readSecrets(d *policy.Deployment) ([]control.Secret, error) {
-	var list []control.Secret
-	for _, s := range d.Policy.Secrets {
-		path := s.File
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(d.Policy.Dir, path)
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return nil, fmt.Errorf("%s: secret %s: %w", s.Pos, s.Name, err)
-		}
-		list = append(list, control.Secret{Name: s.Name, Value: b})
-	}
-	return list, nil
 }
 
 // Down drains the instances of a deployment and removes what they left.

@@ -20,11 +20,12 @@ import (
 
 // A Machine is this machine, for one user.
 type Machine struct {
-	paths   Paths
-	store   *builder.Store
-	catalog *catalog.Catalog
-	key     ed25519.PrivateKey
-	exe     string // this program: it acts as the tender, too
+	paths       Paths
+	store       *builder.Store
+	catalog     *catalog.Catalog
+	key         ed25519.PrivateKey
+	development *keys.Development
+	exe         string // this program: it acts as the tender, too
 }
 
 // Open makes the folders and the signing key where they are missing.
@@ -48,7 +49,7 @@ func Open(paths Paths) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Machine{paths: paths, store: store, catalog: modules, key: key, exe: exe}, nil
+	return &Machine{paths: paths, store: store, catalog: modules, key: key, development: keys.NewDevelopment(paths.Data), exe: exe}, nil
 }
 
 // Store returns where images are kept.

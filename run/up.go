@@ -21,6 +21,7 @@ const (
 	EventStep     = "step"     // progress of a build
 	EventReady    = "ready"    // an instance serves
 	EventUp       = "up"       // everything serves; once
+	EventNotice   = "notice"   // what a deployment is tried with on this machine
 	EventApplied  = "applied"  // a change of the documents is in force
 	EventRefused  = "refused"  // a change was refused; what ran still runs
 	EventDied     = "died"     // a tender is gone, or could not be started again; it is tried again
@@ -108,6 +109,8 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 	}
 	u.emit(Event{Kind: EventUp})
 	changes := watch(ctx, taken, paths)
+	refresh := time.NewTicker(refreshInterval)
+	defer refresh.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -124,6 +127,12 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 			u.wrong = err != nil
 			if err != nil && ctx.Err() == nil {
 				u.refused(err)
+			}
+		case <-refresh.C:
+			if slices.ContainsFunc(bundle.Deployments, func(d *policy.Deployment) bool { return developed(d.Policy) }) {
+				if err := u.apply(ctx, bundle); err != nil && ctx.Err() == nil {
+					u.refused(err)
+				}
 			}
 		case h := <-u.died:
 			// A predecessor that was replaced ends as well; that is no death.
@@ -201,7 +210,9 @@ func inputs(b *policy.Bundle) []string {
 			list = append(list, at(d.Workload.Dir, app.Handler.Module))
 		}
 		for _, s := range d.Policy.Secrets {
-			list = append(list, at(d.Policy.Dir, s.File))
+			if s.File != "" {
+				list = append(list, at(d.Policy.Dir, s.File))
+			}
 		}
 	}
 	return list
@@ -249,7 +260,7 @@ func (u *up) apply(ctx context.Context, b *policy.Bundle) error {
 
 // one applies one deployment and follows its instance.
 func (u *up) one(ctx context.Context, d *policy.Deployment, leaving []*Instance) error {
-	secrets, err := readSecrets(d)
+	secrets, err := u.secrets(d)
 	if err != nil {
 		return err
 	}
@@ -294,6 +305,9 @@ func (u *up) one(ctx context.Context, d *policy.Deployment, leaving []*Instance)
 	}
 	u.emit(Event{Kind: kind, Deployment: d.Name(), Change: applied.Change, Status: &status,
 		TookMillis: float64(applied.Took.Microseconds()) / 1000})
+	if notice := u.developmentNotice(d); notice != "" && kind == EventReady {
+		u.emit(Event{Kind: EventNotice, Deployment: d.Name(), Text: notice})
+	}
 	if applied.Left != nil && ctx.Err() == nil {
 		u.emit(Event{Kind: EventFailed, Deployment: d.Name(), Text: "the instance before it did not end in order: " + applied.Left.Error()})
 	}

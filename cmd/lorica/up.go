@@ -23,8 +23,10 @@ import (
 // upping is one run of 'up': what it shows and what it waits for.
 type upping struct {
 	*cli
-	requests *try.File
-	exit     bool // after the requests
+	path       string
+	requests   *try.File
+	identities map[string]identities // by deployment
+	exit       bool                  // after the requests
 
 	mu        sync.Mutex
 	progress  *progress
@@ -66,6 +68,7 @@ what was expected and which rule decided.`,
 				}
 				u.trying = true
 			}
+			u.path = o.Path
 			return u.run(cmd.Context(), o)
 		},
 	}
@@ -89,6 +92,14 @@ func (u *upping) run(ctx context.Context, o run.UpOptions) error {
 		}
 		printPlans(u.out, plans)
 		fmt.Fprintln(u.out)
+	}
+	bundle, err := u.load(o.Path)
+	if err != nil {
+		return err
+	}
+	u.identities = map[string]identities{}
+	for _, d := range bundle.Deployments {
+		u.identities[d.Name()] = identities{m.Development(), d}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -192,6 +203,8 @@ func (u *upping) show(e run.Event) {
 		s := e.Status
 		fmt.Fprintf(u.out, "%s ready  %s as %s on %s, tier %s, level %s\n%13s image %s, program %s, revision %d\n", stamp, e.Deployment, s.Instance,
 			addresses(s), s.Tier, s.Level, "", short(s.ImageDigest), short(s.Program), s.Revision)
+	case run.EventNotice:
+		fmt.Fprintf(u.out, "%s note   %s is %s\n", stamp, e.Deployment, e.Text)
 	case run.EventApplied:
 		what := map[run.Change]string{run.ChangeProgram: "the program was replaced", run.ChangeImage: "a new image took over",
 			run.ChangeLaunch: "a new instance took over", run.ChangeNone: "nothing to change", run.ChangeStart: "started"}[e.Change]
@@ -220,16 +233,17 @@ func (u *upping) show(e run.Event) {
 func (u *upping) try(ctx context.Context) (bool, error) {
 	u.mu.Lock()
 	var address string
-	for _, s := range u.status {
+	var ids identities
+	for name, s := range u.status {
 		if len(s.Listen) > 0 && len(u.status) == 1 {
-			address = addresses(s)
+			address, ids = addresses(s), u.identities[name]
 		}
 	}
 	u.mu.Unlock()
 	if address == "" {
 		return false, errors.New("--try needs exactly one workload")
 	}
-	results := u.requests.Run(ctx, address, u.lookup)
+	results := u.requests.Run(ctx, address, ids, u.lookup)
 	if ctx.Err() != nil {
 		return false, nil
 	}
@@ -274,23 +288,26 @@ func (u *upping) hints() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	fmt.Fprintln(u.out)
-	for _, s := range u.status {
-		printHints(u.out, s, u.requests)
+	for name, s := range u.status {
+		u.printHints(s, u.identities[name])
 	}
 	fmt.Fprintln(u.out, "Decisions follow. Save a change of the files and it is taken over; Ctrl-C drains and ends.")
 }
 
-func printHints(w io.Writer, s *tender.Status, f *try.File) {
-	fmt.Fprintln(w, "Try:")
-	url := "http://" + addresses(s)
-	if f == nil {
-		fmt.Fprintf(w, "  curl -i %s/\n", url)
-	} else {
-		for i, r := range f.Requests {
-			if i < 3 && r.From == "" {
-				fmt.Fprintf(w, "  %s\n", f.Curl(url, r))
-			}
+func (u *upping) printHints(s *tender.Status, ids identities) {
+	fmt.Fprintln(u.out, "Try:")
+	by := try.Reach{Base: "http://" + addresses(s), Command: os.Args[0], Documents: u.path}
+	if run.Secured(ids.deployment.Policy) {
+		by.Base, by.Authority = "https://"+addresses(s), fmt.Sprintf(`"$(%s dev ca)"`, by.Command)
+	}
+	f, list := &try.File{}, []try.Request{{Send: "GET /"}}
+	if u.requests != nil {
+		f, list = u.requests, u.requests.Requests
+	}
+	for i, r := range list {
+		if i < 3 && r.From == "" {
+			fmt.Fprintf(u.out, "  %s\n", f.Curl(by, r))
 		}
 	}
-	fmt.Fprintf(w, "  %s ps\n  %s inspect %s\n", os.Args[0], os.Args[0], s.Workload)
+	fmt.Fprintf(u.out, "  %s ps\n  %s inspect %s\n", os.Args[0], os.Args[0], s.Workload)
 }

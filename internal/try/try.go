@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -23,14 +24,16 @@ import (
 	"lorica.dev/lorica/abi/audit"
 )
 
-// Closed is what a Request expects of a connection that must be refused before
-// a byte of it is read.
-const Closed = "closed"
+// What a Request expects where no answer may come.
+const (
+	Closed    = "closed"    // the connection is refused before a byte of it is read
+	Handshake = "handshake" // TLS cannot be agreed on
+)
 
 // A File is a set of requests, as users write it.
 type File struct {
-	Users    map[string]string `yaml:"users"` // name to password
-	Requests []Request         `yaml:"requests"`
+	Users    map[string]User `yaml:"users"` // by name
+	Requests []Request       `yaml:"requests"`
 }
 
 // A Request is one line of the table.
@@ -41,11 +44,13 @@ type Request struct {
 	From     string `yaml:"from"`     // local address to call from
 	Send     string `yaml:"send"`     // "METHOD TARGET"
 	JSON     string `yaml:"json"`     // body
-	Expect   string `yaml:"expect"`   // status or Closed
+	Token    string `yaml:"token"`    // bearer token, as it is, instead of a signed one
+	Expect   string `yaml:"expect"`   // status, Closed or Handshake
 	By       string `yaml:"by"`       // deciding rule; empty: any
 }
 
-// A Result is what one request met. Got is a status, Closed, or an error in words.
+// A Result is what one request met. Got is a status, Closed, Handshake, or an
+// error in words.
 type Result struct {
 	Name   string `json:"name"`
 	Send   string `json:"request"`
@@ -84,32 +89,36 @@ func Load(path string) (*File, error) {
 		if !ok || method == "" || !strings.HasPrefix(target, "/") {
 			return nil, fmt.Errorf("%s: request %d (%s): send is %q; write METHOD /path", path, i+1, r.Name, r.Send)
 		}
-		if _, err := strconv.Atoi(r.Expect); err != nil && r.Expect != Closed {
-			return nil, fmt.Errorf("%s: request %d (%s): expect is %q; write a status or %s", path, i+1, r.Name, r.Expect, Closed)
+		if _, err := strconv.Atoi(r.Expect); err != nil && r.Expect != Closed && r.Expect != Handshake {
+			return nil, fmt.Errorf("%s: request %d (%s): expect is %q; write a status, %s or %s", path, i+1, r.Name, r.Expect, Closed, Handshake)
 		}
-		if _, known := f.Users[r.As]; r.As != "" && !known && r.Password == "" {
+		if _, known := f.Users[r.As]; r.As != "" && !known && r.Password == "" && r.Token == "" {
 			return nil, fmt.Errorf("%s: request %d (%s): %q is not among the users", path, i+1, r.Name, r.As)
 		}
 	}
 	return &f, nil
 }
 
-// Run makes the requests one after the other against addr.
-func (f *File) Run(ctx context.Context, addr string, lookup Lookup) []Result {
+// Run makes the requests one after the other against addr. Without identities
+// there are passwords only, and no TLS.
+func (f *File) Run(ctx context.Context, addr string, ids Identities, lookup Lookup) []Result {
 	var out []Result
 	for _, r := range f.Requests {
-		out = append(out, f.one(ctx, addr, r, lookup))
+		out = append(out, f.one(ctx, addr, r, ids, lookup))
 	}
 	return out
 }
 
-func (f *File) one(ctx context.Context, addr string, r Request, lookup Lookup) Result {
+func (f *File) one(ctx context.Context, addr string, r Request, ids Identities, lookup Lookup) Result {
 	res := Result{Name: r.Name, Send: r.Send, As: r.As, Expect: r.Expect, By: r.By}
 	start := time.Now()
-	status, id, local, err := f.exchange(ctx, addr, r)
+	status, id, local, err := f.exchange(ctx, addr, r, ids)
+	var alert *net.OpError
 	switch {
 	case errors.Is(err, errClosed):
 		res.Got = Closed
+	case errors.As(err, &alert) && alert.Op == "remote error": // how crypto/tls names an alert
+		res.Got = Handshake
 	case err != nil:
 		res.Got = err.Error()
 	default:
@@ -120,7 +129,7 @@ func (f *File) one(ctx context.Context, addr string, r Request, lookup Lookup) R
 			return a.ID == id
 		}
 		// A refused connection has shown no client a name of its decision.
-		return a.Stage == abi.StageFirewall && a.Source == local && a.Time >= start.UnixNano()
+		return (a.Stage == abi.StageFirewall || a.Stage == abi.StageTLS) && a.Source == local && a.Time >= start.UnixNano()
 	})
 	if found {
 		res.Rule, res.Line, res.Reason = rec.Rule.ID, rec.Rule.Line, rec.Reason
@@ -133,7 +142,11 @@ var errClosed = errors.New("the connection was closed")
 
 // exchange makes one request on a connection of its own, byte for byte as
 // written: an http.Client would tidy the target first.
-func (f *File) exchange(ctx context.Context, addr string, r Request) (status int, id, local string, err error) {
+func (f *File) exchange(ctx context.Context, addr string, r Request, ids Identities) (status int, id, local string, err error) {
+	head, config, err := f.present(r, ids)
+	if err != nil {
+		return 0, "", "", err
+	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	var d net.Dialer
@@ -154,9 +167,12 @@ func (f *File) exchange(ctx context.Context, addr string, r Request) (status int
 	if a, ok := c.LocalAddr().(*net.TCPAddr); ok {
 		local = a.AddrPort().Addr().Unmap().String()
 	}
+	if config != nil {
+		c = tls.Client(c, config)
+	}
 
 	// A refusal may already have closed the connection: what counts is the answer.
-	_, _ = io.WriteString(c, f.text(addr, r))
+	_, _ = io.WriteString(c, text(addr, r, head))
 	method, _, _ := strings.Cut(r.Send, " ")
 	resp, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: method})
 	switch {
@@ -170,14 +186,12 @@ func (f *File) exchange(ctx context.Context, addr string, r Request) (status int
 	return resp.StatusCode, resp.Header.Get("Lorica-Decision"), local, nil
 }
 
-func (f *File) text(addr string, r Request) string {
+func text(addr string, r Request, authorization string) string {
 	method, target, _ := strings.Cut(r.Send, " ")
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n", method, target, addr)
-	if r.As != "" {
-		req := http.Request{Header: http.Header{}}
-		req.SetBasicAuth(r.As, f.password(r))
-		fmt.Fprintf(&b, "Authorization: %s\r\n", req.Header.Get("Authorization"))
+	if authorization != "" {
+		fmt.Fprintf(&b, "Authorization: %s\r\n", authorization)
 	}
 	if r.JSON != "" {
 		fmt.Fprintf(&b, "Content-Type: application/json\r\nContent-Length: %d\r\n", len(r.JSON))
@@ -185,32 +199,4 @@ func (f *File) text(addr string, r Request) string {
 	b.WriteString("\r\n")
 	b.WriteString(r.JSON)
 	return b.String()
-}
-
-// Curl returns a command line that makes the same request by hand.
-func (f *File) Curl(base string, r Request) string {
-	method, target, _ := strings.Cut(r.Send, " ")
-	var b strings.Builder
-	b.WriteString("curl -i")
-	if r.As != "" {
-		fmt.Fprintf(&b, " -u '%s:%s'", r.As, f.password(r))
-	}
-	if method != "GET" {
-		fmt.Fprintf(&b, " -X %s", method)
-	}
-	if r.JSON != "" {
-		fmt.Fprintf(&b, " --json '%s'", r.JSON)
-	}
-	if strings.ContainsAny(target, "%") || strings.Contains(target, "/.") {
-		b.WriteString(" --path-as-is")
-	}
-	fmt.Fprintf(&b, " %s%s", base, target)
-	return b.String()
-}
-
-func (f *File) password(r Request) string {
-	if r.Password != "" {
-		return r.Password
-	}
-	return f.Users[r.As]
 }

@@ -21,7 +21,7 @@ func TestLoadRefuses(t *testing.T) {
 		"unknown field":   {"requests:\n  - {name: a, sent: GET /}", "field sent not found"},
 		"no method":       {"requests:\n  - {name: a, send: /, expect: 200}", "write METHOD /path"},
 		"no path":         {"requests:\n  - {name: a, send: GET x, expect: 200}", "write METHOD /path"},
-		"no status":       {"requests:\n  - {name: a, send: GET /, expect: fine}", "write a status or closed"},
+		"no status":       {"requests:\n  - {name: a, send: GET /, expect: fine}", "write a status, closed or handshake"},
 		"an unknown user": {"requests:\n  - {name: a, send: GET /, as: ada, expect: 200}", `"ada" is not among the users`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -69,15 +69,15 @@ func TestResults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := request
 			x.change(&r)
-			f := &File{Users: map[string]string{"ada": "pass:word"}, Requests: []Request{r}}
-			if got := f.Run(context.Background(), addr, lookup); len(got) != 1 || got[0].OK != x.ok {
+			f := &File{Users: map[string]User{"ada": {Password: "pass:word"}}, Requests: []Request{r}}
+			if got := f.Run(context.Background(), addr, nil, lookup); len(got) != 1 || got[0].OK != x.ok {
 				t.Errorf("%+v", got)
 			}
 		})
 	}
 	record.ID = "another"
-	f := &File{Users: map[string]string{"ada": "pass:word"}, Requests: []Request{request}}
-	if got := f.Run(context.Background(), addr, lookup); got[0].OK {
+	f := &File{Users: map[string]User{"ada": {Password: "pass:word"}}, Requests: []Request{request}}
+	if got := f.Run(context.Background(), addr, nil, lookup); got[0].OK {
 		t.Errorf("without a record: %+v", got)
 	}
 }
@@ -105,14 +105,14 @@ func TestARefusedConnection(t *testing.T) {
 		old.Time, other.Source = 1, "127.0.0.9"
 		return r, match(&r) && !match(&old) && !match(&other)
 	}
-	if got := f.Run(context.Background(), l.Addr().String(), lookup); !got[0].OK {
+	if got := f.Run(context.Background(), l.Addr().String(), nil, lookup); !got[0].OK {
 		t.Errorf("%+v", got)
 	}
 }
 
 func TestCurl(t *testing.T) {
-	f := &File{Users: map[string]string{"ada": "secret"}}
-	got := f.Curl("http://127.0.0.1:1", Request{As: "ada", Send: "POST /x", JSON: `{"a":1}`})
+	f := &File{Users: map[string]User{"ada": {Password: "secret"}}}
+	got := f.Curl(Reach{Base: "http://127.0.0.1:1"}, Request{As: "ada", Send: "POST /x", JSON: `{"a":1}`})
 	if want := `curl -i -u 'ada:secret' -X POST --json '{"a":1}' http://127.0.0.1:1/x`; got != want {
 		t.Errorf("%s\n%s", got, want)
 	}
