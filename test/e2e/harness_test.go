@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -91,16 +92,27 @@ func (u *user) project(files map[string]string) string {
 }
 
 // example copies examples/accounts with another port.
-func (u *user) example(port string) string {
+func (u *user) example(port string) string { return u.copied("accounts", "8443", port) }
+
+// copied copies an example and replaces text in it, in pairs of old and new.
+func (u *user) copied(name string, replace ...string) string {
 	u.t.Helper()
 	files := map[string]string{}
-	root := filepath.Join("..", "..", "examples", "accounts")
-	for _, name := range []string{"workload.yaml", "policy.yaml", "users.txt", "api/go.mod", "api/api.go"} {
-		b, err := os.ReadFile(filepath.Join(root, name))
-		if err != nil {
-			u.t.Fatal(err)
+	root := filepath.Join("..", "..", "examples", name)
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
 		}
-		files[name] = strings.ReplaceAll(string(b), "8443", port)
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, path)
+		files[rel] = strings.NewReplacer(replace...).Replace(string(b))
+		return err
+	})
+	if err != nil || len(files) == 0 {
+		u.t.Fatalf("example %s: %d files, %v", name, len(files), err)
 	}
 	return u.project(files)
 }
