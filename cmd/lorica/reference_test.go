@@ -16,10 +16,18 @@ func TestReference(t *testing.T) {
 	b.WriteString("# Command reference\n\nWritten by `go test ./cmd/lorica -update` from the help of each command.\n")
 	root := (&cli{out: &b, err: &b}).root()
 	root.SetOut(&b)
-	for _, cmd := range append([]*cobra.Command{root}, root.Commands()...) {
-		if cmd.Hidden {
-			continue
+	var all []*cobra.Command
+	var collect func(cmd *cobra.Command)
+	collect = func(cmd *cobra.Command) {
+		if !cmd.Hidden {
+			all = append(all, cmd)
+			for _, sub := range cmd.Commands() {
+				collect(sub)
+			}
 		}
+	}
+	collect(root)
+	for _, cmd := range all {
 		fmt.Fprintf(&b, "\n## %s\n\n```\n", cmd.CommandPath())
 		if err := cmd.Help(); err != nil {
 			t.Fatal(err)
