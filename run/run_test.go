@@ -14,6 +14,7 @@ import (
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/builder"
 	"lorica.dev/lorica/compiler"
+	"lorica.dev/lorica/internal/notrun"
 	"lorica.dev/lorica/policy"
 	"lorica.dev/lorica/tender"
 )
@@ -157,6 +158,39 @@ func TestWatch(t *testing.T) {
 	cancel()
 	for range changes {
 		t.Error("a change after the end")
+	}
+}
+
+// While one file is being written, the end of another does not ring.
+func TestTheBellWaitsForEveryWriter(t *testing.T) {
+	dir := t.TempDir()
+	b := newBell()
+	if b == nil {
+		notrun.Say(t, "changes that are told by the kernel", "inotify is not to be had here")
+		return
+	}
+	defer b.close()
+	b.hang([]string{dir})
+	slow, err := os.Create(filepath.Join(dir, "slow.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := slow.WriteString("half of a policy"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "quick.yaml"), []byte("whole"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-b.heard():
+		t.Error("it rings while a file is half written")
+	case <-time.After(100 * time.Millisecond):
+	}
+	slow.Close()
+	select {
+	case <-b.heard():
+	case <-time.After(10 * time.Second):
+		t.Error("it does not ring when the last writer has finished")
 	}
 }
 

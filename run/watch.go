@@ -6,31 +6,47 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
 )
 
-// watchInterval is how often files are looked at. Polling works on every file
+// watchInterval is how often files are looked at. Looking works on every file
 // system, network mounts and editors that replace files included.
 const watchInterval = 300 * time.Millisecond
 
+// afterBell is how long files must stay the same once a writer has closed one:
+// editors and tools save several at a time.
+const afterBell = 10 * time.Millisecond
+
 // watch sends on the channel whenever something under the paths differs from
-// what was taken and then stayed the same for one interval, so that a
-// half-written save is not taken. The paths are asked for each time: a change of
-// a document may change them.
+// what was taken and then stayed the same for a while, so that a half-written
+// save is not taken: for one interval, or shortly where the kernel tells that the
+// writer has finished. The paths are asked for each time: a change of a document
+// may change them.
 func watch(ctx context.Context, taken stamp, paths func() []string) <-chan struct{} {
 	out := make(chan struct{})
 	go func() {
 		defer close(out)
 		tick := time.NewTicker(watchInterval)
 		defer tick.Stop()
+		ring := newBell()
+		defer ring.close()
 		seen := taken
 		for {
+			ring.hang(folders(paths()))
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
+			case <-ring.heard():
+				seen = stampOf(paths())
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(afterBell):
+				}
 			}
 			now := stampOf(paths())
 			settled := now == seen
@@ -48,6 +64,19 @@ func watch(ctx context.Context, taken stamp, paths func() []string) <-chan struc
 		}
 	}()
 	return out
+}
+
+// folders returns the folders that the paths lie in, or are.
+func folders(paths []string) []string {
+	var list []string
+	for _, p := range paths {
+		if info, err := os.Stat(p); err == nil && !info.IsDir() {
+			p = filepath.Dir(p)
+		}
+		list = append(list, p)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // A stamp is a hash of the names, sizes and times of files.
