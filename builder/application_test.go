@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -161,7 +162,7 @@ func TestAHandlerModuleThatCannotBeBuiltIsRefused(t *testing.T) {
 			if c.change != nil {
 				c.change(w.App.Handler)
 			}
-			p, err := NewPlan(selection(t, smallNeeds), w)
+			p, err := new(Planner).Plan(context.Background(), selection(t, smallNeeds), w)
 			if err != nil && strings.Contains(err.Error(), dir) {
 				err = &SourceError{Message: strings.ReplaceAll(err.Error(), dir, "DIR")}
 			}
@@ -175,12 +176,12 @@ func TestALinkOutOfTheModuleIsRefused(t *testing.T) {
 	if err := os.Symlink("../secret.go", filepath.Join(dir, "shop", "more.go")); err != nil {
 		t.Fatal(err)
 	}
-	p, err := NewPlan(selection(t, smallNeeds), handlerIn(dir))
+	p, err := new(Planner).Plan(context.Background(), selection(t, smallNeeds), handlerIn(dir))
 	refused(t, p, err, "workload.yaml:7:5: app.handler ./shop: ", "more.go leaves the folder")
 }
 
 func TestAWorkloadWithoutAnApplicationIsRefused(t *testing.T) {
-	if p, err := NewPlan(selection(t, smallNeeds), &api.Workload{}); !errors.Is(err, errNoApp) {
+	if p, err := new(Planner).Plan(context.Background(), selection(t, smallNeeds), &api.Workload{}); !errors.Is(err, errNoApp) {
 		t.Errorf("got %v, %v", p, err)
 	}
 }

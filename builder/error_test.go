@@ -43,7 +43,7 @@ func TestAMistakeInTheApplicationIsShownWhereItIs(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := tree(t, shop(c.files))
-			p, err := NewPlan(selection(t, smallNeeds), handlerIn(dir))
+			p, err := new(Planner).Plan(context.Background(), selection(t, smallNeeds), handlerIn(dir))
 			if err == nil {
 				_, err = s.Build(context.Background(), p, nil)
 			}

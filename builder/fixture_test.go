@@ -96,7 +96,7 @@ func payments() *api.Workload {
 
 func plan(t testing.TB, needs []string, w *api.Workload) *Plan {
 	t.Helper()
-	p, err := NewPlan(selection(t, needs), w)
+	p, err := new(Planner).Plan(context.Background(), selection(t, needs), w)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +218,7 @@ func buildSmall(storeDir, dir string) (b smallBuild) {
 	if err != nil {
 		return smallBuild{err: err}
 	}
-	if b.plan, b.err = NewPlan(sel, handlerIn(dir)); b.err != nil {
+	if b.plan, b.err = new(Planner).Plan(context.Background(), sel, handlerIn(dir)); b.err != nil {
 		return b
 	}
 	if b.store, b.err = OpenStore(storeDir); b.err != nil {

@@ -10,7 +10,6 @@
 package builder
 
 import (
-	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -48,22 +47,6 @@ func (p *Plan) Syscalls() []catalog.Syscall { return catalog.Syscalls(p.Modules)
 type file struct {
 	name string
 	data []byte
-}
-
-// NewPlan reads the application of w and plans its image with the modules of
-// sel. It runs the Go tool to learn its version and which files of a handler
-// module are compiled, and changes nothing. An error about the application is a
-// *SourceError.
-func NewPlan(sel *solver.Selection, w *api.Workload) (*Plan, error) {
-	tools, err := findToolchain(context.Background())
-	if err != nil {
-		return nil, err
-	}
-	app, err := readApplication(tools, w)
-	if err != nil {
-		return nil, err
-	}
-	return newPlan(tools, sel, app, lorica.Source())
 }
 
 func newPlan(tools *toolchain, sel *solver.Selection, app *application, source fs.FS) (*Plan, error) {

@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"context"
 	"encoding/hex"
 	"io/fs"
 	"os"
@@ -226,5 +227,47 @@ func TestThePlanIsTheSameFromARelativeFolder(t *testing.T) {
 	}
 	if plan(t, smallNeeds, handlerIn(dir)).ID != plan(t, smallNeeds, handlerIn(rel)).ID {
 		t.Error("two plans")
+	}
+}
+
+// A Planner that is asked again answers as one that was never asked: after a
+// change of the application, and after none.
+func TestAPlannerForgetsWhatChanged(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("go.mod", "module example.com/app\n\ngo 1.26\n")
+	source := "package app\n\nimport \"net/http\"\n\nfunc New() (http.Handler, error) { return http.NotFoundHandler(), nil }\n"
+	put("app.go", source)
+	w := handlerIn(dir)
+	w.App.Handler.Module = "."
+	var p Planner
+	id := func(p *Planner) program.PlanID {
+		t.Helper()
+		got, err := p.Plan(context.Background(), selection(t, paymentsNeeds), w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.ID
+	}
+	first := id(&p)
+	if again := id(&p); again != first || again != id(new(Planner)) {
+		t.Error("asked twice, it plans two images")
+	}
+	put("app.go", source+"\n// another text\n")
+	if second := id(&p); second == first || second != id(new(Planner)) {
+		t.Error("a change of the application is not in the plan")
+	}
+	put("more.go", "package app\n")
+	if third := id(&p); third != id(new(Planner)) {
+		t.Error("a new file is not in the plan")
+	}
+	put("go.mod", "module lorica.dev/lorica\n\ngo 1.26\n")
+	if _, err := p.Plan(context.Background(), selection(t, paymentsNeeds), w); err == nil {
+		t.Error("a module that takes Lorica's name was planned")
 	}
 }

@@ -22,6 +22,7 @@ import (
 type Machine struct {
 	paths       Paths
 	store       *builder.Store
+	planner     builder.Planner
 	catalog     *catalog.Catalog
 	key         ed25519.PrivateKey
 	development *keys.Development

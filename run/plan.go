@@ -52,7 +52,7 @@ func (m *Machine) Plan(ctx context.Context, d *policy.Deployment) (*Plan, error)
 		if same := built[set]; same != nil {
 			l.Build, l.Image = same.Build, same.Image
 		} else {
-			if l.Build, err = builder.NewPlan(l.Selection, d.Workload); err != nil {
+			if l.Build, err = m.planner.Plan(ctx, l.Selection, d.Workload); err != nil {
 				return nil, err
 			}
 			if l.Image, err = m.store.Find(l.Build.ID); err != nil {

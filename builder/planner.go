@@ -1,0 +1,111 @@
+package builder
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"os/exec"
+	"path/filepath"
+	"sync"
+
+	lorica "lorica.dev/lorica"
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/solver"
+)
+
+// A Planner makes plans one after another and asks the Go tool again only when
+// what it would be asked about has changed: a policy is saved far more often than
+// an application. It is safe for concurrent use; the zero Planner is ready.
+type Planner struct {
+	mu    sync.Mutex
+	tools *toolchain
+	found string // stamp of the toolchain
+	apps  map[api.HandlerApp]readApp
+}
+
+type readApp struct {
+	stamp [sha256.Size]byte
+	app   *application
+}
+
+// Plan reads the application of w and plans its image with the modules of sel. It
+// runs the Go tool to learn its version and which files of a handler module are
+// compiled, and changes nothing. An error about the application is a *SourceError.
+func (p *Planner) Plan(ctx context.Context, sel *solver.Selection, w *api.Workload) (*Plan, error) {
+	tools, app, err := p.read(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	return newPlan(tools, sel, app, lorica.Source())
+}
+
+func (p *Planner) read(ctx context.Context, w *api.Workload) (*toolchain, *application, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if stamp := toolchainStamp(); p.tools == nil || stamp != p.found || stamp == "" {
+		tools, err := findToolchain(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		p.tools, p.found, p.apps = tools, stamp, map[api.HandlerApp]readApp{}
+	}
+	h := w.App.Handler
+	if h == nil {
+		app, err := readApplication(p.tools, w)
+		return p.tools, app, err
+	}
+	key := *h
+	key.Module = resolve(w.Dir, h.Module)
+	before, ok := folderStamp(key.Module)
+	if known, hit := p.apps[key]; hit && ok && known.stamp == before {
+		return p.tools, known.app, nil
+	}
+	app, err := readApplication(p.tools, w)
+	if err != nil {
+		return nil, nil, err
+	}
+	delete(p.apps, key)
+	if after, still := folderStamp(key.Module); ok && still && before == after { // nothing was saved meanwhile
+		p.apps[key] = readApp{before, app}
+	}
+	return p.tools, app, nil
+}
+
+// toolchainStamp tells one installation of Go in PATH from another; empty where
+// there is none.
+func toolchainStamp() string {
+	bin, err := exec.LookPath("go")
+	if err != nil {
+		return ""
+	}
+	if bin, err = filepath.EvalSymlinks(bin); err != nil {
+		return ""
+	}
+	stamp, ok := folderStamp(bin)
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("%s %x", bin, stamp)
+}
+
+// folderStamp covers the names, sizes and times of everything below a folder; ok
+// is false where something cannot be looked at.
+func folderStamp(dir string) (stamp [sha256.Size]byte, ok bool) {
+	h, files := sha256.New(), 0
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if files++; files > maxFiles {
+			return fs.ErrInvalid
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(h, "%q %v %d %d\n", name, info.Mode(), info.Size(), info.ModTime().UnixNano())
+		return nil
+	})
+	return [sha256.Size]byte(h.Sum(nil)), err == nil
+}
