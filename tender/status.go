@@ -49,6 +49,7 @@ type Status struct {
 	Memory      uint64     `json:"memory"`  // bytes that the workload asked for
 	Limits      string     `json:"limits"`  // what bounds it: "cgroup DIR" or "RLIMIT_DATA"; empty before the first launch
 	Started     time.Time  `json:"started"` // of the tender
+	BootMillis  float64    `json:"bootMillis"` // from the start of the newest launch until its image was ready
 	Restarts    int        `json:"restarts"`
 	LastError   string     `json:"lastError,omitempty"`
 	Decisions   uint64     `json:"decisions"` // number of the newest one that is kept

@@ -139,6 +139,7 @@ func (t *tender) died(err error) {
 func (t *tender) launch() (*instance, error) {
 	t.change <- struct{}{}
 	defer func() { <-t.change }()
+	start := time.Now()
 	t.memory.reset()
 	slot, err := t.memory.offer(t.program)
 	if err != nil {
@@ -180,6 +181,9 @@ func (t *tender) launch() (*instance, error) {
 		return nil, inst.wait()
 	}
 	t.memory.enforce(slot)
+	t.mu.Lock()
+	t.status.BootMillis = float64(time.Since(start).Microseconds()) / 1000
+	t.mu.Unlock()
 	t.setState(Ready)
 	return inst, nil
 }
