@@ -16,6 +16,10 @@ import (
 	"lorica.dev/lorica/abi/wire"
 )
 
+// The image has no dial socket: its listener is the first descriptor after the
+// program.
+const listener = launch.DialFD
+
 // attacks by name. The tests say how each must end.
 var attacks = map[string]attack{
 	"none":      {sealed, func(*image) {}},
@@ -65,8 +69,8 @@ var attacks = map[string]attack{
 	"clone3":                    call(sysClone3, 0, 0),
 	"a new namespace":           call(syscall.SYS_UNSHARE, syscall.CLONE_NEWUSER),
 	"socket":                    call(syscall.SYS_SOCKET, syscall.AF_INET, syscall.SOCK_STREAM),
-	"connect":                   call(syscall.SYS_CONNECT, launch.FirstListenerFD, 0, 0),
-	"bind":                      call(syscall.SYS_BIND, launch.FirstListenerFD, 0, 0),
+	"connect":                   call(syscall.SYS_CONNECT, listener, 0, 0),
+	"bind":                      call(syscall.SYS_BIND, listener, 0, 0),
 	"ptrace":                    call(syscall.SYS_PTRACE, syscall.PTRACE_TRACEME),
 	"kill another":              call(syscall.SYS_KILL, 1, uintptr(syscall.SIGKILL)),
 	"kill everybody":            call(syscall.SYS_KILL, none, uintptr(syscall.SIGKILL)),
@@ -79,12 +83,12 @@ var attacks = map[string]attack{
 	"bpf":                       call(sysBPF, 0, 0, 0),
 	"keyctl":                    call(syscall.SYS_KEYCTL, 0),
 	"dup a foreign descriptor":  call(sysPidfdGetfd, 0, 0, 0),
-	"stop the listener":         call(syscall.SYS_SHUTDOWN, launch.FirstListenerFD, syscall.SHUT_RD),
+	"stop the listener":         call(syscall.SYS_SHUTDOWN, listener, syscall.SHUT_RD),
 	"chmod":                     call(syscall.SYS_FCHMOD, launch.ControlFD, 0),
 	"the x32 table":             call(0x40000000|syscall.SYS_GETPID, 0),
 	"mount, before the seal":    early(syscall.SYS_MOUNT, 0, 0, 0, 0, 0),
 	"fork, before the seal":     early(syscall.SYS_FORK),
-	"bind, before the seal":     early(syscall.SYS_BIND, launch.FirstListenerFD, 0, 0),
+	"bind, before the seal":     early(syscall.SYS_BIND, listener, 0, 0),
 	"ptrace, before the seal":   early(syscall.SYS_PTRACE, syscall.PTRACE_TRACEME),
 	"execveat, before the seal": early(sysExecveat, 4, 0, 0, 0, 0x1000),
 	"outlive the tender":        early(syscall.SYS_PRCTL, syscall.PR_SET_PDEATHSIG, 0),
