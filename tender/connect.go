@@ -26,10 +26,10 @@ const (
 // A resolver returns the addresses of a name.
 type resolver func(ctx context.Context, name string) ([]netip.Addr, error)
 
-// resolve asks the host's resolver. The name is absolute: what a search list adds
-// is another name than the one that the rules allow.
+// resolve asks the host's resolver, as any program on it would: its hosts file and
+// its search list count.
 func resolve(ctx context.Context, name string) ([]netip.Addr, error) {
-	return net.DefaultResolver.LookupNetIP(ctx, "ip", name+".")
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 }
 
 // An outlet holds the rules of one program, and what names resolved to while it

@@ -146,6 +146,8 @@ func malformed(r *http.Request) (status int, reason string) {
 		return http.StatusBadRequest, "the framing is ambiguous"
 	case len(h["Content-Length"]) > 0 && len(r.TransferEncoding) > 0:
 		return http.StatusBadRequest, "both Content-Length and Transfer-Encoding"
+	case names(h):
+		return http.StatusBadRequest, "Connection names a header that is not about the connection"
 	case len(h["Expect"]) > 1 || len(h["Expect"]) == 1 && !strings.EqualFold(h["Expect"][0], "100-continue"):
 		return http.StatusExpectationFailed, "the expectation is unknown"
 	}
@@ -165,6 +167,24 @@ func websocket(r *http.Request) bool {
 	u := r.Header["Upgrade"]
 	return r.Method == http.MethodGet && r.ProtoMinor == 1 && len(u) == 1 && strings.EqualFold(u[0], webSocket) &&
 		token(r.Header["Connection"], "upgrade") && r.ContentLength == 0 && len(r.TransferEncoding) == 0
+}
+
+// names reports whether Connection lists a header of the request itself. A proxy
+// must drop what is listed there (RFC 9110, section 7.6.1): its upstream would not
+// see what was judged.
+func names(h http.Header) bool {
+	for _, v := range h["Connection"] {
+		for t := range strings.SplitSeq(v, ",") {
+			switch t = http.CanonicalHeaderKey(strings.TrimSpace(t)); t {
+			case "", "Close", "Keep-Alive", "Upgrade", "Te", "Trailer", "Http2-Settings":
+			default:
+				if len(h[t]) > 0 {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 func token(values []string, want string) bool {

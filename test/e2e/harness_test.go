@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"os"
 	"os/exec"
@@ -309,3 +310,6 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 	t.Fatalf("%s: not within a minute", what)
 }
+
+// quiet is a log that nobody reads.
+func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
