@@ -70,6 +70,9 @@ func (d *decoder) network(s *api.SecurityPolicy) func(*yaml.Node) {
 		d.object(n, "spec.network",
 			field{name: "ingress", must: value(n, "egress") == n, read: d.list("spec.network.ingress", func(n *yaml.Node) { x.Ingress = append(x.Ingress, d.ingress(n)) })},
 			field{name: "egress", read: d.list("spec.network.egress", func(n *yaml.Node) { x.Egress = append(x.Egress, d.egress(n)) })})
+		if l := value(n, "egress"); l.Kind == yaml.SequenceNode && len(l.Content) == 0 {
+			d.fail(l, "write the rules, or remove the field: nothing can be connected to without rules", "spec.network.egress is empty")
+		}
 		s.Network = x
 	}
 }
