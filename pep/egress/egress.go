@@ -284,8 +284,8 @@ func receive(raw syscall.RawConn) (b []byte, fd int, err error) {
 	return b[:n], fd, err
 }
 
-// descriptor returns the one descriptor of a control message. There is room for
-// no other.
+// descriptor returns the one descriptor of a control message. The padding of the
+// message leaves room for another, which is closed.
 func descriptor(oob []byte) (int, error) {
 	if len(oob) == 0 {
 		return -1, nil
@@ -296,6 +296,9 @@ func descriptor(oob []byte) (int, error) {
 	}
 	fds, err := syscall.ParseUnixRights(&list[0])
 	if err != nil || len(fds) != 1 {
+		for _, fd := range fds {
+			syscall.Close(fd)
+		}
 		return -1, errors.New("a control message without one descriptor")
 	}
 	return fds[0], nil
