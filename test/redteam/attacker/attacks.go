@@ -12,11 +12,12 @@ import (
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/egress"
 	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/abi/wire"
 )
 
-// The image has no dial socket: its listener is the first descriptor after the
+// Where there is no dial socket, the listener is the first descriptor after the
 // program.
 const listener = launch.DialFD
 
@@ -124,6 +125,22 @@ var attacks = map[string]attack{
 	"records out of order":       {sealed, func(i *image) { i.send(records(7)); forever(i) }},
 	"a closed channel":           {sealed, func(i *image) { syscall.Close(launch.ControlFD); forever(i) }},
 	"half a frame, then nothing": {sealed, func(i *image) { i.raw([]byte{9, 0, 0, 0, byte(control.KindLog)}); forever(i) }},
+
+	// The dial socket.
+	"dial as an honest image":   {sealed, report},
+	"dial garbage":              {sealed, say([]byte("garbage"))},
+	"dial half a message":       {sealed, say(ask(1)[:7])},
+	"dial a long message":       {sealed, say(longMessage())},
+	"dial as a tender":          {sealed, say(egress.Opened{ID: 1}.Encode())},
+	"close what was never open": {sealed, say(egress.Close{ID: 7}.Encode())},
+	"close the dial socket":     {sealed, func(i *image) { syscall.Close(launch.DialFD); forever(i) }},
+	"pass descriptors":          {atHello, passDescriptors},
+	"ask without listening":     {sealed, askOften(false)},
+	"a flood of dials":          {sealed, askOften(true)},
+	"send on the dial socket":   call(syscall.SYS_SENDMSG, launch.DialFD, 0, 0),
+	"receive on another socket": call(syscall.SYS_RECVMSG, launch.ControlFD, 0, 0),
+	"duplicate a descriptor":    call(syscall.SYS_FCNTL, launch.ControlFD, syscall.F_DUPFD, 0),
+	"connect the dial socket":   call(syscall.SYS_CONNECT, launch.DialFD, 0, 0),
 
 	// Noise that is bounded, not fatal.
 	"a flood of records": {sealed, func(i *image) { flood(i, true) }},
