@@ -185,6 +185,7 @@ type upping struct {
 	cmd    *exec.Cmd
 	events chan event // but decisions
 	done   chan struct{}
+	first  *status   // as it was when everything served
 	out    io.Closer // our end of its standard output
 
 	mu        sync.Mutex

@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -135,7 +136,7 @@ func (l *legacy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // chat changes to another protocol, in which it says everything twice.
 func (l *legacy) chat(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Upgrade") != "websocket" || !strings.EqualFold(r.Header.Get("Connection"), "upgrade") {
-		http.Error(w, "no upgrade", 426)
+		http.Error(w, "no upgrade", http.StatusUpgradeRequired)
 		return
 	}
 	c, buf, err := w.(http.Hijacker).Hijack()
@@ -187,7 +188,8 @@ func (u *user) front(upstream string) (x *upping, addr, dir string) {
 	port := freePort(u.t)
 	fill := strings.NewReplacer("PORT", port, "UPSTREAM", upstream)
 	dir = u.project(map[string]string{"policy.yaml": fill.Replace(frontPolicy), "workload.yaml": fill.Replace(frontWorkload)})
-	x, _ = u.up(dir)
+	x, x0 := u.up(dir)
+	x.first = x0
 	return x, "127.0.0.1:" + port, dir
 }
 
@@ -387,7 +389,7 @@ func (u *user) recorded(dir, id string) string {
 func TestProxyStreamsBodies(t *testing.T) {
 	u := newUser(t)
 	l := startLegacy(t, "127.0.0.1:0", nil)
-	_, addr, _ := u.front(l.port())
+	x, addr, _ := u.front(l.port())
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -423,6 +425,9 @@ func TestProxyStreamsBodies(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
+	if kib := resident(t, x.first.PID); kib > 40<<10 {
+		t.Errorf("the image has grown to %d KiB", kib)
+	}
 	b, _ := io.ReadAll(c)
 	if want := fmt.Sprintf("%d EOF", size); !strings.HasPrefix(string(b), "HTTP/1.1 200 ") || !strings.HasSuffix(string(b), want) {
 		t.Errorf("the answer is %q, want %s", b, want)
@@ -451,6 +456,19 @@ func TestProxyWithAServiceThatTakesNothing(t *testing.T) {
 	if err != nil || r.StatusCode != 504 {
 		t.Errorf("%+v, %v", r, err)
 	}
+}
+
+func resident(t *testing.T, pid int) (kib int) {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "VmRSS:")
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		t.Fatal(err)
+	}
+	return kib
 }
 
 type zeros struct{}
@@ -625,9 +643,19 @@ func TestProxyVerifiesItsUpstream(t *testing.T) {
 				"ca.pem": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw}))})
 			sub := *u
 			sub.t = t
-			sub.up(dir)
+			x, _ := sub.up(dir)
 			if a := get(t, "127.0.0.1:"+port, "/plain", ""); a.status != c.want {
 				t.Errorf("%d, want %d: %s", a.status, c.want, a.body)
+			}
+			if name != "another authority" {
+				return
+			}
+			write(t, filepath.Join(dir, "ca.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: other.Raw})))
+			if e := x.wait("applied"); e.Change != "image" {
+				t.Errorf("%+v", e)
+			}
+			if a := get(t, "127.0.0.1:"+port, "/plain", ""); a.status != 200 {
+				t.Errorf("with the other authority: %d", a.status)
 			}
 		})
 	}
