@@ -38,8 +38,11 @@ type application struct {
 }
 
 func (a *application) kind() string {
-	if a.static {
+	switch {
+	case a.static:
 		return "static"
+	case a.proxy != "":
+		return "proxy"
 	}
 	return "handler"
 }
@@ -50,6 +53,8 @@ func readApplication(tools *toolchain, w *api.Workload) (*application, error) {
 		return readStatic(w.Dir, w.App.Static)
 	case w.App.Handler != nil:
 		return readHandler(context.Background(), tools, w.Dir, w.App.Handler)
+	case w.App.Proxy != nil:
+		return readProxy(w.Dir, w.App.Proxy)
 	}
 	return nil, errNoApp
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	lorica "lorica.dev/lorica"
 	"lorica.dev/lorica/api"
@@ -24,6 +25,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 var (
 	paymentsNeeds = []string{"image/process", "net/socket", "firewall", "filter", "authn/basic", "ratelimit/principal", "authz/cedar", "audit", "app/handler"}
 	siteNeeds     = []string{"image/process", "net/socket", "firewall", "filter", "audit", "app/static"}
+	frontNeeds    = []string{"image/process", "net/socket", "firewall", "filter", "audit", "egress", "app/proxy"}
 	smallNeeds    = []string{"image/process", "net/socket", "filter", "audit", "app/handler"}
 )
 
@@ -86,6 +88,13 @@ func handlerIn(dir string) *api.Workload {
 func siteIn(dir string) *api.Workload {
 	pos := api.Pos{File: "workload.yaml", Line: 7, Column: 5}
 	return &api.Workload{Dir: dir, Target: "process", App: api.App{Static: &api.StaticApp{Pos: pos, Dir: "./public"}}}
+}
+
+// frontIn is a proxy to an https upstream that is verified with ca.pem.
+func frontIn(dir string) *api.Workload {
+	pos := api.Pos{File: "workload.yaml", Line: 7, Column: 5}
+	return &api.Workload{Dir: dir, Target: "process", App: api.App{Proxy: &api.ProxyApp{Pos: pos, TLS: true, Host: "api.example.com", Port: 443, Trust: "./ca.pem",
+		ServerName: "api.example.com", ConnectTimeout: 5 * time.Second, ResponseTimeout: 30 * time.Second, IdleTimeout: 30 * time.Second, MaxConnections: 64}}}
 }
 
 func payments() *api.Workload {

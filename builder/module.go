@@ -57,7 +57,7 @@ func buildModule(source fs.FS, app *application) (mod, sum []byte, err error) {
 	for _, p := range pinned {
 		fmt.Fprintf(&b, "\t%s %s\n", p.Path, p.Version)
 	}
-	if !app.static {
+	if app.kind() == "handler" {
 		fmt.Fprintf(&b, "\t%s v0.0.0\n", app.module.Module.Path)
 	}
 	for _, r := range app.module.Require {
@@ -70,7 +70,7 @@ func buildModule(source fs.FS, app *application) (mod, sum []byte, err error) {
 		fmt.Fprintf(&b, "\t%s %s\n", r.Path, r.Version)
 	}
 	fmt.Fprintf(&b, ")\n\nreplace %s => ./lorica\n", lorica.ModulePath)
-	if !app.static {
+	if app.kind() == "handler" {
 		fmt.Fprintf(&b, "\nreplace %s => ./%s\n", app.module.Module.Path, appFolder)
 	}
 	for _, r := range app.module.Replace {

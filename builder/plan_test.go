@@ -19,6 +19,10 @@ import (
 
 func TestTheGeneratedMain(t *testing.T) {
 	id := program.PlanID{0xab, 31: 0xcd}
+	front, err := readProxy("testdata", frontIn("testdata").App.Proxy)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		golden string
 		needs  []string
@@ -26,6 +30,7 @@ func TestTheGeneratedMain(t *testing.T) {
 	}{
 		{"main-payments.go.txt", paymentsNeeds, &application{pkg: "example.com/payments", function: "New"}},
 		{"main-site.go.txt", siteNeeds, &application{static: true}},
+		{"main-front.go.txt", frontNeeds, front},
 	} {
 		t.Run(c.golden, func(t *testing.T) {
 			sel := selection(t, c.needs)

@@ -15,6 +15,7 @@ import (
 	"lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/abi/authn"
 	"lorica.dev/lorica/abi/authz"
+	"lorica.dev/lorica/abi/egress"
 	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/abi/limit"
 	"lorica.dev/lorica/abi/program"
@@ -35,6 +36,7 @@ type Level struct {
 	Requirements []catalog.Requirement
 	Ports        []Port
 	Enforced     []Enforced
+	Egress       []Outlet // rules for connections out, in order; the last one decides where none matches
 	Routes       []RouteReads
 }
 
@@ -59,17 +61,21 @@ type Reach struct {
 type Enforced struct {
 	abi.Rule
 	Stage string // which module decides
-	Where string // WhereAccept or WhereRequest
+	Where string // WhereAccept, WhereRequest or WhereTender
 }
 
 // Places of enforcement.
 const (
 	WhereAccept  = "accept"
 	WhereRequest = "request"
+	WhereTender  = "tender"
 )
 
 // AcceptNote says what WhereAccept means on the process target.
 const AcceptNote = "The process target sees a connection after the kernel's TCP handshake: a refused one is closed before a byte of it is read."
+
+// TenderNote says what WhereTender means on the process target.
+const TenderNote = "A sealed image cannot connect: the tender makes its connections and shuts down those that a new program denies. The image asks the rules first."
 
 // A RouteReads is a route, the attributes that its rules read and the rules
 // that can decide there, both in file order.
@@ -122,6 +128,10 @@ func Compile(d *policy.Deployment) (*Output, error) {
 			l.Routes = rules.routes
 		}
 		l.add(audit.Name, auditSection(p.Audit).Encode())
+		if d.Workload.App.Proxy != nil {
+			l.add(egress.Name, policy.EgressSection(p, i).Encode())
+			l.Egress = outlets(p, i)
+		}
 		l.Ports = nets.ports(d.Workload, i)
 		l.Enforced = enforced(d, nets, i)
 		out.Levels = append(out.Levels, l)

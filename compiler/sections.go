@@ -82,11 +82,20 @@ func requirements(d *policy.Deployment) []catalog.Requirement {
 		record.Why, record.Pos = "decisions are recorded", p.Audit.Pos
 	}
 	list = append(list, record)
+	if w.App.Proxy != nil {
+		r := catalog.Requirement{Capability: "egress", Why: "the upstream is connected to where egress rules allow it", Pos: w.App.Proxy.Pos}
+		if p.Network != nil && len(p.Network.Egress) > 0 {
+			r.Pos = p.Network.Egress[0].Pos
+		}
+		list = append(list, r)
+	}
 	switch a := w.App; {
 	case a.Static != nil:
 		list = append(list, catalog.Requirement{Capability: "app/static", Why: "the application is a folder of files", Pos: a.Static.Pos})
 	case a.Handler != nil:
 		list = append(list, catalog.Requirement{Capability: "app/handler", Why: "the application is a Go handler", Pos: a.Handler.Pos})
+	case a.Proxy != nil:
+		list = append(list, catalog.Requirement{Capability: "app/proxy", Why: "requests are forwarded to an upstream", Pos: a.Proxy.Pos})
 	}
 	return list
 }
@@ -120,6 +129,11 @@ func enforced(d *policy.Deployment, n *netting, i int) []Enforced {
 			add(abi.StageAuthz, WhereRequest, abi.Rule{ID: r.ID, Line: r.Pos.Short()})
 		}
 		add(abi.StageAuthz, WhereRequest, policy.AuthorizationDefault(p))
+	}
+	if d.Workload.App.Proxy != nil {
+		for _, r := range outlets(p, i) {
+			add(abi.StageEgress, WhereTender, r.Rule)
+		}
 	}
 	return list
 }

@@ -122,6 +122,8 @@ type Peer struct {
 
 // An Outbound makes connections out of the image, and judges them.
 type Outbound interface {
+	// Adopt takes the socket that the tender is asked over, before the seal.
+	Adopt(fd int) error
 	Prepare(*Input) (OutboundState, error)
 }
 

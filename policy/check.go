@@ -89,6 +89,9 @@ func (p *parsing) checkWorkload(w *workload) {
 	if value := w.App.Static; value != nil && value.Dir != "" {
 		p.checkFolder(w, value.Pos, value.Dir, "spec.app.static.dir", "")
 	}
+	if x := w.App.Proxy; x != nil {
+		p.checkTrust(w, x)
+	}
 	if h := w.App.Handler; h != nil && h.Module != "" {
 		if p.checkFolder(w, h.Pos, h.Module, "spec.app.handler.module", "go.mod") {
 			switch rel := filepath.ToSlash(h.Package); {
@@ -159,6 +162,9 @@ func (p *parsing) checkRuleNames(s *securityPolicy) {
 		for _, r := range s.Network.Ingress {
 			see(r.Name, r.Pos)
 		}
+		for _, r := range s.Network.Egress {
+			see(r.Name, r.Pos)
+		}
 	}
 	if s.Authentication != nil {
 		see(s.Authentication.Basic.Name, s.Authentication.Basic.Pos)
@@ -180,6 +186,7 @@ const (
 	maxEndpoints = 1000
 	maxTests     = 2000
 	maxIngress   = 10_000
+	maxEgress    = 1000
 )
 
 func (p *parsing) checkSizes(s *securityPolicy) {
@@ -193,6 +200,7 @@ func (p *parsing) checkSizes(s *securityPolicy) {
 	tooMany(len(s.Tests), maxTests, "tests")
 	if s.Network != nil {
 		tooMany(len(s.Network.Ingress), maxIngress, "network rules")
+		tooMany(len(s.Network.Egress), maxEgress, "rules for connections out")
 	}
 }
 
@@ -204,6 +212,7 @@ func (p *parsing) checkPolicy(s *securityPolicy) {
 	}
 	p.checkLevels(s)
 	p.checkNetwork(s)
+	p.checkEgress(s)
 	p.checkRoutes(s)
 	p.checkSecrets(s)
 	p.checkRateLimits(s)
@@ -297,20 +306,25 @@ func (p *parsing) checkNetwork(s *securityPolicy) {
 				s.failAt(r.Pos, didYouMean(f, known), "rule %q: there is no endpoint %q", r.Name, f)
 			}
 		}
-		lo, hi := 0, len(s.Levels.Names)
-		for _, l := range []string{r.MinLevel, r.MaxLevel} {
-			if l != "" && !slices.Contains(s.Levels.Names, l) && !s.bad["spec.levels"] {
-				s.failAt(r.Pos, didYouMean(l, s.Levels.Names), "rule %q: there is no level %q", r.Name, l)
-			}
+		p.checkRuleLevels(s, r.Pos, r.Name, r.MinLevel, r.MaxLevel)
+	}
+}
+
+// checkRuleLevels checks the levels that a network rule exists at.
+func (p *parsing) checkRuleLevels(s *securityPolicy, at api.Pos, name, minLevel, maxLevel string) {
+	lo, hi := 0, len(s.Levels.Names)
+	for _, l := range []string{minLevel, maxLevel} {
+		if l != "" && !slices.Contains(s.Levels.Names, l) && !s.bad["spec.levels"] {
+			s.failAt(at, didYouMean(l, s.Levels.Names), "rule %q: there is no level %q", name, l)
 		}
-		if r.MinLevel != "" {
-			lo = slices.Index(s.Levels.Names, r.MinLevel)
-		}
-		if r.MaxLevel != "" {
-			hi = slices.Index(s.Levels.Names, r.MaxLevel)
-		}
-		if hi >= 0 && lo > hi {
-			s.failAt(r.Pos, "swap them", "rule %q: minLevel %s is above maxLevel %s: the rule would never apply", r.Name, r.MinLevel, r.MaxLevel)
-		}
+	}
+	if minLevel != "" {
+		lo = slices.Index(s.Levels.Names, minLevel)
+	}
+	if maxLevel != "" {
+		hi = slices.Index(s.Levels.Names, maxLevel)
+	}
+	if hi >= 0 && lo > hi {
+		s.failAt(at, "swap them", "rule %q: minLevel %s is above maxLevel %s: the rule would never apply", name, minLevel, maxLevel)
 	}
 }

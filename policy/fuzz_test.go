@@ -27,6 +27,8 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add([]byte(base))
+	f.Add([]byte(front))
+	f.Add([]byte(strings.ReplaceAll(front, "http://127.0.0.1:9000", "https://api.acme.internal:443\", trust: \"./ca.pem")))
 	f.Add(example)
 	f.Add([]byte("---\n---\n"))
 	f.Add([]byte("apiVersion: lorica.dev/v1alpha1\nkind: Workload\nmetadata: {name: x}\nspec: {app: {}, listen: 5}\n"))

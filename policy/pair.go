@@ -12,12 +12,14 @@ func (p *parsing) pair() *Bundle {
 		return b
 	}
 	matched := make(map[*securityPolicy]bool)
+	connects := make(map[*securityPolicy]bool) // a proxy is selected by it
 	for _, w := range p.workloads {
 		var by []*securityPolicy
 		for _, s := range p.policies {
 			if selects(s, w) {
 				by = append(by, s)
 				matched[s] = true
+				connects[s] = connects[s] || w.App.Proxy != nil
 			}
 		}
 		switch {
@@ -34,6 +36,8 @@ func (p *parsing) pair() *Bundle {
 	for _, s := range p.policies {
 		if !matched[s] {
 			s.failAt(s.SelectorPos, p.selectorFix(s), "the selector matches no workload")
+		} else if s.Network != nil && len(s.Network.Egress) > 0 && !connects[s] {
+			s.failAt(s.Network.Egress[0].Pos, "remove network.egress: other images have no way out", "rule %q allows nothing: only a proxy connects, and none is selected by this policy", s.Network.Egress[0].Name)
 		}
 	}
 	if len(p.workloads)+len(p.policies) == 0 {
@@ -76,6 +80,7 @@ func (p *parsing) selectorFix(s *securityPolicy) string {
 // checkPair checks what neither half shows alone.
 func (p *parsing) checkPair(w *workload, s *securityPolicy) {
 	p.unreachable(w, s)
+	p.checkProxied(w, s)
 	if s.Authentication == nil {
 		return
 	}

@@ -20,7 +20,7 @@ func (d *decoder) endpoint(n *yaml.Node) api.Endpoint {
 	d.object(n, "spec.endpoints",
 		field{name: "name", must: true, read: d.word(&e.Name, "spec.endpoints.name")},
 		field{name: "cidrs", read: d.list("spec.endpoints.cidrs", func(n *yaml.Node) {
-			if p, ok := d.prefix(n); ok {
+			if p, ok := d.prefix(n, "spec.endpoints.cidrs"); ok {
 				e.CIDRs = append(e.CIDRs, p)
 			}
 		})},
@@ -35,9 +35,9 @@ func (d *decoder) endpoint(n *yaml.Node) api.Endpoint {
 
 // prefix reads a network. One that is written with host bits is probably not
 // what was meant, and an IPv4-mapped one would never match.
-func (d *decoder) prefix(n *yaml.Node) (netip.Prefix, bool) {
+func (d *decoder) prefix(n *yaml.Node, path string) (netip.Prefix, bool) {
 	var s string
-	if d.str(&s, "spec.endpoints.cidrs")(n); s == "" {
+	if d.str(&s, path)(n); s == "" {
 		return netip.Prefix{}, false
 	}
 	p, err := netip.ParsePrefix(s)
@@ -68,8 +68,11 @@ func (d *decoder) network(s *api.SecurityPolicy) func(*yaml.Node) {
 	return func(n *yaml.Node) {
 		x := &api.Network{Pos: d.pos(n)}
 		d.object(n, "spec.network",
-			field{name: "ingress", must: true, read: d.list("spec.network.ingress", func(n *yaml.Node) { x.Ingress = append(x.Ingress, d.ingress(n)) })},
-			field{name: "egress", notYet: true})
+			field{name: "ingress", must: value(n, "egress") == n, read: d.list("spec.network.ingress", func(n *yaml.Node) { x.Ingress = append(x.Ingress, d.ingress(n)) })},
+			field{name: "egress", read: d.list("spec.network.egress", func(n *yaml.Node) { x.Egress = append(x.Egress, d.egress(n)) })})
+		if l := value(n, "egress"); l.Kind == yaml.SequenceNode && len(l.Content) == 0 {
+			d.fail(l, "write the rules, or remove the field: nothing can be connected to without rules", "spec.network.egress is empty")
+		}
 		s.Network = x
 	}
 }
@@ -81,7 +84,7 @@ func (d *decoder) ingress(n *yaml.Node) api.IngressRule {
 		field{name: "name", must: true, read: d.word(&r.Name, p+"name")},
 		field{name: "action", must: true, read: d.verdict(&r.Action, p+"action")},
 		field{name: "from", must: true, read: d.words(&r.From, p+"from")},
-		field{name: "ports", read: d.list(p+"ports", func(n *yaml.Node) { r.Ports = append(r.Ports, d.port(n)) })},
+		field{name: "ports", read: d.list(p+"ports", func(n *yaml.Node) { r.Ports = append(r.Ports, d.port(n, p+"ports.")) })},
 		field{name: "audit", read: d.boolean(&r.Audit, p+"audit")},
 		field{name: "minLevel", read: d.word(&r.MinLevel, p+"minLevel")},
 		field{name: "maxLevel", read: d.word(&r.MaxLevel, p+"maxLevel")})
@@ -100,10 +103,9 @@ func (d *decoder) ingress(n *yaml.Node) api.IngressRule {
 
 var rangeForm = regexp.MustCompile(`^(\d{1,5})-(\d{1,5})$`)
 
-func (d *decoder) port(n *yaml.Node) api.Port {
-	const p = "spec.network.ingress.ports."
+func (d *decoder) port(n *yaml.Node, p string) api.Port {
 	x := api.Port{Pos: d.pos(n), Hi: 65535}
-	d.object(n, "spec.network.ingress.ports",
+	d.object(n, strings.TrimSuffix(p, "."),
 		field{name: "protocol", must: true, read: d.choice(&x.Protocol, p+"protocol", []string{"TCP", "UDP", "any"}, "ICMP", "SCTP")},
 		field{name: "port", read: func(n *yaml.Node) {
 			var v uint64
@@ -182,7 +184,11 @@ func (d *decoder) route(n *yaml.Node) api.Route {
 				field{name: "path", must: true, read: d.pattern(&r.Path)},
 				field{name: "headers", notYet: true},
 				field{name: "host", notYet: true})
-		}})
+		}},
+		field{name: "upgrade", read: d.choice(&r.Upgrade, "spec.routes.upgrade", []string{"websocket"})})
+	if r.Upgrade != "" && r.Method != "" && r.Method != "GET" {
+		d.fail(value(n, "upgrade"), "write match: {method: GET, ...}", "spec.routes.upgrade: a WebSocket begins with GET, not %s", r.Method)
+	}
 	return r
 }
 

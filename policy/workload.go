@@ -95,11 +95,21 @@ func (d *decoder) app(a *api.App) func(*yaml.Node) {
 					field{name: "package", read: d.path(&a.Handler.Package, "spec.app.handler.package")},
 					field{name: "func", read: d.form(&a.Handler.Func, "spec.app.handler.func", funcForm, "the name of an exported Go function, such as New")})
 			}},
-			field{name: "proxy", notYet: true})
-		if d.count() == before && (a.Static == nil) == (a.Handler == nil) {
-			d.fail(n, "write static: {dir: ./public} or handler: {module: ./app, func: New}", "spec.app must have exactly one of static and handler")
+			field{name: "proxy", read: d.proxy(a)})
+		if d.count() == before && appKinds(a) != 1 {
+			d.fail(n, "write static: {dir: ./public}, handler: {module: ./app, func: New} or proxy: {upstream: \"http://127.0.0.1:9000\"}", "spec.app must have exactly one of static, handler and proxy")
 		}
 	}
+}
+
+func appKinds(a *api.App) int {
+	n := 0
+	for _, there := range []bool{a.Static != nil, a.Handler != nil, a.Proxy != nil} {
+		if there {
+			n++
+		}
+	}
+	return n
 }
 
 // path reads the name of a file or folder, as written.

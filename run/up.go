@@ -208,6 +208,8 @@ func inputs(b *policy.Bundle) []string {
 			list = append(list, at(d.Workload.Dir, app.Static.Dir))
 		case app.Handler != nil:
 			list = append(list, at(d.Workload.Dir, app.Handler.Module))
+		case app.Proxy != nil && app.Proxy.Trust != "":
+			list = append(list, at(d.Workload.Dir, app.Proxy.Trust))
 		}
 		for _, s := range d.Policy.Secrets {
 			if s.File != "" {

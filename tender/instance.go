@@ -53,6 +53,7 @@ type instance struct {
 	conn   net.Conn
 	output *os.File
 	keeper keeper
+	dialer *dialer // nil: the image makes no connections
 	plan   [32]byte
 
 	patience time.Duration
@@ -119,6 +120,9 @@ func (i *instance) wait() error {
 	<-i.proc.Done()
 	i.conn.SetReadDeadline(time.Now().Add(exitWithin))
 	i.output.SetReadDeadline(time.Now().Add(exitWithin))
+	if i.dialer != nil {
+		i.dialer.end()
+	}
 	i.readers.Wait()
 	i.conn.Close()
 	i.output.Close()
@@ -148,6 +152,13 @@ func (i *instance) send(f control.Frame) error {
 	return nil
 }
 
+// connect begins to make the connections that the image asks for.
+func (i *instance) connect() {
+	if i.dialer != nil {
+		i.readers.Go(func() { i.leave(fmt.Errorf("dial socket: %w", i.dialer.serve())) })
+	}
+}
+
 func (i *instance) readFrames() {
 	in := bufio.NewReaderSize(i.conn, control.MaxFromImage)
 	for {
@@ -159,13 +170,13 @@ func (i *instance) readFrames() {
 			}
 		}
 		if err != nil {
-			i.leave(err)
+			i.leave(fmt.Errorf("control channel: %w", err))
 			return
 		}
 	}
 }
 
-// leave ends an image whose channel is of no more use. A drained image exits by
+// leave ends an image one of whose channels is of no more use. A drained image exits by
 // itself. An image that is dying closes its channel first; killing it then does
 // not change how it died, which is what wait reports.
 func (i *instance) leave(err error) {
@@ -179,7 +190,7 @@ func (i *instance) leave(err error) {
 		case <-time.After(i.patience):
 		}
 	}
-	i.fail(fmt.Errorf("control channel: %w", err))
+	i.fail(err)
 }
 
 // take acts on one message. An error ends the image.

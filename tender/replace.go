@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/egress"
 	"lorica.dev/lorica/abi/program"
 )
 
@@ -55,6 +56,10 @@ func (t *tender) replace(ctx context.Context, signed []byte, secrets []control.S
 		t.log(FromTender, "program %s was refused: %s", o.sum, answer.Err)
 		return Applied{}, errors.New("the image refused the program: " + printable(answer.Err))
 	}
+	if err := t.withdraw(inst, signed); err != nil {
+		inst.fail(fmt.Errorf("it accepted a program that it must refuse: %w", err))
+		return Applied{}, err
+	}
 	if err := inst.commit(); err != nil {
 		return Applied{}, fmt.Errorf("tender: %w", err)
 	}
@@ -80,6 +85,28 @@ func (t *tender) slot(ctx context.Context, signed []byte) (uint8, error) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// withdraw puts the new rules for connections in force just before the image does:
+// what they take away is gone when they are said to be in force. An image that
+// does not commit then is killed.
+func (t *tender) withdraw(inst *instance, signed []byte) error {
+	if inst.dialer == nil {
+		return nil
+	}
+	p, err := program.Open(signed, t.cfg.Trust)
+	if err != nil {
+		return fmt.Errorf("tender: %w", err)
+	}
+	s, err := egressOf(p)
+	if err != nil {
+		return err
+	}
+	if s == nil {
+		s = &egress.Section{}
+	}
+	inst.dialer.enforce(*s)
+	return nil
 }
 
 // applied makes signed the program that restarts begin with. An image that took

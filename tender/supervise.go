@@ -3,6 +3,7 @@ package tender
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"time"
 
@@ -160,16 +161,33 @@ func (t *tender) launch() (*instance, error) {
 		return nil, fmt.Errorf("tender: %w", err)
 	}
 	defer sink.Close()
-	proc, err := t.launcher.Launch(process.Spec{Image: t.image, Control: theirs, Program: t.memory.file, Listeners: t.listeners,
+	var sock *net.UnixConn
+	var dial *os.File
+	if t.egress != nil {
+		if sock, dial, err = dialSocket(); err != nil {
+			conn.Close()
+			output.Close()
+			return nil, err
+		}
+		defer dial.Close()
+	}
+	proc, err := t.launcher.Launch(process.Spec{Image: t.image, Control: theirs, Program: t.memory.file, Dial: dial, Listeners: t.listeners,
 		Output: sink, Syscalls: t.cfg.Syscalls, Memory: t.cfg.Memory, Group: t.group, Confinement: t.confine})
 	if err != nil {
 		conn.Close()
 		output.Close()
+		if sock != nil {
+			sock.Close()
+		}
 		return nil, err
 	}
 	theirs.Close()
 	sink.Close()
 	inst := newInstance(proc, conn, output, t, plan, t.cfg.Patience)
+	if sock != nil {
+		dial.Close()
+		inst.dialer = newDialer(sock, *t.egress, t.cfg.Patience, inst.fail, func(format string, args ...any) { t.log(FromTender, format, args...) })
+	}
 	t.mu.Lock()
 	t.inst, t.status.PID, t.status.Limits = inst, proc.PID(), proc.Limits()
 	t.mu.Unlock()
@@ -184,6 +202,7 @@ func (t *tender) launch() (*instance, error) {
 	t.mu.Lock()
 	t.status.BootMillis = float64(time.Since(start).Microseconds()) / 1000
 	t.mu.Unlock()
+	inst.connect() // what it asked for before waits in its socket
 	t.setState(Ready)
 	return inst, nil
 }
@@ -197,7 +216,7 @@ func (t *tender) boot(inst *instance, slot uint8) error {
 	t.txn++
 	p := launch.Params{Version: abi.Version, Instance: t.cfg.Instance, Tenant: t.cfg.Tenant, Workload: t.cfg.Workload,
 		Tier: t.tier.String(), MinRevision: max(t.cfg.MinRevision, t.status.Revision), MaxProcs: uint32(t.cfg.MaxProcs),
-		MemoryLimit: t.cfg.Memory, Slots: slots, SlotSize: program.MaxSize, Seal: seal,
+		MemoryLimit: t.cfg.Memory, Dials: inst.dialer != nil, Slots: slots, SlotSize: program.MaxSize, Seal: seal,
 		First: control.Prepare{Txn: t.txn, Slot: slot, Length: uint32(len(t.program)), Secrets: t.secrets}}
 	copy(p.Trust[:], t.cfg.Trust)
 	for _, l := range t.cfg.Listen {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/egress"
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/tender/process"
@@ -49,7 +50,8 @@ type tender struct {
 	mu      sync.Mutex
 	inst    *instance
 	status  Status
-	program []byte // in force, signed
+	program []byte          // in force, signed
+	egress  *egress.Section // of it; nil: images make no connections
 	secrets []control.Secret
 	leases  int
 	kept    bool // a lease was released: the instance lives on without one
@@ -189,7 +191,21 @@ func (t *tender) describeProgram(signed []byte) error {
 	}
 	t.status.Program, t.status.Content = program.Sum(signed).String(), p.Content().String()
 	t.status.Policy, t.status.Level, t.status.Revision = p.Policy, p.Level(), p.Revision
-	return nil
+	t.egress, err = egressOf(p)
+	return err
+}
+
+// egressOf returns the rules of a program for connections, nil where it has none.
+func egressOf(p *program.Program) (*egress.Section, error) {
+	b := p.Section(egress.Name)
+	if b == nil {
+		return nil, nil
+	}
+	s, err := egress.Decode(b)
+	if err != nil {
+		return nil, fmt.Errorf("tender: %w", err)
+	}
+	return &s, nil
 }
 
 // decodeConfig reads a Config from its JSON.

@@ -40,6 +40,7 @@ type generation struct {
 	gates    []gate
 	guards   []guard
 	audit    pep.AuditState
+	egress   pep.OutboundState // nil: the image makes no connections
 	limits   route.Limits
 
 	pins    atomic.Int64
@@ -224,6 +225,11 @@ func (o *opener) prepare(g *generation, p *program.Program, secrets []control.Se
 		return fmt.Errorf("module %s: %w", o.img.Audit.Section, err)
 	}
 	g.audit = s
+	if out := o.img.Egress; out.Module != nil {
+		if g.egress, err = out.Module.Prepare(input(out.Section)); err != nil {
+			return fmt.Errorf("module %s: %w", out.Section, err)
+		}
+	}
 	return nil
 }
 
@@ -252,5 +258,6 @@ func (img *Image) sections() []string {
 		add(m.Section)
 	}
 	add(img.Audit.Section)
+	add(img.Egress.Section)
 	return list
 }

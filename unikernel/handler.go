@@ -52,7 +52,7 @@ func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
 	x := &pep.Exchange{ID: newID(), Request: r, Header: w.Header(), Flow: c.flow, Now: time.Now()}
 	out := &response{to: w, front: f, id: x.ID}
 
-	d, err := s.decide(c, x)
+	d, revision, err := s.decide(c, x)
 	if err != nil { // no evidence, no answer
 		s.denied.Add(1)
 		if !errors.Is(err, errRefused) {
@@ -67,7 +67,11 @@ func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
 	}
 	s.allowed.Add(1)
 	out.last = x.Header.Get("Connection") == "close"
-	s.call(out, x)
+	if upgrades(x) {
+		s.call(&upgradable{response: out, conn: c, expires: x.Expires, revision: revision}, out, x)
+		return
+	}
+	s.call(out, out, x)
 }
 
 // errRefused reports a connection that the gates admitted once and refuse now.
@@ -75,19 +79,19 @@ var errRefused = errors.New("the connection is refused")
 
 // decide judges x under one generation, gates included, and lets go of it once
 // the record is written: how long the application then takes must not hold up a
-// change of policy.
-func (s *server) decide(c *conn, x *pep.Exchange) (pep.Decision, error) {
+// change of policy. It returns the revision that judged.
+func (s *server) decide(c *conn, x *pep.Exchange) (d pep.Decision, revision uint64, err error) {
 	g := s.pin()
 	defer g.unpin()
 	if ok, err := s.remains(g, c); !ok {
-		return pep.Decision{}, errors.Join(errRefused, err)
+		return d, 0, errors.Join(errRefused, err)
 	}
-	d := g.judge(x)
+	d = g.judge(x)
 	r, keep, err := record(g.audit, x, d)
 	if err == nil && keep {
 		err = s.out.write(r)
 	}
-	return d, err
+	return d, g.revision, err
 }
 
 // unreadable records a request that ended before it could be judged.
@@ -107,8 +111,9 @@ func (s *server) unreadable(c *conn) {
 	}
 }
 
-// call hands the request to the application. A panic of it is a 500.
-func (s *server) call(out *response, x *pep.Exchange) {
+// call hands the request to the application, which answers on w, a view of out. A
+// panic of it is a 500.
+func (s *server) call(w http.ResponseWriter, out *response, x *pep.Exchange) {
 	defer func() {
 		v := recover()
 		switch {
@@ -132,7 +137,7 @@ func (s *server) call(out *response, x *pep.Exchange) {
 	if len(x.Groups) > 0 {
 		r.Header.Set(pep.HeaderGroups, strings.Join(x.Groups, ","))
 	}
-	s.app.ServeHTTP(out, r)
+	s.app.ServeHTTP(w, r)
 }
 
 // strip removes what only the image may say. Names arrive in canonical form; the
@@ -175,7 +180,8 @@ func (b *body) Read(p []byte) (int, error) {
 }
 
 // A response is all that the application sees of the connection: it can flush,
-// but neither hijack it nor, as there is no Unwrap, change its deadlines.
+// but neither hijack it (see upgradable) nor, as there is no Unwrap, change its
+// deadlines.
 type response struct {
 	to    http.ResponseWriter
 	front *front

@@ -54,12 +54,20 @@ func boot(img Image) error {
 		return fmt.Errorf("control channel: %w", err)
 	}
 
+	if p.Dials != (img.Egress.Module != nil) {
+		return errors.New("the tender and the image do not agree on whether it makes connections; rebuild the image")
+	}
+	if p.Dials {
+		if err := img.Egress.Module.Adopt(launch.DialFD); err != nil {
+			return err
+		}
+	}
 	l := newLife(img, plan, p, window, channel)
 	if err := l.first(p.First, p.MinRevision); err != nil {
 		return err
 	}
 	for i, want := range p.Listeners {
-		ln, err := img.Net.Listen(launch.FirstListenerFD+i, want)
+		ln, err := img.Net.Listen(p.FirstListener()+i, want)
 		if err != nil {
 			return err
 		}

@@ -38,11 +38,14 @@ type server struct {
 	conns    map[*conn]struct{}
 	front    *front              // takes new connections
 	fronts   map[*front]struct{} // all that are not shut down
+	tunnels  map[*tunnel]struct{}
 	draining bool
+	ending   bool // the grace of a drain is over: no new tunnels
 }
 
 func newServer(out *outbox) *server {
-	s := &server{out: out, memory: debug.SetMemoryLimit(-1), conns: make(map[*conn]struct{}), fronts: make(map[*front]struct{})}
+	s := &server{out: out, memory: debug.SetMemoryLimit(-1), conns: make(map[*conn]struct{}), fronts: make(map[*front]struct{}),
+		tunnels: make(map[*tunnel]struct{})}
 	s.room.L = &s.mu
 	return s
 }
@@ -62,6 +65,10 @@ func (s *server) pin() *generation {
 // caller takes over.
 func (s *server) install(g *generation) *generation {
 	old := s.generation.Swap(g)
+	if g.egress != nil {
+		g.egress.Enforce()
+	}
+	s.closeTunnels()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.room.Broadcast()
@@ -222,6 +229,13 @@ func (s *server) drain(grace, limit time.Duration) {
 		p.Close()
 	}
 	var wg sync.WaitGroup
+	wg.Go(func() {
+		time.Sleep(grace)
+		s.mu.Lock()
+		s.ending = true
+		s.mu.Unlock()
+		s.closeTunnels()
+	})
 	for _, f := range fronts {
 		wg.Go(func() { s.retire(f, grace, limit) })
 	}

@@ -12,12 +12,13 @@ import (
 	"lorica.dev/lorica/abi/wire"
 )
 
-// Descriptors that every image of the process target starts with. Listeners
-// follow from FirstListenerFD in the order of Params.Listeners.
+// Descriptors that images of the process target start with. An image that may
+// ask for connections has the dial socket (package egress) at DialFD. Listeners
+// follow from FirstListener, in the order of Params.Listeners.
 const (
-	ControlFD       = 3
-	ProgramFD       = 4
-	FirstListenerFD = 5
+	ControlFD = 3
+	ProgramFD = 4
+	DialFD    = 5
 )
 
 // The program lives in a window of the address space that is its own: aligned to
@@ -60,8 +61,17 @@ type Params struct {
 	Slots       uint8  // at WindowBase, SlotSize bytes each
 	SlotSize    uint32
 	First       control.Prepare // the program to start with
+	Dials       bool            // the image may ask for connections
 	Listeners   []Listener
 	Seal        []Instruction // installed for all threads before Ready
+}
+
+// FirstListener is the descriptor of the first listener.
+func (p *Params) FirstListener() int {
+	if p.Dials {
+		return DialFD + 1
+	}
+	return DialFD
 }
 
 // Frame encodes p.
@@ -79,6 +89,7 @@ func (p *Params) Frame() control.Frame {
 	w.U8(p.Slots)
 	w.U32(p.SlotSize)
 	w.Blob(p.First.Frame().Payload)
+	w.Bool(p.Dials)
 	w.U32(uint32(len(p.Listeners)))
 	for _, l := range p.Listeners {
 		w.String(l.Name)
@@ -110,6 +121,7 @@ func Decode(f control.Frame) (*Params, error) {
 	} else {
 		p.First = first.(control.Prepare)
 	}
+	p.Dials = r.Bool()
 	for range r.Count(6) {
 		p.Listeners = append(p.Listeners, Listener{Name: r.String(), Port: r.U16()})
 	}

@@ -25,6 +25,17 @@ func TestParamsSurviveTheChannel(t *testing.T) {
 	}
 }
 
+func TestListenersFollowTheDialSocket(t *testing.T) {
+	p := params()
+	if p.FirstListener() != ProgramFD+1 {
+		t.Errorf("without one: %d", p.FirstListener())
+	}
+	p.Dials = true
+	if got, err := Decode(p.Frame()); err != nil || !got.Dials || got.FirstListener() != DialFD+1 {
+		t.Errorf("with one: %+v, %v", got, err)
+	}
+}
+
 func TestParamsThatAreRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*Params)

@@ -11,7 +11,7 @@ import (
 )
 
 // The examples of docs/policy.md, put together, are a workload and a policy
-// that check accepts.
+// that check accepts; so is each example that is complete by itself.
 func TestTheExamplesOfTheDocs(t *testing.T) {
 	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "policy.md"))
 	if err != nil {
@@ -29,6 +29,12 @@ spec:
   levels: {names: [normal, elevated, lockdown], initial: normal}
 `
 	for _, b := range blocks[1:] {
+		if strings.HasPrefix(b[1], "apiVersion: ") {
+			if _, err := policy.Parse([]policy.File{{Name: "example.yaml", Data: []byte(b[1])}}); err != nil {
+				t.Errorf("%v\n%s", err, b[1])
+			}
+			continue
+		}
 		for line := range strings.Lines(b[1]) {
 			spec += "  " + line
 		}

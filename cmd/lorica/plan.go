@@ -25,6 +25,7 @@ type planned struct {
 	Modules    []chosen       `json:"modules"`
 	LeftOut    []string       `json:"leftOut"`
 	Ports      []openPort     `json:"ports"`
+	Egress     []string       `json:"egress,omitempty"` // connections out; without it there are none
 	Syscalls   []string       `json:"syscalls"`
 	Rules      []enforcedRule `json:"rules"`
 	Routes     []routeFacts   `json:"routes,omitempty"`
@@ -130,6 +131,9 @@ func describe(p *run.Plan, l *run.Level) planned {
 		}
 		out.Ports = append(out.Ports, x)
 	}
+	for _, r := range l.Egress {
+		out.Egress = append(out.Egress, r.String())
+	}
 	for _, s := range l.Syscalls() {
 		out.Syscalls = append(out.Syscalls, s.String())
 	}
@@ -224,20 +228,37 @@ func printPorts(w io.Writer, p *planned) {
 			fmt.Fprintf(w, "      %s\n", r)
 		}
 	}
+	if len(p.Egress) > 0 {
+		fmt.Fprintln(w, "  connections out")
+		for _, r := range p.Egress {
+			fmt.Fprintf(w, "    %s\n", r)
+		}
+	}
 }
 
 func printRules(w io.Writer, p *planned) {
 	var rows [][]string
-	note := false
+	note, tender := false, false
 	for _, r := range p.Rules {
-		rows = append(rows, []string{"    " + r.Rule, r.Line, r.Stage, "on " + r.Where})
+		rows = append(rows, []string{"    " + r.Rule, r.Line, r.Stage, place(r.Where)})
 		note = note || r.Where == compiler.WhereAccept
+		tender = tender || r.Where == compiler.WhereTender
 	}
 	fmt.Fprintln(w, "  rules, and where each is enforced")
 	table(w, "", rows)
 	if note {
 		fmt.Fprintf(w, "    %s\n", compiler.AcceptNote)
 	}
+	if tender {
+		fmt.Fprintf(w, "    %s\n", compiler.TenderNote)
+	}
+}
+
+func place(where string) string {
+	if where == compiler.WhereTender {
+		return "by the tender"
+	}
+	return "on " + where
 }
 
 func printFacts(w io.Writer, p *planned) {

@@ -94,6 +94,9 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 		x.Route, x.Params = found.Route, found.values(p.Segments)
 		d.Rule = abi.Rule{ID: found.Name, Line: found.Line}
 	}
+	if upgrade(r) && (x.Route == nil || x.Route.Upgrade != webSocket) {
+		return refuse(x, http.StatusNotImplemented, "the route serves no protocol upgrades")
+	}
 	x.MaxBody = int64(min(s.section.Limits.MaxBodyBytes, math.MaxInt64-1))
 	if r.ContentLength > x.MaxBody {
 		return refuse(x, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has %d bytes", r.ContentLength))
@@ -136,17 +139,52 @@ func malformed(r *http.Request) (status int, reason string) {
 		return http.StatusHTTPVersionNotSupported, "the protocol is not HTTP/1"
 	case r.Method == http.MethodTrace || r.Method == http.MethodConnect:
 		return http.StatusNotImplemented, "method " + r.Method + " is not served"
-	case len(h["Upgrade"]) > 0 || token(h["Connection"], "upgrade"):
-		return http.StatusNotImplemented, "protocol upgrades are not served"
+	case upgrade(r) && !websocket(r):
+		return http.StatusNotImplemented, "the upgrade is not one to WebSocket"
 	case len(h["Host"]) > 0 || len(h["Transfer-Encoding"]) > 0 || len(h["Content-Length"]) > 1:
 		// net/http takes these away; whoever put them back is confused.
 		return http.StatusBadRequest, "the framing is ambiguous"
 	case len(h["Content-Length"]) > 0 && len(r.TransferEncoding) > 0:
 		return http.StatusBadRequest, "both Content-Length and Transfer-Encoding"
+	case names(h):
+		return http.StatusBadRequest, "Connection names a header that is not about the connection"
 	case len(h["Expect"]) > 1 || len(h["Expect"]) == 1 && !strings.EqualFold(h["Expect"][0], "100-continue"):
 		return http.StatusExpectationFailed, "the expectation is unknown"
 	}
 	return 0, ""
+}
+
+// webSocket is the only protocol that a connection may change to (RFC 6455).
+const webSocket = "websocket"
+
+func upgrade(r *http.Request) bool {
+	return len(r.Header["Upgrade"]) > 0 || token(r.Header["Connection"], "upgrade")
+}
+
+// websocket reports whether an upgrade is exactly what RFC 6455 says: what else is
+// in such a request could mean another thing to an application.
+func websocket(r *http.Request) bool {
+	u := r.Header["Upgrade"]
+	return r.Method == http.MethodGet && r.ProtoMinor == 1 && len(u) == 1 && strings.EqualFold(u[0], webSocket) &&
+		token(r.Header["Connection"], "upgrade") && r.ContentLength == 0 && len(r.TransferEncoding) == 0
+}
+
+// names reports whether Connection lists a header of the request itself. A proxy
+// must drop what is listed there (RFC 9110, section 7.6.1): its upstream would not
+// see what was judged.
+func names(h http.Header) bool {
+	for _, v := range h["Connection"] {
+		for t := range strings.SplitSeq(v, ",") {
+			switch t = http.CanonicalHeaderKey(strings.TrimSpace(t)); t {
+			case "", "Close", "Keep-Alive", "Upgrade", "Te", "Trailer", "Http2-Settings":
+			default:
+				if len(h[t]) > 0 {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 func token(values []string, want string) bool {

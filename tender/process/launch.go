@@ -127,7 +127,11 @@ func (l *Launcher) Launch(s Spec) (*Process, error) {
 	defer report.Close()
 	defer words.Close()
 
-	files := append([]*os.File{s.Control, s.Program}, s.Listeners...)
+	files := []*os.File{s.Control, s.Program}
+	if s.Dial != nil {
+		files = append(files, s.Dial)
+	}
+	files = append(files, s.Listeners...)
 	o := order{Confinement: s.Confinement, Syscalls: s.Syscalls, DropUser: os.Geteuid() == 0, Data: dataLimit(s.Memory)}
 	o.ImageFD = 3 + len(files)
 	o.NullFD, o.ReportFD = o.ImageFD+1, o.ImageFD+2

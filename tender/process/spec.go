@@ -53,6 +53,7 @@ type Spec struct {
 	Image       *os.File   // from Measure
 	Control     *os.File   // the image's end of the channel
 	Program     *os.File   // the program memory
+	Dial        *os.File   // the image's end of the dial socket; nil: it makes no connections
 	Listeners   []*os.File // in the order of the launch parameters
 	Output      *os.File   // what the image writes to its standard output and error
 	Syscalls    []catalog.Syscall

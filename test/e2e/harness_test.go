@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"net"
 	"os"
 	"os/exec"
@@ -196,6 +197,7 @@ type upping struct {
 	cmd    *exec.Cmd
 	events chan event // but decisions
 	done   chan struct{}
+	first  *status   // as it was when everything served
 	out    io.Closer // our end of its standard output
 
 	mu        sync.Mutex
@@ -321,3 +323,6 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 	t.Fatalf("%s: not within a minute", what)
 }
+
+// quiet is a log that nobody reads.
+func quiet() *log.Logger { return log.New(io.Discard, "", 0) }

@@ -84,13 +84,13 @@ func prepare(dir string) error {
 
 var key = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{9}, ed25519.SeedSize))
 
-func signed(t *testing.T, revision uint64) []byte {
+func signed(t *testing.T, revision uint64, sections ...program.Section) []byte {
 	t.Helper()
 	id, err := program.ParsePlanID(plan)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := program.Sign(&program.Program{Plan: id, Revision: revision, Tenant: "acme", Workload: "test", Levels: []string{"normal"}}, key)
+	b, err := program.Sign(&program.Program{Plan: id, Revision: revision, Tenant: "acme", Workload: "test", Levels: []string{"normal"}, Sections: sections}, key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,9 +12,14 @@ import (
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/egress"
 	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/abi/wire"
 )
+
+// Where there is no dial socket, the listener is the first descriptor after the
+// program.
+const listener = launch.DialFD
 
 // attacks by name. The tests say how each must end.
 var attacks = map[string]attack{
@@ -65,8 +70,8 @@ var attacks = map[string]attack{
 	"clone3":                    call(sysClone3, 0, 0),
 	"a new namespace":           call(syscall.SYS_UNSHARE, syscall.CLONE_NEWUSER),
 	"socket":                    call(syscall.SYS_SOCKET, syscall.AF_INET, syscall.SOCK_STREAM),
-	"connect":                   call(syscall.SYS_CONNECT, launch.FirstListenerFD, 0, 0),
-	"bind":                      call(syscall.SYS_BIND, launch.FirstListenerFD, 0, 0),
+	"connect":                   call(syscall.SYS_CONNECT, listener, 0, 0),
+	"bind":                      call(syscall.SYS_BIND, listener, 0, 0),
 	"ptrace":                    call(syscall.SYS_PTRACE, syscall.PTRACE_TRACEME),
 	"kill another":              call(syscall.SYS_KILL, 1, uintptr(syscall.SIGKILL)),
 	"kill everybody":            call(syscall.SYS_KILL, none, uintptr(syscall.SIGKILL)),
@@ -79,12 +84,12 @@ var attacks = map[string]attack{
 	"bpf":                       call(sysBPF, 0, 0, 0),
 	"keyctl":                    call(syscall.SYS_KEYCTL, 0),
 	"dup a foreign descriptor":  call(sysPidfdGetfd, 0, 0, 0),
-	"stop the listener":         call(syscall.SYS_SHUTDOWN, launch.FirstListenerFD, syscall.SHUT_RD),
+	"stop the listener":         call(syscall.SYS_SHUTDOWN, listener, syscall.SHUT_RD),
 	"chmod":                     call(syscall.SYS_FCHMOD, launch.ControlFD, 0),
 	"the x32 table":             call(0x40000000|syscall.SYS_GETPID, 0),
 	"mount, before the seal":    early(syscall.SYS_MOUNT, 0, 0, 0, 0, 0),
 	"fork, before the seal":     early(syscall.SYS_FORK),
-	"bind, before the seal":     early(syscall.SYS_BIND, launch.FirstListenerFD, 0, 0),
+	"bind, before the seal":     early(syscall.SYS_BIND, listener, 0, 0),
 	"ptrace, before the seal":   early(syscall.SYS_PTRACE, syscall.PTRACE_TRACEME),
 	"execveat, before the seal": early(sysExecveat, 4, 0, 0, 0, 0x1000),
 	"outlive the tender":        early(syscall.SYS_PRCTL, syscall.PR_SET_PDEATHSIG, 0),
@@ -120,6 +125,22 @@ var attacks = map[string]attack{
 	"records out of order":       {sealed, func(i *image) { i.send(records(7)); forever(i) }},
 	"a closed channel":           {sealed, func(i *image) { syscall.Close(launch.ControlFD); forever(i) }},
 	"half a frame, then nothing": {sealed, func(i *image) { i.raw([]byte{9, 0, 0, 0, byte(control.KindLog)}); forever(i) }},
+
+	// The dial socket.
+	"dial as an honest image":   {sealed, report},
+	"dial garbage":              {sealed, say([]byte("garbage"))},
+	"dial half a message":       {sealed, say(ask(1)[:7])},
+	"dial a long message":       {sealed, say(longMessage())},
+	"dial as a tender":          {sealed, say(egress.Opened{ID: 1}.Encode())},
+	"close what was never open": {sealed, say(egress.Close{ID: 7}.Encode())},
+	"close the dial socket":     {sealed, func(i *image) { syscall.Close(launch.DialFD); forever(i) }},
+	"pass descriptors":          {atHello, passDescriptors},
+	"ask without listening":     {sealed, askOften(false)},
+	"a flood of dials":          {sealed, askOften(true)},
+	"send on the dial socket":   call(syscall.SYS_SENDMSG, launch.DialFD, 0, 0),
+	"receive on another socket": call(syscall.SYS_RECVMSG, launch.ControlFD, 0, 0),
+	"duplicate a descriptor":    call(syscall.SYS_FCNTL, launch.ControlFD, syscall.F_DUPFD, 0),
+	"connect the dial socket":   call(syscall.SYS_CONNECT, launch.DialFD, 0, 0),
 
 	// Noise that is bounded, not fatal.
 	"a flood of records": {sealed, func(i *image) { flood(i, true) }},

@@ -72,7 +72,7 @@ func main() {
 	i.send(control.Hello{Version: abi.Version, Plan: i.plan}.Frame())
 	i.mapWindow()
 	i.at(a, atHello)
-	ln, err := net.FileListener(os.NewFile(launch.FirstListenerFD, "listener"))
+	ln, err := net.FileListener(os.NewFile(uintptr(i.params.FirstListener()), "listener"))
 	check(err)
 	i.seal(i.params.Seal)
 	i.send(control.Ready())

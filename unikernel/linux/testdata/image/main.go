@@ -28,6 +28,9 @@ import (
 	"lorica.dev/lorica/unikernel"
 )
 
+// listener is the first descriptor after the program: there is no dial socket.
+const listener = launch.DialFD
+
 //go:embed content
 var content embed.FS
 
@@ -76,7 +79,7 @@ func construct() (http.Handler, error) {
 		syscall.Mmap(-1, 0, 4096, syscall.PROT_READ|syscall.PROT_EXEC, syscall.MAP_PRIVATE|syscall.MAP_ANONYMOUS)
 	})
 	mux.HandleFunc("/forbidden/shutdown", func(http.ResponseWriter, *http.Request) {
-		syscall.Shutdown(launch.FirstListenerFD, syscall.SHUT_RD)
+		syscall.Shutdown(listener, syscall.SHUT_RD)
 	})
 	return mux, nil
 }
