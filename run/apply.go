@@ -272,6 +272,9 @@ func retire(ctx context.Context, old *Instance) error {
 func readSecrets(d *policy.Deployment) ([]control.Secret, error) {
 	var list []control.Secret
 	for _, s := range d.Policy.Secrets {
+		if s.Development != "" {
+			return nil, fmt.Errorf("%s: secret %s: development: %s is not supported yet", s.Pos, s.Name, s.Development)
+		}
 		path := s.File
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(d.Policy.Dir, path)

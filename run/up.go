@@ -201,7 +201,9 @@ func inputs(b *policy.Bundle) []string {
 			list = append(list, at(d.Workload.Dir, app.Handler.Module))
 		}
 		for _, s := range d.Policy.Secrets {
-			list = append(list, at(d.Policy.Dir, s.File))
+			if s.File != "" {
+				list = append(list, at(d.Policy.Dir, s.File))
+			}
 		}
 	}
 	return list
