@@ -261,11 +261,11 @@ type JWT struct {
 	Pos        Pos
 	Name       string // of the rule that decisions cite
 	Issuer     string
-	Audiences  []string // one of them must be in the token
-	Keys       string   // name of a secret: a JWK set (RFC 7517)
-	Algorithms []string // ES256, EdDSA, RS256; all of them where none is written
-	Principal  string   // the claim that names the principal; "sub" where none is written
-	Leeway     time.Duration
+	Audiences  []string      // one of them must be in the token
+	Keys       string        // name of a secret: a JWK set (RFC 7517)
+	Algorithms []string      // ES256, EdDSA, RS256; all of them where none is written
+	Principal  string        // the claim that names the principal; "sub" where none is written
+	Leeway     time.Duration // that clocks may differ; 30s where none is written
 }
 
 // An MTLS takes the principal from the client's certificate.

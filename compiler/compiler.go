@@ -13,7 +13,6 @@ import (
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
-	"lorica.dev/lorica/abi/authn"
 	"lorica.dev/lorica/abi/authz"
 	"lorica.dev/lorica/abi/egress"
 	"lorica.dev/lorica/abi/flow"
@@ -117,9 +116,7 @@ func Compile(d *policy.Deployment) (*Output, error) {
 		if _, ok := limited(p, sourceLimits); ok {
 			l.add(limit.SourceName, limitSection(p, i, sourceLimits).Encode())
 		}
-		if a := p.Authentication; a != nil && a.Basic != nil {
-			l.add(authn.Name, authnSection(a.Basic).Encode())
-		}
+		l.authenticate(d)
 		if _, ok := limited(p, principalLimits); ok {
 			l.add(limit.PrincipalName, limitSection(p, i, principalLimits).Encode())
 		}

@@ -12,6 +12,7 @@ import (
 	"lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/abi/authn"
 	"lorica.dev/lorica/abi/authz"
+	"lorica.dev/lorica/abi/basic"
 	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/abi/limit"
 	"lorica.dev/lorica/abi/program"
@@ -74,7 +75,7 @@ func TestSectionsComeInChainOrder(t *testing.T) {
 		for _, s := range l.Sections {
 			names = append(names, s.Name)
 		}
-		if !slices.Equal(names, []string{flow.Name, route.Name, authn.Name, limit.PrincipalName, authz.Name, audit.Name}) {
+		if !slices.Equal(names, []string{flow.Name, route.Name, basic.Name, authn.Name, limit.PrincipalName, authz.Name, audit.Name}) {
 			t.Errorf("level %s: %v", l.Name, names)
 		}
 	}
@@ -87,7 +88,10 @@ func TestEverySectionOpens(t *testing.T) {
 		if s, err := route.Decode(section(t, l, route.Name)); err != nil || len(s.Routes) != 3 || s.Open || s.Limits.MaxBodyBytes != 65536 || s.Limits.MaxPathBytes == 0 || !s.Limits.RejectEncodedSlash {
 			t.Errorf("%s: filter: %+v, %v", l.Name, s, err)
 		}
-		if s, err := authn.Decode(section(t, l, authn.Name)); err != nil || s.Rule.ID != "staff-login" || s.Rule.Line == "" || s.Secret != "users" || !s.Require || s.Attempts == 0 || s.Window == 0 {
+		if s, err := basic.Decode(section(t, l, basic.Name)); err != nil || s.Rule.ID != "staff-login" || s.Rule.Line == "" || s.Secret != "users" || s.Attempts == 0 || s.Window == 0 {
+			t.Errorf("%s: basic: %+v, %v", l.Name, s, err)
+		}
+		if s, err := authn.Decode(section(t, l, authn.Name)); err != nil || s.Rule.ID != abi.RuleAuthn || s.Rule.Line == "" || s.Optional || len(s.Challenges) != 1 {
 			t.Errorf("%s: authn: %+v, %v", l.Name, s, err)
 		}
 		if v, err := authz.Open(section(t, l, authz.Name)); err != nil || len(v.Rules) != 5 || v.Default != abi.Deny || v.Rule.ID != abi.RuleAuthz {
@@ -152,7 +156,7 @@ func TestRequirementsCiteTheirLines(t *testing.T) {
 	want := []string{
 		"image/process " + d.Workload.Metadata.Pos.Short(), "net/socket " + d.Workload.Listen[0].Pos.Short(),
 		"firewall " + d.Policy.Network.Pos.Short(), "filter " + d.Policy.RoutesPos.Short(),
-		"authn/basic " + d.Policy.Authentication.Basic.Pos.Short(),
+		"authn " + d.Policy.Authentication.Pos.Short(), "authn/basic " + d.Policy.Authentication.Basic.Pos.Short(),
 		"ratelimit/principal " + d.Policy.RateLimits[0].Pos.Short(), "authz/cedar " + d.Policy.Authorization.Pos.Short(),
 		"audit " + d.Policy.Audit.Pos.Short(), "app/handler " + d.Workload.App.Handler.Pos.Short(),
 	}

@@ -6,7 +6,6 @@ import (
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
-	"lorica.dev/lorica/abi/authn"
 	"lorica.dev/lorica/abi/route"
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/catalog"
@@ -30,12 +29,6 @@ func filterSection(p *api.SecurityPolicy) *route.Section {
 	}
 	return s
 }
-
-func authnSection(b *api.Basic) *authn.Section {
-	return &authn.Section{Rule: basicRule(b), Require: b.Require, Realm: b.Realm, Secret: b.Users, Attempts: b.Attempts, Window: b.Window}
-}
-
-func basicRule(b *api.Basic) abi.Rule { return abi.Rule{ID: b.Name, Line: b.Pos.Short()} }
 
 func auditSection(a *api.Audit) *audit.Section {
 	if a == nil {
@@ -66,9 +59,7 @@ func requirements(d *policy.Deployment) []catalog.Requirement {
 		filter.Pos = p.RequestFilter.Pos
 	}
 	list = append(list, filter)
-	if a := p.Authentication; a != nil && a.Basic != nil {
-		list = append(list, catalog.Requirement{Capability: "authn/basic", Why: "users are known by HTTP Basic", Pos: a.Basic.Pos})
-	}
+	list = append(list, authentication(p.Authentication)...)
 	for _, k := range []limitKind{sourceLimits, principalLimits} {
 		if first, ok := limited(p, k); ok {
 			list = append(list, catalog.Requirement{Capability: k.capability, Why: k.why, Pos: first.Pos})
@@ -120,8 +111,11 @@ func enforced(d *policy.Deployment, n *netting, i int) []Enforced {
 		add(abi.StageFilter, WhereRequest, abi.Rule{ID: abi.RuleRoute, Line: line}, abi.Rule{ID: abi.RuleMethod, Line: line})
 	}
 	add(abi.StageSourceLimit, WhereRequest, limitRules(p, i, sourceLimits)...)
-	if a := p.Authentication; a != nil && a.Basic != nil {
-		add(abi.StageAuthn, WhereRequest, basicRule(a.Basic))
+	for _, m := range policy.Methods(p.Authentication) {
+		add(abi.StageAuthn, WhereRequest, m.Rule())
+	}
+	if p.Authentication != nil {
+		add(abi.StageAuthn, WhereRequest, policy.AuthenticationDefault(p.Authentication))
 	}
 	add(abi.StagePrincipalLimit, WhereRequest, limitRules(p, i, principalLimits)...)
 	if d.Authorization != nil {

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/textproto"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -11,6 +12,8 @@ import (
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 
 	"lorica.dev/lorica/abi/authz"
+	"lorica.dev/lorica/abi/strictjson"
+	"lorica.dev/lorica/abi/transport"
 	"lorica.dev/lorica/api"
 )
 
@@ -31,18 +34,25 @@ func sourceForms() []sourceForm {
 	return []sourceForm{
 		{"level", authz.SourceLevel, []authz.Type{authz.TypeString}},
 		{"clock.hour", authz.SourceHour, []authz.Type{authz.TypeLong}},
+		{"clock.minute", authz.SourceMinute, []authz.Type{authz.TypeLong}},
+		{"clock.weekday", authz.SourceWeekday, []authz.Type{authz.TypeLong}},
 		{"peer.address", authz.SourcePeer, []authz.Type{authz.TypeIP}},
 		{"request.method", authz.SourceMethod, []authz.Type{authz.TypeString}},
 		{"route.", authz.SourceRoute, []authz.Type{authz.TypeString, authz.TypeLong}},
 		{"query.", authz.SourceQuery, text},
 		{"header.", authz.SourceHeader, text},
 		{"body.json:", authz.SourceBody, append([]authz.Type{authz.TypeIP}, text...)},
+		{"jwt.", authz.SourceClaim, text},
+		{"jwt:", authz.SourceClaim, text},
+		{"tls.spiffe", authz.SourceSPIFFE, []authz.Type{authz.TypeString}},
+		{"tls.dns", authz.SourceDNS, []authz.Type{authz.TypeString}},
+		{"tls.subject", authz.SourceSubject, []authz.Type{authz.TypeString}},
 		{"basic.groups", authz.SourceGroups, nil},
 	}
 }
 
 // laterSources are of modules that do not exist yet.
-var laterSources = []string{"jwt.", "tls.", "clock.", "peer.", "workload.", "spiffe."}
+var laterSources = []string{"tls.", "clock.", "peer.", "workload.", "spiffe."}
 
 // parseSource reads a source as written. The texts are empty where it is good.
 func parseSource(s string) (src authz.Source, types []authz.Type, fix, wrong string) {
@@ -55,6 +65,12 @@ func parseSource(s string) (src authz.Source, types []authz.Type, fix, wrong str
 			continue
 		}
 		src = authz.Source{Kind: f.kind, Arg: arg}
+		if f.kind == authz.SourceClaim {
+			if fix, wrong = checkClaim(&src, f.prefix == "jwt."); src.Kind == authz.SourceClaimHas {
+				return src, []authz.Type{authz.TypeBool}, fix, wrong
+			}
+			return src, f.types, fix, wrong
+		}
 		fix, wrong = checkArgument(&src)
 		return src, f.types, fix, wrong
 	}
@@ -80,11 +96,48 @@ func checkArgument(src *authz.Source) (fix, wrong string) {
 	case authz.SourceHeader:
 		return checkHeader(src)
 	case authz.SourceBody:
-		// RFC 6901: "" or /token/token, with ~ only in ~0 and ~1.
-		tilde := strings.NewReplacer("~0", "", "~1", "").Replace(arg)
-		if arg != "" && arg[0] != '/' || strings.Contains(tilde, "~") || len(arg) > 256 || !printable(arg) {
+		if !isPointer(arg) {
 			return `write a JSON pointer such as "body.json:/amount"`, fmt.Sprintf("%q is not a JSON pointer", clip(arg))
 		}
+	}
+	return "", ""
+}
+
+// isPointer reports whether s is "" or /token/token, with ~ only in ~0 and ~1
+// (RFC 6901).
+func isPointer(s string) bool {
+	_, err := strictjson.ParsePointer(s)
+	return err == nil && len(s) <= 256 && printable(s)
+}
+
+var (
+	claimForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+	hasForm   = regexp.MustCompile(`^"([^"\\]{1,256})"$`)
+)
+
+// checkClaim reads what follows jwt. (the name of a claim) or jwt: (a pointer),
+// either with has "TEXT" behind it, and makes a pointer of it.
+func checkClaim(src *authz.Source, named bool) (fix, wrong string) {
+	claim, text, has := strings.Cut(src.Arg, " has ")
+	switch {
+	case named && !claimForm.MatchString(claim):
+		fix = `write jwt.NAME, or a pointer: "jwt:/realm_access/level"`
+		if p := "/" + strings.ReplaceAll(claim, ".", "/"); strings.Contains(claim, ".") && isPointer(p) {
+			fix = fmt.Sprintf("write %q for a member of a member", "jwt:"+p)
+		}
+		return fix, fmt.Sprintf("%q is not the name of a claim", clip(claim))
+	case named:
+		claim = "/" + claim
+	case claim == "" || !isPointer(claim):
+		return `write a JSON pointer such as "jwt:/realm_access/level"`, fmt.Sprintf("%q is not a JSON pointer into the claims", clip(claim))
+	}
+	*src = authz.Source{Kind: authz.SourceClaim, Arg: claim}
+	if has {
+		m := hasForm.FindStringSubmatch(text)
+		if m == nil || !printable(text) {
+			return `write 'jwt.amr has "mfa"', in single quotes for YAML`, fmt.Sprintf("%s is not text in double quotes", clip(text))
+		}
+		src.Kind, src.Has = authz.SourceClaimHas, m[1]
 	}
 	return "", ""
 }
@@ -113,6 +166,7 @@ func (p *parsing) attributes(s *securityPolicy, context resolved.RecordType) boo
 	a := s.auth
 	schema := newBlock(s.src, s.Authorization.Schema)
 	written := make(map[string]*api.Attribute)
+	var groups []*api.Attribute // one for each method
 	var names []string
 	for name := range context {
 		names = append(names, string(name))
@@ -120,11 +174,13 @@ func (p *parsing) attributes(s *securityPolicy, context resolved.RecordType) boo
 	for i := range s.Attributes {
 		x := &s.Attributes[i]
 		written[x.Name] = x
-		if x.Name != groupsAttribute {
+		if x.Name == groupsAttribute {
+			groups = append(groups, x)
+		} else {
 			p.unlisted(s, x, context, names)
 		}
 	}
-	p.groups(s, written[groupsAttribute])
+	p.groups(s, groups)
 	if len(context) > authz.MaxAttributes {
 		s.failAt(schema.Pos, "keep those that policies read", "Cedar schema: the context has %d attributes; the limit is %d", len(context), authz.MaxAttributes)
 	}
@@ -180,7 +236,26 @@ func (p *parsing) source(s *securityPolicy, x *authz.Attribute, w *api.Attribute
 		return false
 	}
 	x.Source = src
+	p.checkCredential(s, x, w)
 	return true
+}
+
+// checkCredential checks that there can be the credential that a source reads.
+func (p *parsing) checkCredential(s *securityPolicy, x *authz.Attribute, w *api.Attribute) {
+	switch x.Source.Kind {
+	case authz.SourceClaim, authz.SourceClaimHas:
+		if (s.Authentication == nil || len(s.Authentication.JWT) == 0) && !s.bad["spec.authentication"] {
+			s.failAt(w.Pos, "add authentication: {jwt: [...]}, or use another source", "attribute %q: %s reads a token, and no method takes one", x.Name, w.Source)
+		}
+	case authz.SourceSPIFFE, authz.SourceDNS, authz.SourceSubject:
+		switch {
+		case s.bad["spec.tls"]:
+		case !clientCertificates(s.SecurityPolicy):
+			s.failAt(w.Pos, "add tls: {mode: MUTUAL, clientTrust: secret/NAME}, or OPTIONAL_MUTUAL", "attribute %q: %s reads a client certificate, and tls does not ask for any", x.Name, w.Source)
+		case s.TLS.Mode != transport.Mutual && !x.Optional:
+			s.failAt(w.Pos, fmt.Sprintf("declare %q?: String and ask `context has %s` first, or write mode: MUTUAL", x.Name, x.Name), "attribute %q: clients without a certificate have no %s, and the schema requires it", x.Name, w.Source)
+		}
+	}
 }
 
 // checkSources reports sources that cannot be read, whatever the schema says.
@@ -199,18 +274,45 @@ func (p *parsing) unlisted(s *securityPolicy, x *api.Attribute, context resolved
 	}
 }
 
-func (p *parsing) groups(s *securityPolicy, x *api.Attribute) {
+// groups checks where the parents of the principal come from: from the method
+// that authenticated it.
+func (p *parsing) groups(s *securityPolicy, list []*api.Attribute) {
 	a := s.auth
 	switch {
-	case x == nil && a.Group != "" && s.bad["spec.attributes"]:
-	case x == nil && a.Group != "":
-		s.failAt(s.Authorization.Pos, "add groups: basic.groups to spec.attributes", "the schema puts %s in %s, but spec.attributes does not say where groups come from", a.Principal, a.Group)
-	case x != nil && a.Group == "":
-		s.failAt(x.Pos, fmt.Sprintf("write entity Group; entity %s in [Group]; in the schema", a.Principal), "groups have a source, but in the schema %s has no parents", a.Principal)
-	case x != nil && x.Source != "basic.groups":
-		if _, _, _, wrong := parseSource(x.Source); wrong == "" {
-			s.failAt(x.Pos, "write groups: basic.groups", "attribute \"groups\": %s does not give groups", x.Source)
+	case len(list) == 0 && a.Group != "" && !s.bad["spec.attributes"]:
+		s.failAt(s.Authorization.Pos, "add groups: "+exampleGroups(s.Authentication)+" to spec.attributes", "the schema puts %s in %s, but spec.attributes does not say where groups come from", a.Principal, a.Group)
+	case len(list) > 0 && a.Group == "":
+		s.failAt(list[0].Pos, fmt.Sprintf("write entity Group; entity %s in [Group]; in the schema", a.Principal), "groups have a source, but in the schema %s has no parents", a.Principal)
+	}
+	basic, broken := false, false
+	for _, x := range list {
+		src, _, _, wrong := parseSource(x.Source)
+		broken = broken || wrong != ""
+		switch {
+		case wrong != "":
+		case src.Kind == authz.SourceGroups:
+			if basic {
+				s.failAt(x.Pos, "name each source once", "attribute \"groups\" names basic.groups twice")
+			}
+			basic = true
+			if s.Authentication != nil && s.Authentication.Basic == nil && !s.bad["spec.authentication"] {
+				s.failAt(x.Pos, "write groups: "+exampleGroups(s.Authentication), "attribute \"groups\": basic.groups needs authentication.basic")
+			}
+		case src.Kind == authz.SourceClaim:
+			if a.GroupClaim != "" {
+				s.failAt(x.Pos, "name one claim", "attribute \"groups\" names two claims")
+			}
+			a.GroupClaim = src.Arg
+			p.checkCredential(s, &authz.Attribute{Name: groupsAttribute, Source: src}, x)
+		default:
+			broken = true
+			s.failAt(x.Pos, "write groups: "+exampleGroups(s.Authentication), "attribute \"groups\": %s does not give groups", x.Source)
 		}
+	}
+	// Users of the list bring their groups: nobody should have to guess whether
+	// they count.
+	if len(list) > 0 && !basic && !broken && a.Group != "" && s.Authentication != nil && s.Authentication.Basic != nil {
+		s.failAt(list[0].Pos, "write groups: "+exampleGroups(s.Authentication), "attribute \"groups\" leaves out basic.groups, and authentication.basic has users with groups")
 	}
 	if a.RouteGroup == "" {
 		for _, r := range s.Routes {
@@ -219,6 +321,17 @@ func (p *parsing) groups(s *securityPolicy, x *api.Attribute) {
 			}
 		}
 	}
+}
+
+// exampleGroups is what to write for the methods of a policy.
+func exampleGroups(a *api.Authentication) string {
+	switch {
+	case a == nil || len(a.JWT) == 0:
+		return "basic.groups"
+	case a.Basic == nil:
+		return "jwt.groups"
+	}
+	return "[jwt.groups, basic.groups]"
 }
 
 // checkParam checks that every route whose rules need the parameter has it.
@@ -293,8 +406,8 @@ func exampleSource(name string, t authz.Type) string {
 		return "level: level"
 	case t == authz.TypeIP:
 		return name + ": peer.address"
-	case name == "hour":
-		return "hour: clock.hour"
+	case name == "hour", name == "minute", name == "weekday":
+		return name + ": clock." + name
 	}
 	return fmt.Sprintf("%s: \"body.json:/%s\"", name, name)
 }

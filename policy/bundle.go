@@ -37,6 +37,7 @@ type Authorization struct {
 	Attributes []authz.Attribute // of the context, ordered by name
 	Principal  cedar.EntityType  // "User"
 	Group      cedar.EntityType  // parent type of the principal; empty: none
+	GroupClaim string            // JSON pointer to the groups in a token's claims; empty: none
 	Resource   cedar.EntityType  // "Route"
 	RouteGroup cedar.EntityType  // parent type of the resource; empty: none
 	Action     cedar.EntityUID   // Action::"call"

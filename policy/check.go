@@ -166,8 +166,8 @@ func (p *parsing) checkRuleNames(s *securityPolicy) {
 			see(r.Name, r.Pos)
 		}
 	}
-	if s.Authentication != nil {
-		see(s.Authentication.Basic.Name, s.Authentication.Basic.Pos)
+	for _, m := range Methods(s.Authentication) {
+		see(m.Name, m.Pos)
 	}
 	for _, l := range s.RateLimits {
 		see(l.Name, l.Pos)
@@ -214,11 +214,12 @@ func (p *parsing) checkPolicy(s *securityPolicy) {
 	p.checkNetwork(s)
 	p.checkEgress(s)
 	p.checkRoutes(s)
+	p.checkAuthentication(s)
 	p.checkSecrets(s)
 	p.checkRateLimits(s)
 	if s.Authorization != nil {
 		if s.Authentication == nil && !s.bad["spec.authentication"] {
-			s.failAt(s.Authorization.Pos, "add authentication: {basic: {...}}", "authorization needs authentication: without it nobody has a name")
+			s.failAt(s.Authorization.Pos, "add authentication: {require: true, basic: {...}}", "authorization needs authentication: without it nobody has a name")
 		}
 		if len(s.Routes) == 0 && !s.bad["spec.routes"] {
 			s.failAt(s.Authorization.Pos, "add routes: each request is authorized as the route that it matches", "authorization needs routes")

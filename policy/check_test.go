@@ -28,7 +28,7 @@ spec:
     ingress:
       - {name: web-in, action: Allow, from: [local], ports: [{protocol: TCP, port: 8080}]}
   authentication:
-    basic: {name: login, users: secret/users, require: true}
+    {require: true, basic: {name: login, users: secret/users}}
   secrets:
     users: {file: ./users.txt}
   routes:
@@ -100,7 +100,7 @@ func mistakes() []mistake {
 		{"no metadata", "metadata: {name: shop, tenant: acme, labels: {app: shop}}\n", "", nil},
 
 		{"tls", "  levels:", "  tls: {mode: MUTUAL}\n  levels:", nil},
-		{"jwt", "    basic: {name: login, users: secret/users, require: true}", "    jwt:\n      - {name: idp, issuer: x}", nil},
+		{"jwt without the rest", "basic: {name: login, users: secret/users}", "jwt: [{name: idp, issuer: x}]", nil},
 		{"limit of everything wrong", "  tests:", "  rateLimits:\n    - {name: l, key: user, routes: raed, requests: 0, per: 1w, scope: galaxy, burst: 5}\n  tests:", nil},
 		{"limit with nothing in it", "  tests:", "  rateLimits:\n    - {}\n  tests:", nil},
 		{"limit that counts nothing", "  tests:", "  rateLimits:\n    - {name: l, key: [], routes: [], requests: 5, per: 1m}\n  tests:", nil},
@@ -112,7 +112,7 @@ func mistakes() []mistake {
 		{"limit with the name of a rule", "  tests:", "  rateLimits:\n    - {name: may-read, key: source, requests: 5, per: 1m}\n  tests:", nil},
 		{"limits that are none", "  tests:", "  rateLimits: []\n  tests:", nil},
 		{"limits that are a mapping", "  tests:", "  rateLimits: {name: l}\n  tests:", nil},
-		{"limit of principals that nobody knows", "    basic: {name: login, users: secret/users, require: true}\n", "",
+		{"limit of principals that nobody knows", "    {require: true, basic: {name: login, users: secret/users}}\n", "",
 			[]string{"  authentication:\n", "", "  tests:", "  rateLimits:\n    - {name: l, key: [principal, route], requests: 5, per: 1m}\n  tests:"}},
 		{"limit of routes that there are not", base[strings.Index(base, "  routes:"):strings.Index(base, "---")],
 			"  rateLimits:\n    - {name: l, key: [source, route], requests: 5, per: 1m}\n", nil},
@@ -159,13 +159,36 @@ func mistakes() []mistake {
 		{"memory with another unit", "  app:", "  resources: {memory: 64MB}\n  app:", nil},
 		{"tier unknown", "  app:", "  confinement: {minimum: fulll}\n  app:", nil},
 
-		{"require unstated", ", require: true", "", nil},
+		{"require unstated", "require: true, ", "", nil},
+		{"require in the old place", "{require: true, basic: {name: login,", "{basic: {require: true, name: login,", nil},
+		{"no method", "{require: true, basic: {name: login, users: secret/users}}", "{require: true}", nil},
+		{"jwt of nobody", "basic: {name: login, users: secret/users}", "jwt: []", nil},
+		{"jwt with everything wrong", "basic: {name: login, users: secret/users}", "jwt: [{name: i d, issuer: 7, audiences: [], jwks: ./x.json, algorithms: [none, HS256, ES384, ES256, ES256], principal: \"\", leeway: 1.5s, require: true, key: x}]", nil},
+		{"jwt with a long leeway", "basic: {name: login, users: secret/users}", "jwt: [{name: idp, issuer: \"https://idp\", audiences: [shop], jwks: secret/users, leeway: 1h}]", []string{"users: {file: ./users.txt}", "users: {file: ./jwks.json}", "groups: basic.groups", "groups: jwt.groups"}},
+		{"jwt of one issuer twice", "basic: {name: login, users: secret/users}", "jwt: [{name: idp, issuer: \"https://idp\", audiences: [shop], jwks: secret/users}, {name: again, issuer: \"https://idp\", audiences: [pay], jwks: secret/users}]", []string{"users: {file: ./users.txt}", "users: {file: ./jwks.json}", "groups: basic.groups", "groups: jwt.groups"}},
+		{"jwt under the name of a rule", "basic: {name: login, users: secret/users}", "jwt: [{name: may-read, issuer: \"https://idp\", audiences: [shop], jwks: secret/users}]", []string{"users: {file: ./users.txt}", "users: {file: ./jwks.json}", "groups: basic.groups", "groups: jwt.groups"}},
+		{"keys that are missing", "basic: {name: login, users: secret/users}", "jwt: [{name: idp, issuer: \"https://idp\", audiences: [shop], jwks: secret/users}]", []string{"users: {file: ./users.txt}", "users: {file: ./none.json}", "groups: basic.groups", "groups: jwt.groups"}},
+		{"keys that are no keys", "basic: {name: login, users: secret/users}", "jwt: [{name: idp, issuer: \"https://idp\", audiences: [shop], jwks: secret/users}]", []string{"users: {file: ./users.txt}", "users: {file: ./users.txt}", "groups: basic.groups", "groups: jwt.groups"}},
+		{"keys that are private", "basic: {name: login, users: secret/users}", "jwt: [{name: idp, issuer: \"https://idp\", audiences: [shop], jwks: secret/users}]", []string{"users: {file: ./users.txt}", "users: {file: ./private.json}", "groups: basic.groups", "groups: jwt.groups"}},
+		{"keys of another algorithm", "basic: {name: login, users: secret/users}", "jwt: [{name: idp, issuer: \"https://idp\", audiences: [shop], jwks: secret/users, algorithms: [RS256]}]", []string{"users: {file: ./users.txt}", "users: {file: ./jwks.json}", "groups: basic.groups", "groups: jwt.groups"}},
+		{"keys of a client authority", "basic: {name: login, users: secret/users}", "jwt: [{name: idp, issuer: \"https://idp\", audiences: [shop], jwks: secret/users}]", []string{"users: {file: ./users.txt}", "users: {development: client-ca}", "groups: basic.groups", "groups: jwt.groups"}},
+		{"a list of users for development", "{file: ./users.txt}", "{development: jwks}", nil},
+		{"development of something else", "{file: ./users.txt}", "{development: users}", nil},
+		{"a file and for development", "{file: ./users.txt}", "{file: ./users.txt, development: jwks}", nil},
+		{"a secret of nothing", "{file: ./users.txt}", "{}", nil},
+		{"a secret with a reserved name", "users: {file: ./users.txt}", "users: {file: ./users.txt}\n    development/key: {file: ./users.txt}", nil},
+		{"tokens in the clear", "basic: {name: login, users: secret/users}", "jwt: [{name: idp, issuer: \"https://idp\", audiences: [shop], jwks: secret/users}]", []string{"users: {file: ./users.txt}", "users: {file: ./jwks.json}", "groups: basic.groups", "groups: jwt.groups", "port: 8080}\n", "port: 8080, address: 0.0.0.0}\n"}},
+		{"development keys on the network", "basic: {name: login, users: secret/users}", "jwt: [{name: idp, issuer: \"https://idp\", audiences: [shop], jwks: secret/users}]", []string{"users: {file: ./users.txt}", "users: {development: jwks}", "groups: basic.groups", "groups: jwt.groups", "port: 8080}\n", "port: 8080, address: 0.0.0.0}\n"}},
+		{"certificates without tls", "basic: {name: login", "mtls: {name: mesh, principal: spiffe, trustDomain: acme.internal}, basic: {name: login", nil},
+		{"certificates with everything wrong", "basic: {name: login", "mtls: {name: m, principal: email, trustDomain: Acme/x}, basic: {name: login", nil},
+		{"a trust domain of DNS names", "basic: {name: login", "mtls: {name: m, principal: dns, trustDomain: acme.internal}, basic: {name: login", nil},
+
 		{"users by file", "users: secret/users", "users: ./users.txt", nil},
 		{"secret misspelt", "users: secret/users", "users: secret/user", nil},
 		{"secret unused", "users: {file: ./users.txt}", "users: {file: ./users.txt}\n    spare: {file: ./users.txt}", nil},
 		{"user list missing", "./users.txt", "./user.txt", nil},
 		{"user list wrong", "./users.txt", "./badusers.txt", nil},
-		{"window without unit", "require: true", "require: true, window: 60", nil},
+		{"window without unit", "users: secret/users", "users: secret/users, window: 60", nil},
 
 		{"route twice", "{name: read,", "{name: list,", nil},
 		{"route ambiguous", `path: "/items/{id}"}`, `path: "/items/{key}"}}` + "\n    - {name: again, match: {method: GET, path: \"/items/{other}\"}", nil},
@@ -212,7 +235,24 @@ func mistakes() []mistake {
 		{"source missing", "    count: \"body.json:/count\"\n", "", nil},
 		{"source of nothing", "    level: level\n", "    level: level\n    colour: header.X-Colour\n", nil},
 		{"source misspelt", "level: level", "level: levle", nil},
-		{"source of later", `"body.json:/count"`, "jwt.count", nil},
+		{"source of later", `"body.json:/count"`, "workload.count", nil},
+		{"claim without tokens", `"body.json:/count"`, "jwt.count", nil},
+		{"claim with a dot", `"body.json:/count"`, "jwt.limits.count", nil},
+		{"claim with a space", `"body.json:/count"`, `"jwt.my count"`, nil},
+		{"claims as a whole", `"body.json:/count"`, `"jwt:"`, nil},
+		{"claim with a lone tilde", `"body.json:/count"`, `"jwt:/a~2"`, nil},
+		{"claim that has a word", `"body.json:/count"`, "jwt.amr has mfa", nil},
+		{"claim that has a number", `"body.json:/count"`, `'jwt.amr has "mfa"'`, nil},
+		{"certificate without tls", `"body.json:/count"`, "tls.spiffe", []string{`"count"?: Long`, `"count"?: String`, "context.count < 10", `context.count == "x"`}},
+		{"fact of the connection of later", `"body.json:/count"`, "tls.version", nil},
+		{"sources in a list", "level: level", "level: [level, clock.hour]", nil},
+		{"groups of tokens that nobody takes", "groups: basic.groups", "groups: [jwt.groups, basic.groups]", nil},
+		{"groups twice", "groups: basic.groups", "groups: [basic.groups, basic.groups]", nil},
+		{"groups of two claims", "basic: {name: login, users: secret/users}", "jwt: [{name: idp, issuer: \"https://idp\", audiences: [shop], jwks: secret/users}]", []string{"users: {file: ./users.txt}", "users: {file: ./jwks.json}", "groups: basic.groups", "groups: [jwt.groups, \"jwt:/roles\"]"}},
+		{"groups of nobody", "groups: basic.groups", "groups: []", nil},
+		{"groups of a list that is not there", "basic: {name: login, users: secret/users}", "jwt: [{name: idp, issuer: \"https://idp\", audiences: [shop], jwks: secret/users}]", []string{"users: {file: ./users.txt}", "users: {file: ./jwks.json}", "groups: basic.groups", "groups: basic.groups"}},
+		{"groups that leave out the list", "basic: {name: login", "jwt: [{name: idp, issuer: \"https://idp\", audiences: [shop], jwks: secret/keys}], basic: {name: login",
+			[]string{"users: {file: ./users.txt}", "users: {file: ./users.txt}\n    keys: {file: ./jwks.json}", "groups: basic.groups", "groups: jwt.groups"}},
 		{"pointer without slash", `"body.json:/count"`, `"body.json:count"`, nil},
 		{"type that a source cannot give", "level: level", "level: clock.hour", nil},
 		{"credential as a source", `"body.json:/count"`, "header.authorization", nil},
@@ -268,7 +308,7 @@ func mistakes() []mistake {
 		{"relative path", "path: /items}", "path: items}", nil},
 		{"path with a space", "path: /items}", `path: "/my items"}`, nil},
 		{"parameter twice", `"/items/{id}/orders"`, `"/items/{id}/{id}"`, nil},
-		{"realm with a quote", "require: true", `require: true, realm: 'my "shop"'`, nil},
+		{"realm with a quote", "users: secret/users", `users: secret/users, realm: 'my "shop"'`, nil},
 
 		{"failing test", "expect: Allow, by: may-read", "expect: Deny", nil},
 		{"test of another rule", "by: may-read", "by: may-buy", nil},
@@ -283,6 +323,9 @@ func mistakes() []mistake {
 	}
 }
 
+// jwks is the key of RFC 8037, appendix A.2.
+const jwks = `{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`
+
 func folder(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -295,6 +338,8 @@ func folder(t *testing.T) string {
 		os.Mkdir(filepath.Join(dir, "api"), 0o755),
 		os.WriteFile(filepath.Join(dir, "api", "go.mod"), []byte("module example.com/api\n"), 0o600),
 		os.WriteFile(filepath.Join(dir, "users.txt"), users, 0o600),
+		os.WriteFile(filepath.Join(dir, "jwks.json"), []byte(jwks), 0o600),
+		os.WriteFile(filepath.Join(dir, "private.json"), []byte("{\"keys\": [\n"+strings.Replace(jwks[10:len(jwks)-2], "}", `, "d": "c2VjcmV0"}`, 1)+"]}"), 0o600),
 		os.WriteFile(filepath.Join(dir, "badusers.txt"), append(users, "eve:staff:$argon2id$v=19$m=19456,t=2,p=1$c2hvcnQ$c2VjcmV0\n"...), 0o600),
 	); err != nil {
 		t.Fatal(err)

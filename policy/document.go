@@ -42,10 +42,17 @@ func (d *decoder) securityPolicy(n *yaml.Node, s *api.SecurityPolicy) {
 		}},
 		field{name: "attributes", read: func(n *yaml.Node) {
 			d.entries(n, "spec.attributes", func(k, v *yaml.Node) {
-				a := api.Attribute{Pos: d.pos(k), Name: k.Value}
-				if d.str(&a.Source, "spec.attributes."+clip(k.Value))(v); a.Source != "" {
-					s.Attributes = append(s.Attributes, a)
+				read := func(n *yaml.Node) {
+					a := api.Attribute{Pos: d.pos(k), Name: k.Value}
+					if d.str(&a.Source, "spec.attributes."+clip(k.Value))(n); a.Source != "" {
+						s.Attributes = append(s.Attributes, a)
+					}
 				}
+				if k.Value == groupsAttribute && v.Kind == yaml.SequenceNode && len(v.Content) > 0 {
+					d.list("spec.attributes.groups", read)(v) // one for each method
+					return
+				}
+				read(v)
 			})
 		}},
 		field{name: "secrets", read: d.secrets(s)},
@@ -136,8 +143,17 @@ func (d *decoder) secrets(s *api.SecurityPolicy) func(*yaml.Node) {
 			d.word(&x.Name, "spec.secrets")(k)
 			path := "spec.secrets." + clip(k.Value)
 			d.object(v, path,
-				field{name: "file", must: value(v, "descriptor") == v, read: d.path(&x.File, path+".file")},
+				field{name: "file", read: d.path(&x.File, path+".file")},
+				field{name: "development", read: d.choice(&x.Development, path+".development", []string{api.DevelopmentJWKS, api.DevelopmentClientCA})},
 				field{name: "descriptor", notYet: true})
+			file, development := value(v, "file") != v, value(v, "development") != v
+			switch {
+			case v.Kind != yaml.MappingNode:
+			case file && development:
+				d.fail(v, "keep one of them", "%s has both a file and a development secret", path)
+			case !file && !development && value(v, "descriptor") == v:
+				d.fail(v, "add file: ./FILE", "%s.file is missing", path)
+			}
 			s.Secrets = append(s.Secrets, x)
 		})
 	}

@@ -3,6 +3,9 @@ package policy
 import (
 	"fmt"
 	"strings"
+
+	"lorica.dev/lorica/abi/transport"
+	"lorica.dev/lorica/api"
 )
 
 // pair gives each workload the one policy that selects it.
@@ -81,13 +84,29 @@ func (p *parsing) selectorFix(s *securityPolicy) string {
 func (p *parsing) checkPair(w *workload, s *securityPolicy) {
 	p.unreachable(w, s)
 	p.checkProxied(w, s)
-	if s.Authentication == nil {
-		return
-	}
+	secure := s.TLS != nil && s.TLS.Mode != transport.None
 	for _, l := range w.Listen {
-		if !l.Address.IsLoopback() {
-			w.failAt(l.Pos, "listen on 127.0.0.1 behind a TLS proxy: tls is not supported yet",
-				"passwords of HTTP Basic (%s) would cross the network in the clear on %s", s.Authentication.Basic.Pos.Short(), l.Address)
+		if l.Address.IsLoopback() {
+			continue
 		}
+		for _, x := range s.Secrets {
+			if x.Development != "" {
+				w.failAt(l.Pos, "listen on 127.0.0.1, or give the secret a file", "secret %q (%s) is for development on this machine, and %s is open to others", x.Name, x.Pos.Short(), l.Address)
+			}
+		}
+		if a := s.Authentication; a != nil && !secure {
+			p.inTheClear(w, l, a)
+		}
+	}
+}
+
+// inTheClear reports credentials that cross a network without TLS.
+func (p *parsing) inTheClear(w *workload, l api.Listen, a *api.Authentication) {
+	const fix = "listen on 127.0.0.1 behind a TLS proxy: tls is not supported yet"
+	if a.Basic != nil {
+		w.failAt(l.Pos, fix, "passwords of HTTP Basic (%s) would cross the network in the clear on %s", a.Basic.Pos.Short(), l.Address)
+	}
+	if len(a.JWT) > 0 {
+		w.failAt(l.Pos, fix, "bearer tokens (%s) would cross the network in the clear on %s", a.JWT[0].Pos.Short(), l.Address)
 	}
 }

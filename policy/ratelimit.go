@@ -83,7 +83,7 @@ func (p *parsing) checkRateLimits(s *securityPolicy) {
 	}
 	for _, l := range s.RateLimits {
 		if l.Key&limit.ByPrincipal != 0 && s.Authentication == nil && !s.bad["spec.authentication"] {
-			s.failAt(l.Pos, "add authentication: {basic: {...}}, or write key: source", "limit %q counts principals: without authentication nobody has a name", l.Name)
+			s.failAt(l.Pos, "add authentication: {require: true, basic: {...}}, or write key: source", "limit %q counts principals: without authentication nobody has a name", l.Name)
 		}
 		if l.Key&limit.ByRoute != 0 && len(s.Routes) == 0 && !s.bad["spec.routes"] {
 			s.failAt(l.Pos, "add routes, or write key: source", "limit %q counts routes: the policy has none", l.Name)

@@ -5,68 +5,154 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
-	"lorica.dev/lorica/abi/authn"
+	"lorica.dev/lorica/abi/basic"
+	"lorica.dev/lorica/abi/jwt"
 	"lorica.dev/lorica/api"
 )
 
+// A use is a place where a policy names a secret.
+type use struct {
+	secret      string
+	at          api.Pos
+	file        string // an example
+	development string // what may stand in its place on one machine; empty: nothing
+	check       func(*parsing, *securityPolicy, api.Secret)
+}
+
+// uses lists where a policy names secrets.
+func uses(s *api.SecurityPolicy) []use {
+	a := s.Authentication
+	if a == nil {
+		return nil
+	}
+	var list []use
+	for _, j := range a.JWT {
+		list = append(list, use{j.Keys, j.Pos, "./jwks.json", api.DevelopmentJWKS, (*parsing).checkKeys})
+	}
+	if a.Basic != nil {
+		list = append(list, use{a.Basic.Users, a.Basic.Pos, "./users.txt", "", (*parsing).checkUsers})
+	}
+	return list
+}
+
 func (p *parsing) checkSecrets(s *securityPolicy) {
-	defined := make(map[string]bool)
+	defined := make(map[string]api.Secret)
 	var known []string
 	for _, x := range s.Secrets {
-		defined[x.Name] = true
+		defined[x.Name] = x
 		known = append(known, x.Name)
 	}
-	used := ""
-	if s.Authentication != nil {
-		b := s.Authentication.Basic
-		if used = b.Users; used != "" && !defined[used] && !s.bad["spec.secrets"] {
-			fix := "add secrets: {" + used + ": {file: ./users.txt}}"
-			if n, ok := nearest(used, known); ok {
+	list := uses(s.SecurityPolicy)
+	checked := make(map[string]bool)
+	for _, u := range list {
+		x, ok := defined[u.secret]
+		switch {
+		case u.secret == "":
+		case !ok && s.bad["spec.secrets"]:
+		case !ok:
+			fix := "add secrets: {" + u.secret + ": {file: " + u.file + "}}"
+			if n, ok := nearest(u.secret, known); ok {
 				fix = fmt.Sprintf("did you mean %q?", "secret/"+n)
 			}
-			s.failAt(b.Pos, fix, "there is no secret %q", used)
+			s.failAt(u.at, fix, "there is no secret %q", u.secret)
+		case x.Development != "" && x.Development != u.development:
+			s.failAt(x.Pos, "write {file: "+u.file+"}", "secret %q: development: %s cannot stand for what line %d needs", x.Name, x.Development, u.at.Line)
+		case x.File != "" && s.Dir != "" && !checked[x.Name]:
+			checked[x.Name] = true // once, however many name it
+			u.check(p, s, x)
 		}
 	}
 	for _, x := range s.Secrets {
-		switch {
-		case x.Name != used && (x.Name == "" || s.bad["spec.authentication"]):
-		case x.Name != used:
+		used := slices.ContainsFunc(list, func(u use) bool { return u.secret == x.Name })
+		if !used && x.Name != "" && !s.bad["spec.authentication"] {
 			s.failAt(x.Pos, "remove it", "secret %q is used by nothing", x.Name)
-		case x.File != "" && s.Dir != "":
-			p.checkUsers(s, x)
 		}
 	}
 }
 
-// checkUsers reads a user list the way the image will.
-func (p *parsing) checkUsers(s *securityPolicy, x api.Secret) {
+// readSecret reads the file of a secret the way the image will get it.
+func (p *parsing) readSecret(s *securityPolicy, x api.Secret, limit int64, missing, large string) ([]byte, bool) {
 	full := resolve(s.Dir, x.File)
 	info, err := os.Stat(full)
 	switch {
 	case err != nil:
-		s.failAt(x.Pos, "`lorica passwd` writes one", "secret %q: %s", x.Name, fileProblem(x.File, err))
-		return
+		s.failAt(x.Pos, missing, "secret %q: %s", x.Name, fileProblem(x.File, err))
+		return nil, false
 	case !info.Mode().IsRegular():
 		s.failAt(x.Pos, "name a file", "secret %q: %s is not a regular file", x.Name, x.File)
-		return
-	case info.Size() > authn.MaxUsersSize:
-		s.failAt(x.Pos, "split it over several workloads", "secret %q: %s has %d bytes; the limit is %d", x.Name, x.File, info.Size(), authn.MaxUsersSize)
-		return
+		return nil, false
+	case info.Size() > limit:
+		s.failAt(x.Pos, large, "secret %q: %s has %d bytes; the limit is %d", x.Name, x.File, info.Size(), limit)
+		return nil, false
 	}
 	data, err := os.ReadFile(full)
 	if err != nil {
 		s.failAt(x.Pos, "make it readable", "secret %q: %s", x.Name, fileProblem(x.File, err))
+	}
+	return data, err == nil
+}
+
+// failIn reports what is wrong inside of a secret. It shows no source text: a
+// line of this file is a secret.
+func (p *parsing) failIn(x api.Secret, line int, fix, message string) {
+	at := api.Pos{File: filepath.Clean(x.File), Line: max(1, line), Column: 1}
+	p.errs = append(p.errs, &Error{Pos: at, Message: fmt.Sprintf("secret %q: %s", x.Name, message), Fix: fix})
+}
+
+// checkUsers reads a user list the way the image will.
+func (p *parsing) checkUsers(s *securityPolicy, x api.Secret) {
+	data, ok := p.readSecret(s, x, basic.MaxUsersSize, "`lorica passwd` writes one", "split it over several workloads")
+	if !ok {
 		return
 	}
-	if _, err := authn.ParseUsers(data); err != nil {
-		at := api.Pos{File: filepath.Clean(x.File), Line: 1, Column: 1}
-		var ue *authn.UsersError
+	if _, err := basic.ParseUsers(data); err != nil {
+		line, message := 1, err.Error()
+		var ue *basic.UsersError
 		if errors.As(err, &ue) {
-			at.Line = max(1, ue.Line)
-			err = errors.New(ue.Message)
+			line, message = ue.Line, ue.Message
 		}
-		// No source text here: a line of this file is a secret.
-		p.errs = append(p.errs, &Error{Pos: at, Message: fmt.Sprintf("secret %q: %s", x.Name, err), Fix: "`lorica passwd` writes lines of the form name:groups:verifier"})
+		p.failIn(x, line, "`lorica passwd` writes lines of the form name:groups:verifier", message)
 	}
+}
+
+// checkKeys reads a key set the way the image will, for every issuer that it is
+// of.
+func (p *parsing) checkKeys(s *securityPolicy, x api.Secret) {
+	data, ok := p.readSecret(s, x, jwt.MaxKeysSize, "fetch it from the issuer: its metadata names the address as jwks_uri", "keep the keys that sign today")
+	if !ok {
+		return
+	}
+	keys, err := jwt.ParseKeys(data)
+	if err != nil {
+		line, message := 1, err.Error()
+		var ke *jwt.KeysError
+		if errors.As(err, &ke) {
+			line, message = ke.Line, ke.Message
+		}
+		p.failIn(x, line, `write a JWK set of public keys: {"keys": [...]} (RFC 7517)`, message)
+		return
+	}
+	for _, j := range s.Authentication.JWT {
+		allowed := Algorithms(&j)
+		if j.Keys == x.Name && !slices.ContainsFunc(keys, func(k jwt.Key) bool { return allowed.Has(k.Algorithm) }) {
+			s.failAt(j.Pos, "add an algorithm, or a key", "issuer %q: no key of %s is of an algorithm that it may sign with", j.Name, x.File)
+		}
+	}
+}
+
+// Algorithms returns what an issuer may sign with: everything where nothing is
+// written.
+func Algorithms(j *api.JWT) jwt.Algorithms {
+	if len(j.Algorithms) == 0 {
+		return jwt.AllAlgorithms
+	}
+	var set jwt.Algorithms
+	for _, n := range j.Algorithms {
+		if a, ok := jwt.ParseAlgorithm(n); ok {
+			set |= jwt.Of(a)
+		}
+	}
+	return set
 }

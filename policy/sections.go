@@ -6,12 +6,10 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"lorica.dev/lorica/abi"
-	"lorica.dev/lorica/abi/authn"
 	"lorica.dev/lorica/api"
 )
 
@@ -130,49 +128,6 @@ func (d *decoder) port(n *yaml.Node, p string) api.Port {
 	return x
 }
 
-// realmForm keeps a realm inside a quoted string of RFC 9110 without escapes.
-var realmForm = regexp.MustCompile(`^[ !#-\[\]-~]{1,64}$`)
-
-func (d *decoder) authentication(s *api.SecurityPolicy) func(*yaml.Node) {
-	return func(n *yaml.Node) {
-		a := &api.Authentication{Pos: d.pos(n)}
-		d.object(n, "spec.authentication",
-			field{name: "basic", must: value(n, "jwt") == n, read: func(n *yaml.Node) { a.Basic = d.basic(n, s.Metadata.Name) }},
-			field{name: "jwt", notYet: true},
-			field{name: "mtls", notYet: true})
-		if a.Basic != nil {
-			s.Authentication = a
-		}
-	}
-}
-
-func (d *decoder) basic(n *yaml.Node, realm string) *api.Basic {
-	const p = "spec.authentication.basic."
-	b := &api.Basic{Pos: d.pos(n), Realm: realm, Attempts: 10, Window: time.Minute}
-	attempts := uint64(b.Attempts)
-	d.object(n, "spec.authentication.basic",
-		field{name: "name", must: true, read: d.word(&b.Name, p+"name")},
-		field{name: "realm", read: d.form(&b.Realm, p+"realm", realmForm, `printable ASCII without '"' and '\'`)},
-		field{name: "users", must: true, read: func(n *yaml.Node) {
-			var s string
-			if d.str(&s, p+"users")(n); s == "" {
-				return
-			}
-			name, ok := strings.CutPrefix(s, "secret/")
-			if !ok || !wordForm.MatchString(name) {
-				d.fail(n, "write secret/NAME, and NAME: {file: ./users.txt} under spec.secrets", "%susers %q does not name a secret", p, clip(s))
-				return
-			}
-			b.Users = name
-		}},
-		// Never a default: a service that lets strangers through says so.
-		field{name: "require", must: true, read: d.boolean(&b.Require, p+"require")},
-		field{name: "attempts", read: d.number(&attempts, p+"attempts", 1, 1000)},
-		field{name: "window", read: d.duration(&b.Window, p+"window", time.Second, 24*time.Hour)})
-	b.Attempts = uint32(attempts)
-	return b
-}
-
 func (d *decoder) route(n *yaml.Node) api.Route {
 	r := api.Route{Pos: d.pos(n)}
 	d.object(n, "spec.routes",
@@ -264,19 +219,4 @@ func (d *decoder) test(n *yaml.Node) api.Test {
 		d.fail(n, "write call: ROUTE, or packet: {from: ..., port: ...}", "spec.tests must have exactly one of call and packet")
 	}
 	return t
-}
-
-// person reads the name of a user or a group, as user lists allow them.
-func (d *decoder) person(dst *string, path string) func(*yaml.Node) {
-	return func(n *yaml.Node) {
-		var s string
-		if d.str(&s, path)(n); n.Tag != "!!str" {
-			return
-		}
-		if !authn.ValidName(s) || s == authn.Anonymous {
-			d.fail(n, "use letters, digits and . _ @ + -, at most 64", "%s %q cannot be the name of a user or a group", path, clip(s))
-			return
-		}
-		*dst = s
-	}
 }

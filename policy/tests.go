@@ -63,9 +63,8 @@ func (d *Deployment) runTest(t *api.Test) TestResult {
 func (d *Deployment) authenticated(t *api.Test, context map[string]cedar.Value) Decision {
 	user := t.User
 	if user == "" {
-		b := d.Policy.Authentication.Basic
-		if b.Require {
-			return Decision{Rule: abi.Rule{ID: b.Name, Line: b.Pos.Short()}, Level: t.Level, Reason: "credentials are required"}
+		if a := d.Policy.Authentication; a.Require {
+			return Decision{Rule: AuthenticationDefault(a), Level: t.Level, Reason: "credentials are required"}
 		}
 		user = authn.Anonymous
 	}
@@ -142,10 +141,10 @@ func (p *parsing) checkTests(s *securityPolicy) {
 			rules = append(rules, r.ID)
 		}
 	}
-	if s.Authentication != nil {
-		rules = append(rules, s.Authentication.Basic.Name)
+	for _, m := range Methods(s.Authentication) {
+		rules = append(rules, m.Name)
 	}
-	rules = append(rules, abi.RuleNetwork, abi.RuleAuthz, abi.RuleAttribute)
+	rules = append(rules, abi.RuleNetwork, abi.RuleAuthn, abi.RuleAuthz, abi.RuleAttribute)
 	for _, t := range s.Tests {
 		if t.Level != "" && !slices.Contains(s.Levels.Names, t.Level) && !s.bad["spec.levels"] {
 			s.failAt(t.Pos, didYouMean(t.Level, s.Levels.Names), "test %q: there is no level %q", clip(t.Name), t.Level)

@@ -99,7 +99,7 @@ func (d *Deployment) whyRequest(x *exchange) (Answer, error) {
 	if !methodForm.MatchString(verb) || verb == "*" || !strings.HasPrefix(target, "/") {
 		return Answer{}, fmt.Errorf("%q is not a request: write 'GET /accounts/7'", clip(q.Request))
 	}
-	if q.User != "" && (!authn.ValidName(q.User) || q.User == authn.Anonymous) {
+	if q.User != "" && !authn.ValidPrincipal(q.User) {
 		return Answer{}, fmt.Errorf("%q cannot be the name of a user", clip(q.User))
 	}
 	x.verb = verb
@@ -112,9 +112,12 @@ func (d *Deployment) whyRequest(x *exchange) (Answer, error) {
 		a.Route, a.Rule = x.route.Name, abi.Rule{ID: x.route.Name, Line: x.route.Line}
 	}
 	if d.Policy.Authentication != nil {
-		b := d.Policy.Authentication.Basic
-		a.Stage, a.Rule = abi.StageAuthn, abi.Rule{ID: b.Name, Line: b.Pos.Short()}
-		if q.User == "" && b.Require {
+		a.Stage, a.Rule = abi.StageAuthn, AuthenticationDefault(d.Policy.Authentication)
+		// Which of several methods let a user in, the question does not say.
+		if list := Methods(d.Policy.Authentication); q.User != "" && len(list) == 1 {
+			a.Rule = list[0].Rule()
+		}
+		if q.User == "" && d.Policy.Authentication.Require {
 			a.Verdict, a.Reason = abi.Deny, "credentials are required"
 			a.Missing = []string{"a user: the request has no credentials"}
 			return a, nil

@@ -23,15 +23,22 @@ const (
 type SourceKind uint8
 
 const (
-	SourceLevel  SourceKind = 1 + iota // the security level in force
-	SourceHour                         // clock.hour, 0 to 23, UTC
-	SourcePeer                         // peer.address
-	SourceMethod                       // request.method
-	SourceRoute                        // route.NAME, a path parameter
-	SourceQuery                        // query.NAME; given twice is an error
-	SourceHeader                       // header.NAME; given twice is an error
-	SourceBody                         // body.json:POINTER (RFC 6901)
-	SourceGroups                       // basic.groups, the parents of the principal
+	SourceLevel    SourceKind = 1 + iota // the security level in force
+	SourceHour                           // clock.hour, 0 to 23, UTC
+	SourceMinute                         // clock.minute of the day, 0 to 1439, UTC
+	SourceWeekday                        // clock.weekday, 1 (Monday) to 7 (Sunday), UTC
+	SourcePeer                           // peer.address
+	SourceMethod                         // request.method
+	SourceRoute                          // route.NAME, a path parameter
+	SourceQuery                          // query.NAME; given twice is an error
+	SourceHeader                         // header.NAME; given twice is an error
+	SourceBody                           // body.json:POINTER (RFC 6901)
+	SourceClaim                          // jwt.NAME or jwt:POINTER, of the verified token
+	SourceClaimHas                       // jwt.NAME has "TEXT": the claim is the text, or an array that holds it
+	SourceSPIFFE                         // tls.spiffe, of the client's certificate
+	SourceDNS                            // tls.dns, the first one
+	SourceSubject                        // tls.subject, the common name
+	SourceGroups                         // basic.groups, the parents of the principal
 )
 
 // A Source is a kind and its argument: the parameter's name, the query key, the
@@ -39,6 +46,7 @@ const (
 type Source struct {
 	Kind SourceKind
 	Arg  string
+	Has  string // for SourceClaimHas: the text
 }
 
 // An Attribute of the Cedar context.

@@ -77,15 +77,15 @@ func (c *checker) header() {
 
 func (c *checker) attributes() {
 	v := c.v
-	n := c.r.Count(11)
+	n := c.r.Count(15)
 	if n > MaxAttributes {
 		c.fail("%d attributes; the limit is %d", n, MaxAttributes)
 		return
 	}
 	for i := range n {
 		a := Attribute{Name: c.r.String(), Type: Type(c.r.U8()), Optional: c.r.Bool(),
-			Source: Source{Kind: SourceKind(c.r.U8()), Arg: c.r.String()}}
-		if a.Type < TypeString || a.Type > TypeDecimal || a.Source.Kind < SourceLevel || a.Source.Kind > SourceBody {
+			Source: Source{Kind: SourceKind(c.r.U8()), Arg: c.r.String(), Has: c.r.String()}}
+		if a.Type < TypeString || a.Type > TypeDecimal || a.Source.Kind < SourceLevel || a.Source.Kind >= SourceGroups {
 			c.fail("attribute %q: type %d, source %d", a.Name, a.Type, a.Source.Kind)
 			return
 		}

@@ -102,6 +102,7 @@ func (s *Section) Encode() []byte {
 		w.Bool(a.Optional)
 		w.U8(uint8(a.Source.Kind))
 		w.String(a.Source.Arg)
+		w.String(a.Source.Has)
 	}
 	w.U32(uint32(len(s.Entities)))
 	for _, e := range s.Entities {

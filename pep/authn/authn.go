@@ -1,190 +1,93 @@
-// Package authn establishes who makes a request, by HTTP Basic (RFC 7617) against
-// argon2id verifiers (RFC 9106).
+// Package authn ends authentication. The methods that a policy asks for stand
+// before it, each a module of its own (folders jwt, basic, mtls, in this order);
+// each takes its kind of credential and leaves the rest. A credential of its kind
+// that is wrong is denied there: no later method gets a second try.
 //
-// A credential that was verified once is remembered, under a key that nobody but
-// this process knows and that covers the user's verifier: a changed or revoked
-// user misses at once, while the memory outlives a change of program. Everything
-// else costs a hash, so it first passes a limit on failures per source (an IPv4
-// address or an IPv6 /64) and then a bound on concurrent hashes.
-//
-// A source over its limit is refused new verifications; credentials that are
-// remembered keep working, so that a guessing neighbour behind the same address
-// does not lock out who is in. But then an answer tells a right guess from a
-// wrong one without a hash, so failures also count for each source and name:
-// over that limit nothing is answered but 429, right or wrong.
-//
-// An unknown user costs what a known one does and gets the same answer as a wrong
-// password. The application never sees the password.
+// What arrives here either has a principal, or came without any credential that
+// is known. A header of a scheme that nobody took is refused, whoever the client
+// is otherwise: it was meant to say something, and the application must not read
+// what was not judged.
 package authn
 
 import (
 	"errors"
-	"fmt"
-	"hash/maphash"
 	"net/http"
 	"strings"
-	"time"
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/authn"
 	"lorica.dev/lorica/pep"
 )
 
-// A Module holds what outlives a program: verified credentials, failures by
-// source, and the bound on hashing.
-type Module struct {
-	known    *known
-	failures *failures
-	hasher   *hasher
-	seed     maphash.Seed
-}
+// A Module holds nothing between generations.
+type Module struct{}
 
 // New returns the module.
-func New() *Module {
-	return &Module{known: newKnown(), failures: newFailures(), hasher: newHasher(), seed: maphash.MakeSeed()}
-}
+func New() *Module { return &Module{} }
 
-// Prepare reads the section and the user list that it names.
-func (m *Module) Prepare(in *pep.Input) (pep.GuardState, error) {
+// Prepare reads the section.
+func (*Module) Prepare(in *pep.Input) (pep.GuardState, error) {
 	s, err := authn.Decode(in.Section)
 	if err != nil {
 		return nil, err
 	}
-	if s.Attempts == 0 || s.Window < time.Duration(s.Attempts) {
-		return nil, fmt.Errorf("authn: %d attempts in %v leave nobody a first one", s.Attempts, s.Window)
-	}
-	challenge, err := challenge(s.Realm)
-	if err != nil {
-		return nil, err
-	}
-	list, ok := in.Secrets[s.Secret]
-	if !ok {
-		return nil, fmt.Errorf("authn: secret %q, the user list, is missing", s.Secret)
-	}
-	users, err := newUsers(list, m.seed)
-	if err != nil {
-		return nil, fmt.Errorf("authn: secret %q: %w", s.Secret, err)
-	}
-	return &state{
-		module: m, section: s, challenge: challenge, users: users,
-		limit: limit{attempts: s.Attempts, window: s.Window},
-	}, nil
+	return &state{s}, nil
 }
 
-// challenge is the WWW-Authenticate header.
-func challenge(realm string) (string, error) {
-	for i := 0; i < len(realm); i++ {
-		if realm[i] < ' ' || realm[i] > '~' {
-			return "", fmt.Errorf("authn: realm %q is not printable ASCII", realm)
-		}
-	}
-	return `Basic realm="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(realm) + `", charset="UTF-8"`, nil
-}
+type state struct{ section authn.Section }
 
-type state struct {
-	module    *Module
-	section   authn.Section
-	challenge string
-	users     *users
-	limit     limit
-}
-
-// Judge sets Principal and Groups, and takes the credentials out of the request.
+// Judge lets a principal pass, or decides what a request without one is.
 func (s *state) Judge(x *pep.Exchange) pep.Decision {
-	headers := x.Request.Header["Authorization"]
-	delete(x.Request.Header, "Authorization")
-	switch {
-	case len(headers) == 0 && s.section.Require:
-		return s.refuse(x, "no credentials")
-	case len(headers) == 0:
-		x.Principal = authn.Anonymous
-		return s.allow()
+	h := x.Request.Header
+	switch headers := h[header]; {
 	case len(headers) > 1:
-		return s.deny(http.StatusBadRequest, "several Authorization headers")
+		delete(h, header)
+		return s.deny(http.StatusBadRequest, errSeveral.Error())
+	case len(headers) == 1:
+		delete(h, header)
+		return s.refuse(x, "credentials of a scheme that is not accepted")
+	case x.Principal != "":
+		return pep.Decision{Verdict: abi.Allow, Stage: abi.StageAuthn} // the method's rule stands
+	case !s.section.Optional:
+		return s.refuse(x, "no credentials")
 	}
-	c, err := parseBasic(headers[0])
-	if err != nil {
-		return s.refuse(x, err.Error())
-	}
-	from := x.Flow.Source()
-	asName := attempt{from, maphash.String(s.module.seed, c.name) | 1}
-	if wait := s.module.failures.wait(asName, s.limit, x.Now); wait > 0 {
-		return s.retry(x, &limited{wait})
-	}
-	u := s.users.find(c.name)
-	key := s.module.known.key(u, c)
-	if u.real && s.module.known.has(key) {
-		return s.enter(x, u)
-	}
-
-	// Charged in advance, so that attempts at the same time cannot exceed the
-	// limit together; refunded on success.
-	charged := [...]attempt{asName, {source: from}}
-	ok, err := s.module.hasher.verify(key, s.users.concurrency,
-		func() error { return s.charge(charged[:], x.Now) },
-		func() bool {
-			if !u.matches(c.password) {
-				return false
-			}
-			for _, a := range charged {
-				s.module.failures.refund(a, s.limit)
-			}
-			s.module.known.add(key)
-			return true
-		})
-	switch {
-	case err != nil:
-		return s.retry(x, err)
-	case !ok:
-		return s.refuse(x, "unknown user or wrong password")
-	}
-	return s.enter(x, u)
-}
-
-// charge charges every attempt, also when one must wait: a guess that the source
-// may not have hashed still counts against the name.
-func (s *state) charge(list []attempt, now time.Time) error {
-	var wait time.Duration
-	for _, a := range list {
-		wait = max(wait, s.module.failures.charge(a, s.limit, now))
-	}
-	if wait > 0 {
-		return &limited{wait}
-	}
-	return nil
-}
-
-// limited is the error of a source, or a source and name, over its limit.
-type limited struct{ wait time.Duration }
-
-func (*limited) Error() string { return "too many failures from this source" }
-
-func (s *state) enter(x *pep.Exchange, u *user) pep.Decision {
-	x.Principal, x.Groups = u.name, u.groups
-	return s.allow()
-}
-
-func (s *state) allow() pep.Decision {
+	x.Principal, x.Groups = authn.Anonymous, nil
 	return pep.Decision{Verdict: abi.Allow, Stage: abi.StageAuthn, Rule: s.section.Rule}
+}
+
+func (s *state) refuse(x *pep.Exchange, reason string) pep.Decision {
+	for _, c := range s.section.Challenges {
+		x.Header.Add("WWW-Authenticate", c)
+	}
+	return s.deny(http.StatusUnauthorized, reason)
 }
 
 func (s *state) deny(status int, reason string) pep.Decision {
 	return pep.Decision{Stage: abi.StageAuthn, Rule: s.section.Rule, Reason: reason, Status: status}
 }
 
-func (s *state) refuse(x *pep.Exchange, reason string) pep.Decision {
-	x.Header.Set("WWW-Authenticate", s.challenge)
-	return s.deny(http.StatusUnauthorized, reason)
-}
+// header holds credentials (RFC 9110, section 11.6.2).
+const header = "Authorization"
 
-// retry denies for now: with 429 a source over its limit, with 503 when too many
-// wait.
-func (s *state) retry(x *pep.Exchange, err error) pep.Decision {
-	status, wait := http.StatusServiceUnavailable, time.Second
-	var l *limited
-	if errors.As(err, &l) {
-		status, wait = http.StatusTooManyRequests, l.wait
+var errSeveral = errors.New("several Authorization headers")
+
+// Take takes credentials of a scheme out of the request, so that the application
+// never sees them, and returns what follows the scheme's name. Where the header
+// is absent or of another scheme it stays as it is, and ok is false. The error
+// is about requests that no method can be sure of.
+func Take(x *pep.Exchange, scheme string) (rest string, ok bool, err error) {
+	headers := x.Request.Header[header]
+	if len(headers) == 0 {
+		return "", false, nil
 	}
-	x.RetryAfter(wait)
-	return s.deny(status, err.Error())
+	if len(headers) > 1 {
+		delete(x.Request.Header, header)
+		return "", false, errSeveral
+	}
+	name, rest, _ := strings.Cut(headers[0], " ")
+	if !strings.EqualFold(name, scheme) {
+		return "", false, nil
+	}
+	delete(x.Request.Header, header)
+	return strings.TrimLeft(rest, " "), true, nil
 }

@@ -22,8 +22,8 @@ import (
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/authz"
+	"lorica.dev/lorica/abi/strictjson"
 	"lorica.dev/lorica/pep"
-	"lorica.dev/lorica/pep/authz/strictjson"
 )
 
 // A Module holds nothing between generations: what was decided under one
@@ -80,6 +80,7 @@ type state struct {
 	view     *authz.View
 	levels   []string
 	bodies   uint64 // set of the attributes that come from a body
+	tokens   uint64 // and of those that come from a token
 	pointers [authz.MaxAttributes]strictjson.Pointer
 	seed     maphash.Seed
 	memo     memo
@@ -100,19 +101,26 @@ type workspace struct {
 func (s *state) attribute(i int, a authz.Attribute) error {
 	want := a.Type
 	switch a.Source.Kind {
-	case authz.SourceLevel, authz.SourceMethod:
+	case authz.SourceLevel, authz.SourceMethod, authz.SourceSPIFFE, authz.SourceDNS, authz.SourceSubject:
 		want = authz.TypeString
-	case authz.SourceHour:
+	case authz.SourceHour, authz.SourceMinute, authz.SourceWeekday:
 		want = authz.TypeLong
 	case authz.SourcePeer:
 		want = authz.TypeIP
-	case authz.SourceBody:
+	case authz.SourceBody, authz.SourceClaim, authz.SourceClaimHas:
 		p, err := strictjson.ParsePointer(a.Source.Arg)
 		if err != nil {
 			return err
 		}
-		s.bodies |= 1 << i
 		s.pointers[i] = p
+		if a.Source.Kind == authz.SourceBody {
+			s.bodies |= 1 << i
+		} else {
+			s.tokens |= 1 << i
+		}
+		if a.Source.Kind == authz.SourceClaimHas {
+			want = authz.TypeBool
+		}
 	}
 	if a.Type != want {
 		return fmt.Errorf("source %s does not give type %d", origin(a.Source), a.Type)

@@ -9,11 +9,12 @@ import (
 	"mime"
 	"net/url"
 	"strings"
+	"time"
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/authz"
+	"lorica.dev/lorica/abi/strictjson"
 	"lorica.dev/lorica/pep"
-	"lorica.dev/lorica/pep/authz/strictjson"
 )
 
 // A problem is why the facts of a request cannot be had. It denies.
@@ -36,6 +37,10 @@ func origin(s authz.Source) string {
 		return "level"
 	case authz.SourceHour:
 		return "clock.hour"
+	case authz.SourceMinute:
+		return "clock.minute"
+	case authz.SourceWeekday:
+		return "clock.weekday"
 	case authz.SourcePeer:
 		return "peer.address"
 	case authz.SourceMethod:
@@ -46,6 +51,16 @@ func origin(s authz.Source) string {
 		return "query." + s.Arg
 	case authz.SourceHeader:
 		return "header." + s.Arg
+	case authz.SourceClaim:
+		return "jwt:" + s.Arg
+	case authz.SourceClaimHas:
+		return fmt.Sprintf("jwt:%s has %q", s.Arg, s.Has)
+	case authz.SourceSPIFFE:
+		return "tls.spiffe"
+	case authz.SourceDNS:
+		return "tls.dns"
+	case authz.SourceSubject:
+		return "tls.subject"
 	}
 	return "body.json:" + s.Arg
 }
@@ -57,20 +72,21 @@ var errTwice = errors.New("it is given twice")
 // arrays, which is fine until the next use of key.
 func (s *state) gather(w *workspace, x *pep.Exchange, reads uint64) *problem {
 	clear(w.attrs)
-	if p := s.body(w, x, reads); p != nil {
+	if p := s.body(w, x, reads&s.bodies); p != nil {
 		return p
 	}
-	for set := reads &^ s.view.Level; set != 0; set &= set - 1 {
+	if p := s.claims(w, x, reads&s.tokens); p != nil {
+		return p
+	}
+	for set := reads &^ (s.view.Level | s.bodies | s.tokens); set != 0; set &= set - 1 {
 		i := bits.TrailingZeros64(set)
 		a := &s.view.Attributes[i]
 		var raw string
 		var found bool
 		var err error
 		switch a.Source.Kind {
-		case authz.SourceBody:
-			continue
-		case authz.SourceHour:
-			put(w, i, value{k: long, n: int64(x.Now.UTC().Hour())}, "")
+		case authz.SourceHour, authz.SourceMinute, authz.SourceWeekday:
+			put(w, i, value{k: long, n: clock(a.Source.Kind, x.Now.UTC())}, "")
 			continue
 		case authz.SourcePeer:
 			addr := x.Flow.Src.Unmap().WithZone("")
@@ -93,6 +109,9 @@ func (s *state) gather(w *workspace, x *pep.Exchange, reads uint64) *problem {
 			if len(list) > 1 {
 				err = errTwice
 			}
+		case authz.SourceSPIFFE, authz.SourceDNS, authz.SourceSubject:
+			raw = certified(a.Source.Kind, x.Peer)
+			found = raw != ""
 		default:
 			err = errors.New("its source is unknown")
 		}
@@ -165,33 +184,80 @@ func query(raw, name string) (val string, found bool, err error) {
 	return val, found, nil
 }
 
+// clock reads a time in UTC.
+func clock(k authz.SourceKind, t time.Time) int64 {
+	switch k {
+	case authz.SourceMinute:
+		return int64(60*t.Hour() + t.Minute())
+	case authz.SourceWeekday:
+		return int64(t.Weekday()+6)%7 + 1
+	}
+	return int64(t.Hour())
+}
+
+// certified returns what a client's certificate says; empty: nothing.
+func certified(k authz.SourceKind, p *pep.Peer) string {
+	switch {
+	case p == nil:
+	case k == authz.SourceSPIFFE:
+		return p.SPIFFE
+	case k == authz.SourceSubject:
+		return p.Subject
+	case len(p.DNS) > 0:
+		return p.DNS[0]
+	}
+	return ""
+}
+
 // body fills the attributes that come from a JSON body.
 func (s *state) body(w *workspace, x *pep.Exchange, reads uint64) *problem {
-	reads &= s.bodies
 	if reads == 0 {
 		return nil
 	}
+	first := &s.view.Attributes[bits.TrailingZeros64(reads)]
+	doc, err := x.Body()
+	if err == nil && len(doc) > 0 {
+		err = isJSON(x)
+	}
+	if err != nil {
+		return malformed(first, err)
+	}
+	return s.document(w, doc, reads)
+}
+
+// claims fills the attributes that come from a verified token. Where there is
+// none, another method authenticated the request: all of them are absent.
+func (s *state) claims(w *workspace, x *pep.Exchange, reads uint64) *problem {
+	if reads == 0 {
+		return nil
+	}
+	return s.document(w, x.Claims, reads)
+}
+
+// document fills the attributes that come from one JSON document; all are absent
+// where it has no bytes.
+func (s *state) document(w *workspace, doc []byte, reads uint64) *problem {
 	w.want = w.want[:0]
 	for set := reads; set != 0; set &= set - 1 {
 		w.want = append(w.want, s.pointers[bits.TrailingZeros64(set)])
 	}
 	w.found = append(w.found[:0], make([]strictjson.Value, len(w.want))...)
-	first := &s.view.Attributes[bits.TrailingZeros64(reads)]
-	doc, err := x.Body()
-	if err != nil {
-		return malformed(first, err)
-	}
 	if len(doc) > 0 {
-		if err := isJSON(x); err != nil {
-			return malformed(first, err)
-		}
 		if err := strictjson.Find(doc, w.want, w.found); err != nil {
-			return malformed(first, err)
+			return malformed(&s.view.Attributes[bits.TrailingZeros64(reads)], err)
 		}
 	}
 	for n, set := 0, reads; set != 0; n, set = n+1, set&(set-1) {
 		i := bits.TrailingZeros64(set)
 		a, v := &s.view.Attributes[i], w.found[n]
+		if a.Source.Kind == authz.SourceClaimHas && len(doc) > 0 {
+			has, err := holds(v, a.Source.Has)
+			if err != nil {
+				return malformed(a, err)
+			}
+			put(w, i, truth(has), "")
+			continue
+		}
 		if err := fits(a.Type, v.Kind); err != nil {
 			return malformed(a, err)
 		}
@@ -203,6 +269,28 @@ func (s *state) body(w *workspace, x *pep.Exchange, reads uint64) *problem {
 		}
 	}
 	return nil
+}
+
+// holds reports whether a claim is the text or an array of strings that holds it.
+// A token without the claim does not say so, which is false, not unknown.
+func holds(v strictjson.Value, want string) (has bool, err error) {
+	wrong := errors.New("it is neither a string nor an array of strings")
+	switch v.Kind {
+	case strictjson.Missing:
+		return false, nil
+	case strictjson.String:
+		return string(v.Text) == want, nil
+	case strictjson.Array:
+		err = strictjson.Elements(v, func(e strictjson.Value) error {
+			if e.Kind != strictjson.String {
+				return wrong
+			}
+			has = has || string(e.Text) == want
+			return nil
+		})
+		return has, err
+	}
+	return false, wrong
 }
 
 // isJSON refuses a body that an application could read as something else.

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"lorica.dev/lorica/abi/authz"
-	"lorica.dev/lorica/pep/authz/strictjson"
+	"lorica.dev/lorica/abi/strictjson"
 )
 
 // parse reads a value of a type other than String from text. What one parser

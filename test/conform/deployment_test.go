@@ -176,7 +176,7 @@ spec:
   selector: {matchLabels: {app: w}}
   levels: {names: [low, high], initial: low}
   network: {ingress: [{name: in, action: Allow, from: [any]}]}
-  authentication: {basic: {name: login, realm: r, users: secret/users, require: true}}
+  authentication: {require: true, basic: {name: login, realm: r, users: secret/users}}
   secrets: {users: {file: users.txt}}
   routes:
     - {name: get, group: g, match: {method: GET, path: "/a/{id}"}}

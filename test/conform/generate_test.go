@@ -93,7 +93,8 @@ func (g *generator) wild(depth int, want func(int) string) string {
 func (g *generator) boolean(depth int) string {
 	if depth <= 0 {
 		return "(" + pick(g, "true", "false", "context has amount", "context has q", "context has nothing", "context has flag && context.flag", "context.hour < 12",
-			`context.level == "elevated"`, "principal in "+g.group(), "resource in "+g.part(), "context.flag") + ")"
+			`context.level == "elevated"`, "principal in "+g.group(), "resource in "+g.part(), "context.flag",
+			"context has mfa && context.mfa", "context.mfa", "context has acr", "context.verified", "context has spiffe", "context.weekday > 5") + ")"
 	}
 	d := depth - 1
 	b, l, t, e, i, m, s := func() string { return g.wild(d, g.boolean) }, func() string { return g.wild(d, g.long) }, func() string { return g.wild(d, g.text) },
@@ -136,7 +137,7 @@ func (g *generator) boolean(depth int) string {
 
 func (g *generator) long(depth int) string {
 	if depth <= 0 {
-		return pick(g, "0", "1", "-1", "12", "5000", "9223372036854775807", "-9223372036854775808", "context.hour", "context.amount", "context.q", "context.amount")
+		return pick(g, "0", "1", "-1", "12", "5000", "9223372036854775807", "-9223372036854775808", "context.hour", "context.amount", "context.q", "context.amount", "context.minute", "context.weekday", "context.rank")
 	}
 	d := depth - 1
 	switch g.IntN(6) {
@@ -154,7 +155,7 @@ func (g *generator) text(depth int) string {
 	if depth > 0 && g.IntN(5) == 0 {
 		return fmt.Sprintf("(if %s then %s else %s)", g.wild(depth-1, g.boolean), g.text(depth-1), g.text(depth-1))
 	}
-	return pick(g, `""`, `"a"`, `"ab"`, `"a*"`, `"aba"`, `"é"`, `"elevated"`, "context.level", "context.id", "context.tag", "context.method")
+	return pick(g, `""`, `"a"`, `"ab"`, `"a*"`, `"aba"`, `"é"`, `"elevated"`, "context.level", "context.id", "context.tag", "context.method", "context.acr", "context.spiffe", "context.dns", "context.subject")
 }
 
 func (g *generator) entity(depth int) string {
@@ -170,7 +171,7 @@ func (g *generator) ip(int) string {
 }
 
 func (g *generator) decimal(int) string {
-	return pick(g, "context.price", "context.price", `decimal("0.0")`, `decimal("1.50")`, `decimal("-0.0001")`, `decimal("922337203685477.5807")`, `decimal("-922337203685477.5808")`)
+	return pick(g, "context.price", "context.limit", `decimal("0.0")`, `decimal("1.50")`, `decimal("-0.0001")`, `decimal("922337203685477.5807")`, `decimal("-922337203685477.5808")`)
 }
 
 func (g *generator) set(depth int) string {
@@ -201,6 +202,18 @@ func (g *generator) request() request {
 		}
 		r.values[a.Name] = g.value(a.Name)
 	}
+	r.values["minute"] = 60*r.values["hour"].(cedar.Long) + cedar.Long(pick(g, 0, 1, 30, 59))
+	// A token without the claim of mfa does not say mfa; without a token nobody
+	// knows.
+	withToken := g.IntN(4) > 0
+	if delete(r.values, "mfa"); withToken {
+		r.values["mfa"] = cedar.Boolean(g.IntN(2) == 0)
+	}
+	for _, name := range claims {
+		if !withToken {
+			delete(r.values, name)
+		}
+	}
 	return r
 }
 
@@ -208,11 +221,15 @@ func (g *generator) value(name string) cedar.Value {
 	switch name {
 	case "hour":
 		return cedar.Long(pick(g, 0, 1, 11, 12, 23))
-	case "amount", "q":
+	case "weekday":
+		return cedar.Long(1 + g.IntN(7))
+	case "spiffe", "dns", "subject": // an empty one is none
+		return cedar.String(pick(g, "a", "ab", "spiffe://acme/a", "elevated"))
+	case "amount", "q", "rank":
 		return cedar.Long(pick(g, 0, 1, -1, 12, 5000, 9223372036854775807, -9223372036854775808, g.Int64()))
-	case "flag":
+	case "flag", "verified", "mfa":
 		return cedar.Boolean(g.IntN(2) == 0)
-	case "price":
+	case "price", "limit":
 		return must(types.ParseDecimal(pick(g, "0.0", "1.5", "-0.0001", "922337203685477.5807", "-922337203685477.5808", strconv.Itoa(g.IntN(10))+".25")))
 	case "ip":
 		return must(types.ParseIPAddr(pick(g, "10.1.2.3", "127.0.0.1", "::1", "224.0.0.1", "ff02::1", "192.0.2.1")))

@@ -1,6 +1,7 @@
 package conform
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -33,19 +34,32 @@ var (
 	levels     = []string{"normal", "elevated", "lockdown"}
 	routes     = []api.Route{{Name: "r0", Group: "g0"}, {Name: "r1", Group: "g1"}, {Name: "r2"}, {Name: "r3", Group: "g0"}}
 	attributes = []authz.Attribute{
+		{Name: "acr", Type: authz.TypeString, Optional: true, Source: authz.Source{Kind: authz.SourceClaim, Arg: "/acr"}},
 		{Name: "amount", Type: authz.TypeLong, Optional: true, Source: authz.Source{Kind: authz.SourceBody, Arg: "/amount"}},
+		{Name: "dns", Type: authz.TypeString, Optional: true, Source: authz.Source{Kind: authz.SourceDNS}},
 		{Name: "flag", Type: authz.TypeBool, Optional: true, Source: authz.Source{Kind: authz.SourceBody, Arg: "/x/0/flag"}},
 		{Name: "from", Type: authz.TypeIP, Optional: true, Source: authz.Source{Kind: authz.SourceBody, Arg: "/x/0/from"}},
 		{Name: "hour", Type: authz.TypeLong, Source: authz.Source{Kind: authz.SourceHour}},
 		{Name: "id", Type: authz.TypeString, Source: authz.Source{Kind: authz.SourceRoute, Arg: "id"}},
 		{Name: "ip", Type: authz.TypeIP, Source: authz.Source{Kind: authz.SourcePeer}},
 		{Name: "level", Type: authz.TypeString, Source: authz.Source{Kind: authz.SourceLevel}},
+		{Name: "limit", Type: authz.TypeDecimal, Optional: true, Source: authz.Source{Kind: authz.SourceClaim, Arg: "/limits/0"}},
 		{Name: "method", Type: authz.TypeString, Source: authz.Source{Kind: authz.SourceMethod}},
+		{Name: "mfa", Type: authz.TypeBool, Optional: true, Source: authz.Source{Kind: authz.SourceClaimHas, Arg: "/amr", Has: "mfa"}},
+		{Name: "minute", Type: authz.TypeLong, Source: authz.Source{Kind: authz.SourceMinute}},
 		{Name: "price", Type: authz.TypeDecimal, Optional: true, Source: authz.Source{Kind: authz.SourceBody, Arg: "/price"}},
 		{Name: "q", Type: authz.TypeLong, Optional: true, Source: authz.Source{Kind: authz.SourceQuery, Arg: "q"}},
+		{Name: "rank", Type: authz.TypeLong, Optional: true, Source: authz.Source{Kind: authz.SourceClaim, Arg: "/rank"}},
+		{Name: "spiffe", Type: authz.TypeString, Optional: true, Source: authz.Source{Kind: authz.SourceSPIFFE}},
+		{Name: "subject", Type: authz.TypeString, Optional: true, Source: authz.Source{Kind: authz.SourceSubject}},
 		{Name: "tag", Type: authz.TypeString, Optional: true, Source: authz.Source{Kind: authz.SourceHeader, Arg: "X-Tag"}},
+		{Name: "verified", Type: authz.TypeBool, Optional: true, Source: authz.Source{Kind: authz.SourceClaim, Arg: "/verified"}},
+		{Name: "weekday", Type: authz.TypeLong, Source: authz.Source{Kind: authz.SourceWeekday}},
 	}
 )
+
+// claims are the attributes that a token gives.
+var claims = []string{"acr", "limit", "mfa", "rank", "verified"}
 
 // A request is one question, in the words of both sides.
 type request struct {
@@ -112,8 +126,21 @@ func exchange(r request) *pep.Exchange {
 		Route: &route.Route{Name: routes[r.route].Name, Group: routes[r.route].Group}}
 	for name, v := range r.values {
 		switch name {
-		case "hour":
-			x.Now = time.Date(2026, 1, 2, int(v.(cedar.Long)), 30, 0, 0, time.UTC)
+		case "weekday": // 2026-01-05 is a Monday
+			at := time.Duration(r.values["minute"].(cedar.Long)) * time.Minute
+			x.Now = time.Date(2026, 1, 4+int(v.(cedar.Long)), 0, 0, 59, 0, time.UTC).Add(at).In(time.FixedZone("west", -7*3600))
+		case "spiffe", "dns", "subject":
+			if x.Peer == nil {
+				x.Peer = &pep.Peer{}
+			}
+			switch text := string(v.(cedar.String)); name {
+			case "spiffe":
+				x.Peer.SPIFFE = text
+			case "dns":
+				x.Peer.DNS = []string{text, "second"}
+			default:
+				x.Peer.Subject = text
+			}
 		case "id":
 			x.Params = []pep.Param{{Name: "id", Value: string(v.(cedar.String))}}
 		case "ip":
@@ -131,6 +158,7 @@ func exchange(r request) *pep.Exchange {
 			body[name] = fmt.Sprintf(`"%s/%d"`, p.Addr().StringExpanded(), p.Bits())
 		}
 	}
+	x.Claims = token(r.values)
 	var text strings.Builder
 	text.WriteString(`{"x": [{"other": [1, {"flag": null}]`)
 	for _, name := range []string{"flag", "from"} {
@@ -153,6 +181,35 @@ func exchange(r request) *pep.Exchange {
 	req.Header = h
 	x.Request = req
 	return x
+}
+
+// token writes the claims of the values; nil where there are none.
+func token(values map[string]cedar.Value) []byte {
+	list := []string{`"sub": "somebody"`}
+	for _, name := range claims {
+		v, ok := values[name]
+		if !ok {
+			continue
+		}
+		switch name {
+		case "acr":
+			list = append(list, `"acr": `+string(must(json.Marshal(string(v.(cedar.String))))))
+		case "limit":
+			list = append(list, `"limits": [`+strings.TrimSuffix(v.String(), ".0")+`, "x"]`)
+		case "mfa":
+			if v == cedar.Value(cedar.True) {
+				list = append(list, `"amr": ["pwd", "mfa"]`)
+			} else {
+				list = append(list, `"amr": "pwd"`)
+			}
+		default:
+			list = append(list, fmt.Sprintf("%q: %s", name, v))
+		}
+	}
+	if len(list) == 1 {
+		return nil
+	}
+	return []byte("{" + strings.Join(list, ", ") + "}")
 }
 
 // oracle decides r with cedar-go, one level after the other.

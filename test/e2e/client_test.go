@@ -20,6 +20,9 @@ const (
 	teller = "teller-7:eleven blue herons"
 )
 
+// bearer begins a user that is a token, not a name with a password.
+const bearer = "Bearer "
+
 // A client is one connection. Unlike http.Client it never repeats a request that
 // failed, so that a lost one is seen.
 type client struct {
@@ -45,7 +48,10 @@ func (c *client) do(method, path, user, body string) (answer, error) {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\n", method, path, c.addr)
-	if user != "" {
+	switch {
+	case strings.HasPrefix(user, bearer):
+		fmt.Fprintf(&b, "Authorization: %s\r\n", user)
+	case user != "":
 		fmt.Fprintf(&b, "Authorization: Basic %s\r\n", base64.StdEncoding.EncodeToString([]byte(user)))
 	}
 	if body != "" {

@@ -58,7 +58,7 @@ func (u *user) shows(t *testing.T, example, changes string, blocks [][]string) {
 		}
 	}
 	if example == "payments" {
-		legacy(t, "127.0.0.1:"+upstream)
+		legacyAPI(t, "127.0.0.1:"+upstream)
 	}
 	x, _ := u.up(dir)
 	defer x.interrupt()
@@ -99,8 +99,8 @@ func trimmed(s string) string {
 	return strings.Join(lines, "\n")
 }
 
-// legacy runs the API that examples/payments protects.
-func legacy(t *testing.T, addr string) {
+// legacyAPI runs the API that examples/payments protects.
+func legacyAPI(t *testing.T, addr string) {
 	t.Helper()
 	exe := filepath.Join(t.TempDir(), "legacy")
 	build := exec.Command("go", "build", "-C", filepath.Join("..", "..", "examples", "payments", "legacy"), "-o", exe, ".")

@@ -1,4 +1,4 @@
-package authn
+package basic
 
 import (
 	"crypto/hmac"
@@ -7,10 +7,12 @@ import (
 	"encoding/binary"
 	"hash"
 	"sync"
+
+	"lorica.dev/lorica/pep/authn/attempt"
 )
 
 // A mac stands for a verifier and a credential.
-type mac [sha256.Size]byte
+type mac = attempt.Mac
 
 // known remembers the credentials that were verified. A user has one password,
 // so that only changes of the user list can fill it; then the older half goes.

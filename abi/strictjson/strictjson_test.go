@@ -3,7 +3,9 @@ package strictjson
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -38,8 +40,8 @@ func TestFind(t *testing.T) {
 		{`{"a": {"b": false}, "b": true}`, "/b", True, "true"},
 		{`{"b": {"a": 1}, "c": {"a": 2}}`, "/c/a", Number, "2"},
 		{`{"a": null}`, "/a", Null, "null"},
-		{`{"a": []}`, "/a", Array, ""},
-		{`{"a": {}}`, "/a", Object, ""},
+		{`{"a": [ 1 ]}`, "/a", Array, "[ 1 ]"},
+		{`{"a": {}}`, "/a", Object, "{}"},
 		{`{"a": {}}`, "/b", Missing, ""},
 		{`{"a": 1}`, "/a/b", Missing, ""},
 		{`[1, 2]`, "/2", Missing, ""},
@@ -271,4 +273,42 @@ func depth(doc []byte) (most int) {
 		}
 	}
 	return most
+}
+
+func TestElements(t *testing.T) {
+	const doc = `{"x": [ 1, "t\u0077o" ,[3, {"a": [4]}],{"b": 5},null ] }`
+	array, err := find(t, doc, "/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	err = Elements(array, func(v Value) error {
+		if v.Kind != String && !strings.HasPrefix(doc[v.At:], string(v.Text)) || v.Kind == String && doc[v.At] != '"' {
+			t.Errorf("%q is said to be at %d", v.Text, v.At)
+		}
+		got = append(got, string(v.Text))
+		return nil
+	})
+	if want := []string{"1", "two", `[3, {"a": [4]}]`, `{"b": 5}`, "null"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v", got, err)
+	}
+	for name, v := range map[string]Value{"an object": {Kind: Object, Text: []byte("{}")}, "nothing": {}, "an array without its source": {Kind: Array}} {
+		if err := Elements(v, func(Value) error { t.Errorf("%s has an element", name); return nil }); err == nil {
+			t.Errorf("%s is taken for an array", name)
+		}
+	}
+	stop := io.EOF
+	if err := Elements(array, func(Value) error { return stop }); err != stop {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestErrorsSayWhere(t *testing.T) {
+	for doc, at := range map[string]int{`{"a": 1,}`: 8, `{"a": 1, "A": 2}`: 12, `[1] 2`: 4} {
+		_, err := find(t, doc, "/a")
+		var e *Error
+		if !errors.As(err, &e) || e.At != at {
+			t.Errorf("%s: %v, want byte %d", doc, err, at)
+		}
+	}
 }

@@ -1,4 +1,4 @@
-package authn_test
+package basic_test
 
 import (
 	"errors"
@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"lorica.dev/lorica/abi/authn"
+	"lorica.dev/lorica/abi/basic"
 )
 
 const (
@@ -17,14 +18,14 @@ const (
 )
 
 func TestParseUsers(t *testing.T) {
-	us, err := authn.ParseUsers([]byte("# staff\n\nann:ops,staff:" + phc + "\r\nbob::" + phc))
+	us, err := basic.ParseUsers([]byte("# staff\n\nann:ops,staff:" + phc + "\r\nbob::" + phc))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(us) != 2 || us["eve"] != nil {
 		t.Fatalf("got %v", us)
 	}
-	want := &authn.User{Name: "ann", Groups: []string{"ops", "staff"}, Memory: 19456, Time: 2, Threads: 1,
+	want := &basic.User{Name: "ann", Groups: []string{"ops", "staff"}, Memory: 19456, Time: 2, Threads: 1,
 		Salt: []byte("somesaltsomesa"), Hash: []byte("hashhashhashhashhash")}
 	if got := us["ann"]; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
@@ -35,7 +36,7 @@ func TestParseUsers(t *testing.T) {
 }
 
 func TestGroupsAreSorted(t *testing.T) {
-	us, err := authn.ParseUsers([]byte("ann:b,c,a:" + phc))
+	us, err := basic.ParseUsers([]byte("ann:b,c,a:" + phc))
 	if err != nil || !reflect.DeepEqual(us["ann"].Groups, []string{"a", "b", "c"}) {
 		t.Errorf("got %v, %v", us["ann"], err)
 	}
@@ -85,13 +86,13 @@ func TestBadUserLists(t *testing.T) {
 		{"short hash", with(hash, "c2hvcnQ"), "the hash"},
 		{"long hash", with(hash, strings.Repeat("QUFB", 22)), "the hash"},
 		{"carriage return inside", with(hash, hash[:8]+"\r"+hash[8:]), "a line break"},
-		{"too large", strings.Repeat("#", authn.MaxUsersSize+1), "the limit is 1048576"},
-		{"too many users", many(authn.MaxUsers+1, func(i int) string { return fmt.Sprintf("u%d::%s\n", i, phc) }), "more than 10000 users"},
+		{"too large", strings.Repeat("#", basic.MaxUsersSize+1), "the limit is 1048576"},
+		{"too many users", many(basic.MaxUsers+1, func(i int) string { return fmt.Sprintf("u%d::%s\n", i, phc) }), "more than 10000 users"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			us, err := authn.ParseUsers([]byte(c.list))
-			var ue *authn.UsersError
+			us, err := basic.ParseUsers([]byte(c.list))
+			var ue *basic.UsersError
 			if us != nil || !errors.As(err, &ue) || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("got %v, %v; want %q", us, err, c.want)
 			}
@@ -109,27 +110,27 @@ func FuzzParseUsers(f *testing.F) {
 	f.Add([]byte("ann::$argon2id$v=19$m=32,t=1,p=4$" + salt + "$" + hash))
 	f.Add([]byte(":::::$$$$$"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		us, err := authn.ParseUsers(data)
+		us, err := basic.ParseUsers(data)
 		if err != nil {
-			var ue *authn.UsersError
+			var ue *basic.UsersError
 			if us != nil || !errors.As(err, &ue) {
 				t.Fatalf("%v and %T", us, err)
 			}
 			return
 		}
 		for name, u := range us {
-			if u.Name != name || !authn.ValidName(name) || name == authn.Anonymous || len(u.Groups) > authn.MaxGroups {
+			if u.Name != name || !basic.ValidName(name) || name == authn.Anonymous || len(u.Groups) > basic.MaxGroups {
 				t.Fatalf("user %+v", u)
 			}
-			if u.Threads < 1 || u.Threads > authn.MaxThreads || u.Time < 1 || u.Time > authn.MaxTime ||
-				u.Memory < authn.MinMemory*uint32(u.Threads) || u.Memory > authn.MaxMemory {
+			if u.Threads < 1 || u.Threads > basic.MaxThreads || u.Time < 1 || u.Time > basic.MaxTime ||
+				u.Memory < basic.MinMemory*uint32(u.Threads) || u.Memory > basic.MaxMemory {
 				t.Fatalf("cost of %+v", u)
 			}
-			if len(u.Salt) < authn.MinSalt || len(u.Salt) > authn.MaxSalt || len(u.Hash) < authn.MinHash || len(u.Hash) > authn.MaxHash {
+			if len(u.Salt) < basic.MinSalt || len(u.Salt) > basic.MaxSalt || len(u.Hash) < basic.MinHash || len(u.Hash) > basic.MaxHash {
 				t.Fatalf("lengths of %+v", u)
 			}
 			for i, g := range u.Groups {
-				if !authn.ValidName(g) || i > 0 && g <= u.Groups[i-1] {
+				if !basic.ValidName(g) || i > 0 && g <= u.Groups[i-1] {
 					t.Fatalf("groups of %+v", u)
 				}
 			}

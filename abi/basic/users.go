@@ -1,4 +1,4 @@
-package authn
+package basic
 
 import (
 	"encoding/base64"
@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"lorica.dev/lorica/abi/authn"
 )
 
 // Bounds of a user list. They are about what one file can make an image hold
@@ -97,8 +99,8 @@ func parseUser(line string) (*User, string) {
 		return nil, "not of the form name:groups:verifier"
 	case !ValidName(name):
 		return nil, "the name may hold letters, digits and . _ @ + -, at most 64"
-	case name == Anonymous:
-		return nil, fmt.Sprintf("the name %q is reserved for requests without credentials", Anonymous)
+	case name == authn.Anonymous:
+		return nil, fmt.Sprintf("the name %q is reserved for requests without credentials", authn.Anonymous)
 	}
 	u := &User{Name: name}
 	if groups != "" {

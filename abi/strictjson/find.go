@@ -11,7 +11,6 @@ package strictjson
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -38,10 +37,12 @@ const (
 )
 
 // A Value is a value that was found. Text is the literal of a number or a truth
-// value, or the decoded content of a string; it may alias the document.
+// value, the decoded content of a string, or the source of an array or an object;
+// it may alias the document.
 type Value struct {
 	Kind Kind
 	Text []byte
+	At   int // where it begins in the document
 }
 
 // A Pointer is a parsed JSON Pointer (RFC 6901).
@@ -68,8 +69,14 @@ func ParsePointer(s string) (Pointer, error) {
 	return p, nil
 }
 
-// ErrSyntax reports input that is not one well-formed document.
-var ErrSyntax = errors.New("the body is not well-formed JSON")
+// An Error says what is wrong with a document, and where. It may name members,
+// and never shows a value.
+type Error struct {
+	Message string
+	At      int // byte, from 0
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s, at byte %d", e.Message, e.At) }
 
 // Find checks the whole document and stores what each pointer names in the
 // element of out with the same index; len(out) must be len(want). After an
@@ -87,6 +94,31 @@ func Find(doc []byte, want []Pointer, out []Value) error {
 	return err
 }
 
+// Elements calls each for every element of an array that Find found, in order,
+// until it returns an error. Places are those in the document of the array.
+func Elements(array Value, each func(Value) error) error {
+	f := finder{doc: array.Text}
+	if array.Kind != Array || f.next() != '[' {
+		return &Error{"not an array", array.At}
+	}
+	want := [...]Pointer{{}}
+	out, at := [1]Value{}, [1]int{}
+	f.want, f.out, f.at = want[:], out[:], at[:]
+	for f.pos++; f.next() != ']'; {
+		if err := f.value(0); err != nil {
+			return err // cannot be in what Find has read
+		}
+		out[0].At += array.At
+		if err := each(out[0]); err != nil {
+			return err
+		}
+		if f.next() == ',' {
+			f.pos++
+		}
+	}
+	return nil
+}
+
 type finder struct {
 	doc   []byte
 	pos   int
@@ -96,8 +128,10 @@ type finder struct {
 	names [][]byte // members of the open objects
 }
 
-func (f *finder) syntax(what string) error {
-	return fmt.Errorf("%w: %s, at byte %d", ErrSyntax, what, f.pos)
+func (f *finder) syntax(what string) error { return f.fail("not well-formed JSON: %s", what) }
+
+func (f *finder) fail(format string, args ...any) error {
+	return &Error{fmt.Sprintf(format, args...), f.pos}
 }
 
 func (f *finder) space() {
@@ -123,11 +157,13 @@ func (f *finder) next() byte {
 // value reads the value that lies depth steps below the root.
 func (f *finder) value(depth int) error {
 	if depth > MaxDepth {
-		return fmt.Errorf("the body is nested deeper than %d", MaxDepth)
+		return f.fail("nested deeper than %d", MaxDepth)
 	}
 	var v Value
 	var err error
-	switch c := f.next(); {
+	c := f.next()
+	start := f.pos
+	switch {
 	case c == '{':
 		v.Kind = Object
 		err = f.object(depth)
@@ -146,6 +182,9 @@ func (f *finder) value(depth int) error {
 	if err != nil {
 		return err
 	}
+	if v.At = start; v.Kind == Array || v.Kind == Object {
+		v.Text = f.doc[start:f.pos]
+	}
 	for i, p := range f.want {
 		if f.at[i] == depth && len(p) == depth {
 			f.out[i] = v
@@ -161,7 +200,7 @@ func (f *finder) word() (Value, error) {
 	}{{"null", Null}, {"true", True}, {"false", False}} {
 		if bytes.HasPrefix(f.doc[f.pos:], []byte(w.text)) {
 			f.pos += len(w.text)
-			return Value{w.kind, f.doc[f.pos-len(w.text) : f.pos]}, nil
+			return Value{Kind: w.kind, Text: f.doc[f.pos-len(w.text) : f.pos]}, nil
 		}
 	}
 	return Value{}, f.syntax("a value is expected")
@@ -198,7 +237,7 @@ func (f *finder) object(depth int) error {
 			return err
 		}
 		if len(f.names) == MaxNames {
-			return fmt.Errorf("the body has more than %d members at once", MaxNames)
+			return f.fail("more than %d members at once", MaxNames)
 		}
 		f.names = append(f.names, name)
 		if err := f.distinct(depth, name); err != nil {
@@ -229,7 +268,7 @@ func (f *finder) object(depth int) error {
 func (f *finder) distinct(depth int, name []byte) error {
 	for i, p := range f.want {
 		if f.at[i] == depth && len(p) > depth && p[depth] != string(name) && strings.EqualFold(p[depth], string(name)) {
-			return fmt.Errorf("the body has a member %q, which could be taken for %q", name, p[depth])
+			return f.fail("a member %.64q, which could be taken for %q", name, p[depth])
 		}
 	}
 	return nil
@@ -241,7 +280,7 @@ func (f *finder) unique(first int) error {
 	slices.SortFunc(names, bytes.Compare)
 	for i := 1; i < len(names); i++ {
 		if bytes.Equal(names[i-1], names[i]) {
-			return fmt.Errorf("the body has a member %.64q twice", names[i])
+			return f.fail("a member %.64q twice", names[i])
 		}
 	}
 	f.names = f.names[:first]

@@ -1,4 +1,4 @@
-package authn
+package basic
 
 import (
 	"crypto/sha256"
@@ -13,6 +13,7 @@ import (
 	"golang.org/x/crypto/argon2"
 
 	"lorica.dev/lorica/abi/authn"
+	"lorica.dev/lorica/abi/basic"
 )
 
 // concurrency returns how many hashes may run at once, at least one: as many as
@@ -27,7 +28,7 @@ type user struct {
 	name     string
 	groups   []string // sorted; shared, read only
 	real     bool
-	record   *authn.User
+	record   *basic.User
 	verifier [sha256.Size]byte // covers name, cost, salt and hash
 }
 
@@ -41,10 +42,10 @@ type users struct {
 
 // standIn is hashed for an unknown name where there are no users to imitate: the
 // cost is the one that `lorica passwd` writes.
-var standIn = authn.User{Memory: 19456, Time: 2, Threads: 1, Salt: make([]byte, 16), Hash: make([]byte, 32)}
+var standIn = basic.User{Memory: 19456, Time: 2, Threads: 1, Salt: make([]byte, 16), Hash: make([]byte, 32)}
 
 func newUsers(list []byte, seed maphash.Seed) (*users, error) {
-	parsed, err := authn.ParseUsers(list)
+	parsed, err := basic.ParseUsers(list)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +92,7 @@ func (u *user) matches(password string) bool {
 	return subtle.ConstantTimeCompare(got, r.Hash) == 1 && u.real
 }
 
-func fingerprint(r *authn.User) [sha256.Size]byte {
+func fingerprint(r *basic.User) [sha256.Size]byte {
 	var b []byte
 	for _, f := range [][]byte{[]byte(r.Name), r.Salt, r.Hash} {
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(f)))

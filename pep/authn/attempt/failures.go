@@ -1,4 +1,4 @@
-package authn
+package attempt
 
 import (
 	"net/netip"
@@ -6,32 +6,33 @@ import (
 	"time"
 )
 
-// A limit is a number of attempts that a source may fail in a window.
-type limit struct {
-	attempts uint32
-	window   time.Duration
+// A Limit is a number of attempts that a source may fail in a window. Both are
+// above zero.
+type Limit struct {
+	Attempts uint32
+	Window   time.Duration
 }
 
 // cost is the time after which one failure is forgotten.
-func (l limit) cost() time.Duration { return l.window / time.Duration(l.attempts) }
+func (l Limit) cost() time.Duration { return l.Window / time.Duration(l.Attempts) }
 
-// failures counts with the generic cell rate algorithm (ITU-T I.371): one time
+// Failures counts with the generic cell rate algorithm (ITU-T I.371): one time
 // for each key, at which its last failure will be forgotten. A key may fail
 // attempts times at once; then it may fail again every window/attempts.
 //
 // The table is bounded. A key that finds it full takes the place of the one that
 // has least to wait among a few picked at random: whoever comes from many
 // addresses, or with many names, pushes out its own, not those that failed often.
-type failures struct {
+type Failures struct {
 	mu    sync.Mutex
-	until map[attempt]time.Time
+	until map[Key]time.Time
 }
 
-// An attempt is what failures are counted by: a source, or a source and the name
-// it claims.
-type attempt struct {
-	source netip.Prefix
-	name   uint64 // keyed hash; 0 for the source as a whole
+// A Key is what failures are counted by: a source, or a source and the name it
+// claims.
+type Key struct {
+	Source netip.Prefix
+	Name   uint64 // keyed hash; 0 for the source as a whole
 }
 
 const (
@@ -39,10 +40,11 @@ const (
 	candidates  = 16
 )
 
-func newFailures() *failures { return &failures{until: map[attempt]time.Time{}} }
+// NewFailures returns an empty table.
+func NewFailures() *Failures { return &Failures{until: map[Key]time.Time{}} }
 
-// wait says how long a must wait before it may fail once more; 0: not at all.
-func (f *failures) wait(a attempt, l limit, now time.Time) time.Duration {
+// Wait says how long a must wait before it may fail once more; 0: not at all.
+func (f *Failures) Wait(a Key, l Limit, now time.Time) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	_, wait := f.next(a, l, now)
@@ -51,17 +53,17 @@ func (f *failures) wait(a attempt, l limit, now time.Time) time.Duration {
 
 // next returns until when one more failure would count, and how long to wait for
 // it.
-func (f *failures) next(a attempt, l limit, now time.Time) (time.Time, time.Duration) {
+func (f *Failures) next(a Key, l Limit, now time.Time) (time.Time, time.Duration) {
 	until := f.until[a]
 	if until.Before(now) {
 		until = now
 	}
 	until = until.Add(l.cost())
-	return until, max(0, until.Sub(now)-l.window)
+	return until, max(0, until.Sub(now)-l.Window)
 }
 
-// charge counts one failure in advance, or says how long to wait.
-func (f *failures) charge(a attempt, l limit, now time.Time) time.Duration {
+// Charge counts one failure in advance, or says how long to wait.
+func (f *Failures) Charge(a Key, l Limit, now time.Time) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	until, wait := f.next(a, l, now)
@@ -75,8 +77,8 @@ func (f *failures) charge(a attempt, l limit, now time.Time) time.Duration {
 	return 0
 }
 
-// refund takes a charge back.
-func (f *failures) refund(a attempt, l limit) {
+// Refund takes a charge back.
+func (f *Failures) Refund(a Key, l Limit) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if until, there := f.until[a]; there {
@@ -86,8 +88,8 @@ func (f *failures) refund(a attempt, l limit) {
 
 // evict makes room: for all that is forgotten among the candidates, or else for
 // the one with least to wait.
-func (f *failures) evict(now time.Time) {
-	var victim attempt
+func (f *Failures) evict(now time.Time) {
+	var victim Key
 	var least time.Time
 	n := 0
 	for a, until := range f.until { // in random order

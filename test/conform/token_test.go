@@ -1,0 +1,175 @@
+package conform
+
+import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/cedar-policy/cedar-go"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/authn"
+	"lorica.dev/lorica/abi/authz"
+	"lorica.dev/lorica/abi/basic"
+	"lorica.dev/lorica/abi/jwt"
+	"lorica.dev/lorica/abi/program"
+	"lorica.dev/lorica/abi/route"
+	"lorica.dev/lorica/compiler"
+	"lorica.dev/lorica/pep"
+	pepauthn "lorica.dev/lorica/pep/authn"
+	pepbasic "lorica.dev/lorica/pep/authn/basic"
+	pepjwt "lorica.dev/lorica/pep/authn/jwt"
+	pepauthz "lorica.dev/lorica/pep/authz"
+	"lorica.dev/lorica/pep/filter"
+	"lorica.dev/lorica/policy"
+)
+
+// tokens is a policy about what a token says, beside a user list.
+const tokens = `
+apiVersion: lorica.dev/v1alpha1
+kind: Workload
+metadata: {name: w, labels: {app: w}}
+spec:
+  app: {static: {dir: public}}
+  listen: [{name: api, port: 8080}]
+---
+apiVersion: lorica.dev/v1alpha1
+kind: SecurityPolicy
+metadata: {name: p}
+spec:
+  selector: {matchLabels: {app: w}}
+  default: {network: Allow}
+  authentication:
+    require: false
+    jwt: [{name: idp, issuer: "https://idp", audiences: [w], jwks: secret/keys}]
+    basic: {name: login, users: secret/users}
+  secrets: {keys: {file: jwks.json}, users: {file: users.txt}}
+  routes: [{name: get, match: {method: GET, path: /}}]
+  attributes:
+    plan: jwt.plan
+    limit: "jwt:/limits/daily"
+    mfa: 'jwt.amr has "mfa"'
+    groups: ["jwt:/realm/roles", basic.groups]
+  authorization:
+    schema: |
+      entity Group;
+      entity User in [Group];
+      entity Route;
+      action "call" appliesTo { principal: User, resource: Route, context: { plan: String, limit?: Long, mfa?: Bool } };
+    cedar: |
+      @id("staff-with-mfa")
+      permit (principal in Group::"staff", action, resource) when { context has mfa && context.mfa };
+      @id("gold")
+      permit (principal, action, resource) when { context.plan == "gold" && context has limit && context.limit > 100 };
+`
+
+// chain runs a request through filter, methods and authorization, as the image
+// of the level would.
+func chain(t *testing.T, d *policy.Deployment, secrets map[string][]byte) func(*pep.Exchange) pep.Decision {
+	t.Helper()
+	out, err := compiler.Compile(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := out.Levels[0].Program(d, program.PlanID{}, 1)
+	var states []pep.GuardState
+	for _, m := range []struct {
+		section string
+		guard   pep.Guard
+	}{{route.Name, filter.New()}, {jwt.Name, pepjwt.New()}, {basic.Name, pepbasic.New()}, {authn.Name, pepauthn.New()}, {authz.Name, pepauthz.New()}} {
+		s, err := m.guard.Prepare(&pep.Input{Level: "normal", Levels: p.Levels, Section: p.Section(m.section), Secrets: secrets})
+		if err != nil {
+			t.Fatalf("%s: %v", m.section, err)
+		}
+		states = append(states, s)
+	}
+	return func(x *pep.Exchange) (d pep.Decision) {
+		for _, s := range states {
+			if d = s.Judge(x); d.Verdict != abi.Allow {
+				break
+			}
+		}
+		return d
+	}
+}
+
+// amrs are claims, and whether they say mfa.
+var amrs = []struct {
+	claim any
+	mfa   bool
+}{{nil, false}, {"mfa", true}, {"pwd", false}, {[]string{"pwd", "mfa"}, true}, {[]string{}, false}, {[]string{"mfa2"}, false}}
+
+func TestTokensAreJudgedAsTheReferenceSays(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b64 := base64.RawURLEncoding
+	secrets := map[string][]byte{
+		"keys":  fmt.Appendf(nil, `{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": %q}]}`, b64.EncodeToString(public)),
+		"users": must(os.ReadFile("testdata/users.txt")),
+	}
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{"jwks.json": secrets["keys"], "users.txt": secrets["users"]} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "public"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b, err := policy.Parse([]policy.File{{Name: "policy.yaml", Data: []byte(tokens), Dir: dir}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := b.Deployments[0]
+	judge := chain(t, d, secrets)
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	sign := func(claims map[string]any) string {
+		signed := b64.EncodeToString([]byte(`{"alg":"EdDSA","kid":"k"}`)) + "." + b64.EncodeToString(must(json.Marshal(claims)))
+		return signed + "." + b64.EncodeToString(ed25519.Sign(private, []byte(signed)))
+	}
+	g, seen := seeded(3), map[string]int{}
+	for range 3000 {
+		claims := map[string]any{"iss": "https://idp", "aud": "w", "sub": "ada", "exp": now.Unix() + 60}
+		c := policy.Call{Principal: "ada", Route: "get", Context: map[string]cedar.Value{}}
+		if plan := pick(g, "", "gold", "tin"); plan != "" {
+			claims["plan"], c.Context["plan"] = plan, cedar.String(plan)
+		}
+		if limit := pick(g, 0, 100, 101); limit > 0 {
+			claims["limits"], c.Context["limit"] = map[string]any{"daily": limit}, cedar.Long(limit)
+		}
+		amr := pick(g, amrs...)
+		if c.Context["mfa"] = cedar.Boolean(amr.mfa); amr.claim != nil {
+			claims["amr"] = amr.claim
+		}
+		if roles := pick(g, nil, []string{"staff"}, []string{"b", "staff", "b"}, []string{"x"}); roles != nil {
+			claims["realm"], c.Groups = map[string]any{"roles": roles}, roles
+		}
+		r := must(http.NewRequest("GET", "/", nil))
+		r.Host, r.RequestURI = "w", "/"
+		if g.IntN(5) > 0 {
+			r.Header.Set("Authorization", "Bearer "+sign(claims))
+		} else {
+			c = policy.Call{Principal: authn.Anonymous, Route: "get"}
+		}
+		want := d.Authorize(c)
+		got := judge(&pep.Exchange{Request: r, Header: http.Header{}, Now: now})
+		if got.Verdict != want.Verdict || got.Rule != want.Rule {
+			t.Fatalf("%v: the image says %s by %v (%s), the reference %s by %v (%s)", claims, got.Verdict, got.Rule, got.Reason, want.Verdict, want.Rule, want.Reason)
+		}
+		seen[got.Rule.ID]++
+	}
+	for _, rule := range []string{"staff-with-mfa", "gold", abi.RuleAuthz, abi.RuleAttribute} {
+		if seen[rule] == 0 {
+			t.Errorf("rule %s never decided: %v", rule, seen)
+		}
+	}
+	t.Log(seen)
+}
