@@ -166,6 +166,9 @@ func (p *parsing) checkRuleNames(s *securityPolicy) {
 	for _, l := range s.RateLimits {
 		see(l.Name, l.Pos)
 	}
+	for _, o := range s.Obligations {
+		see(o.Name, o.Pos)
+	}
 	if s.auth != nil {
 		for _, r := range s.auth.Rules {
 			see(r.ID, r.Pos)
@@ -207,6 +210,7 @@ func (p *parsing) checkPolicy(s *securityPolicy) {
 	p.checkRoutes(s)
 	p.checkSecrets(s)
 	p.checkRateLimits(s)
+	p.checkObligations(s)
 	if s.Authorization != nil {
 		if s.Authentication == nil && !s.bad["spec.authentication"] {
 			s.failAt(s.Authorization.Pos, "add authentication: {basic: {...}}", "authorization needs authentication: without it nobody has a name")

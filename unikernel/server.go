@@ -146,9 +146,13 @@ func (s *server) note(g *generation, c *conn, d pep.Decision) error {
 	} else if !d.Record {
 		return nil
 	}
-	r, keep, err := record(g.audit, &pep.Exchange{ID: newID(), Flow: c.flow, Now: time.Now()}, d)
+	x := &pep.Exchange{ID: newID(), Flow: c.flow, Now: time.Now()}
+	r, keep, err := record(g.audit, x, d)
 	if err == nil && keep {
 		err = s.out.post(r)
+	}
+	if err == nil {
+		err = s.observe(g, x, d)
 	}
 	return err
 }
