@@ -152,6 +152,10 @@ func malformed(r *http.Request) (status int, reason string) {
 	case len(h["Host"]) > 0 || len(h["Transfer-Encoding"]) > 0 || len(h["Content-Length"]) > 1:
 		// net/http takes these away; whoever put them back is confused.
 		return http.StatusBadRequest, "the framing is ambiguous"
+	case disguised(h):
+		return http.StatusBadRequest, "a header could be taken for another that frames the message"
+	case r.Host != "" && !plainHost(r.Host):
+		return http.StatusBadRequest, "the host is not well formed"
 	case len(h["Content-Length"]) > 0 && len(r.TransferEncoding) > 0:
 		return http.StatusBadRequest, "both Content-Length and Transfer-Encoding"
 	case len(h["Expect"]) > 1 || len(h["Expect"]) == 1 && !strings.EqualFold(h["Expect"][0], "100-continue"):
