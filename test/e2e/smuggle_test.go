@@ -16,6 +16,7 @@ import (
 )
 
 // witness is an application that remembers what reached it, and tells at /seen.
+// Of /app/large it answers more than any buffer holds.
 const witness = `// Package witness remembers the requests that it sees.
 package witness
 
@@ -29,7 +30,7 @@ import (
 type seen struct {
 	Method, Path, Decoded, Target string
 	Body                          int
-	Broken                        bool
+	Broken, Done                  bool
 	Headers, Trailers             []string
 }
 
@@ -38,24 +39,36 @@ func New() (http.Handler, error) {
 	var mu sync.Mutex
 	var list []*seen
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		defer mu.Unlock()
 		if r.URL.Path == "/seen" {
+			mu.Lock()
+			defer mu.Unlock()
 			json.NewEncoder(w).Encode(list)
-			list = nil
+			if r.URL.RawQuery == "" {
+				list = nil
+			}
 			return
 		}
 		s := &seen{Method: r.Method, Path: r.URL.EscapedPath(), Decoded: r.URL.Path, Target: r.RequestURI}
-		list = append(list, s)
-		n, err := io.Copy(io.Discard, r.Body)
-		s.Body, s.Broken = int(n), err != nil
 		for k := range r.Header {
 			s.Headers = append(s.Headers, k)
 		}
+		mu.Lock()
+		list = append(list, s)
+		mu.Unlock()
+		n, err := io.Copy(io.Discard, r.Body)
+		if r.URL.Path == "/app/large" {
+			for block := make([]byte, 1<<20); err == nil && n < 256<<20; n += 1 << 20 {
+				_, err = w.Write(block)
+			}
+		} else {
+			io.WriteString(w, "ok\n")
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		s.Body, s.Broken, s.Done = int(n), err != nil, true
 		for k := range r.Trailer {
 			s.Trailers = append(s.Trailers, k)
 		}
-		io.WriteString(w, "ok\n")
 	}), nil
 }
 `
@@ -79,11 +92,18 @@ spec:
     - {name: app, match: {method: "*", path: "/app/{rest...}"}}
 `
 
+// witness writes the documents of the witness, with more in its policy.
+func (u *user) witness(port, more string) (dir string) {
+	u.t.Helper()
+	return u.project(map[string]string{"witness/go.mod": "module example.com/witness\n\ngo 1.26\n", "witness/witness.go": witness,
+		"all.yaml": strings.ReplaceAll(witnessed, "PORT", port) + more})
+}
+
 // A record of the application: what reached it.
 type seen struct {
 	Method, Path, Decoded, Target string
 	Body                          int
-	Broken                        bool
+	Broken, Done                  bool // the body, or the answer, was cut short; the handler returned
 	Headers, Trailers             []string
 }
 
@@ -186,11 +206,7 @@ func TestNothingIsSmuggled(t *testing.T) {
 	}
 	u := newUser(t)
 	port := freePort(t)
-	dir := u.project(map[string]string{
-		"witness/go.mod": "module example.com/witness\n\ngo 1.26\n", "witness/witness.go": witness,
-		"all.yaml": strings.ReplaceAll(witnessed, "PORT", port) + "  requestFilter: {maxBodyBytes: 1024, maxHeaders: 40}\n",
-	})
-	x, first := u.up(dir)
+	x, first := u.up(u.witness(port, "  requestFilter: {maxBodyBytes: 1024, maxHeaders: 40}\n"))
 	addr := "127.0.0.1:" + port
 	refused, answered, wrong := 0, 0, 0
 	for _, e := range list {
