@@ -66,6 +66,7 @@ func (s *server) install(g *generation) *generation {
 	defer s.mu.Unlock()
 	s.room.Broadcast()
 	if old := s.front; old != nil && old.limits != g.limits && !s.draining {
+		old.closing.Store(true) // from now on, not from when retire runs
 		go s.retire(old, retireGrace, old.limits.WriteTimeout)
 		s.front = s.newFront(g.limits)
 	}

@@ -73,6 +73,16 @@ func TestRandomKeysResetNobody(t *testing.T) {
 	}
 }
 
+// Memory is what a table was made with, whatever keys arrive.
+func TestAFloodOfKeysTakesNoMemory(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	b := NewTable(1, time.Minute)
+	size := cap(b.entry)
+	if n := testing.AllocsPerRun(100_000, func() { b.Take(rng.Uint64(), start) }); n != 0 || cap(b.entry) != size || size != ways*sets {
+		t.Errorf("%v allocations for a key; %d entries, %d before", n, cap(b.entry), size)
+	}
+}
+
 // Keys that need little push out buckets that are full, never one that is not,
 // as long as there is a full one.
 func TestFullBucketsGoFirst(t *testing.T) {
