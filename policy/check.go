@@ -210,6 +210,7 @@ func (p *parsing) checkPolicy(s *securityPolicy) {
 	p.checkRoutes(s)
 	p.checkSecrets(s)
 	p.checkRateLimits(s)
+	p.checkFilter(s)
 	p.checkObligations(s)
 	if s.Authorization != nil {
 		if s.Authentication == nil && !s.bad["spec.authentication"] {

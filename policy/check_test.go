@@ -134,6 +134,7 @@ func mistakes() []mistake {
 		{"endpoint by workloads", "cidrs: [127.0.0.0/8]", "workloads: {matchLabels: {app: web}}", nil},
 		{"content types that are none", "  tests:", "  requestFilter: {contentTypes: []}\n  tests:", nil},
 		{"content types that are malformed", "  tests:", "  requestFilter: {contentTypes: [json, application/json; charset=utf-8, Application/JSON, application/json, \"*/*\", 7]}\n  tests:", nil},
+		{"content types without the one that rules read", "  tests:", "  requestFilter: {contentTypes: [text/plain]}\n  tests:", nil},
 		{"filter beyond its bounds", "  tests:", "  requestFilter: {maxHeaders: 0, maxStreams: 1001, handshakeTimeout: 1ms, idleTimeout: 2h}\n  tests:", nil},
 		{"audit sink", "  tests:", "  audit: {sink: siem, redact: [header.authorization]}\n  tests:", nil},
 		{"allow on error", "  levels:", "  default: {onError: Allow}\n  levels:", nil},

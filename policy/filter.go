@@ -78,6 +78,20 @@ func (d *decoder) contentTypes(dst *[]string) func(*yaml.Node) {
 	}
 }
 
+// checkFilter refuses types of bodies under which what rules read of a body can
+// never be there.
+func (p *parsing) checkFilter(s *securityPolicy) {
+	f := s.RequestFilter
+	if f == nil || len(f.ContentTypes) == 0 || slices.Contains(f.ContentTypes, "application/json") || slices.Contains(f.ContentTypes, "application/*") {
+		return
+	}
+	for _, a := range s.Attributes {
+		if strings.HasPrefix(a.Source, "body.json:") {
+			s.failAt(a.Pos, "add application/json to requestFilter.contentTypes", "attribute %q can never have a value: no body of the type application/json passes the request filter", a.Name)
+		}
+	}
+}
+
 // whyTyped says which bodies the filter takes, since the request line does not
 // show of which type one is.
 func (d *Deployment) whyTyped(a *Answer, x *exchange) {
