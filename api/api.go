@@ -368,8 +368,8 @@ type RequestFilter struct {
 	RejectEncodedSlash bool
 }
 
-// An Obligation acts when more than Count denials of a kind come from one source
-// within Window.
+// An Obligation acts when Count denials of a kind come from one source within
+// Window. It exists from MinLevel up (empty: at every level).
 type Obligation struct {
 	Pos    Pos
 	Name   string
@@ -378,6 +378,8 @@ type Obligation struct {
 	Window time.Duration
 	Alert  bool          // a record of its own in the decision stream
 	Block  time.Duration // refuse the source for this long; 0: do not
+
+	MinLevel string
 }
 
 // An Audit says which allowed decisions are recorded; denials always are.

@@ -17,6 +17,7 @@ import (
 	"lorica.dev/lorica/abi/egress"
 	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/abi/limit"
+	"lorica.dev/lorica/abi/obligation"
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/abi/route"
 	"lorica.dev/lorica/api"
@@ -111,6 +112,9 @@ func Compile(d *policy.Deployment) (*Output, error) {
 		l := Level{Name: name, Names: p.Levels.Names[: i+1 : i+1], Requirements: requirements(d)}
 		if guarded(p) {
 			l.add(flow.Name, nets.section(i).Encode())
+		}
+		if len(p.Obligations) > 0 {
+			l.add(obligation.Name, obligationSection(p, i).Encode())
 		}
 		l.add(route.Name, filterSection(p).Encode())
 		if _, ok := limited(p, sourceLimits); ok {

@@ -52,6 +52,9 @@ func requirements(d *policy.Deployment) []catalog.Requirement {
 		}
 		list = append(list, r)
 	}
+	if o := p.Obligations; len(o) > 0 {
+		list = append(list, catalog.Requirement{Capability: "obligations", Why: "something follows when a source is denied too often", Pos: o[0].Pos})
+	}
 	filter := catalog.Requirement{Capability: "filter", Why: "every request has one canonical path and bounds", Pos: p.Metadata.Pos}
 	if len(p.Routes) > 0 {
 		filter.Why, filter.Pos = "only the routes that are written exist", p.RoutesPos
@@ -105,6 +108,12 @@ func enforced(d *policy.Deployment, n *netting, i int) []Enforced {
 			add(abi.StageFirewall, WhereAccept, abi.Rule{ID: r.Name, Line: r.Pos.Short()})
 		}
 		add(abi.StageFirewall, WhereAccept, policy.NetworkDefault(p))
+	}
+	for _, o := range obligationSection(p, i).Obligations {
+		if o.Block > 0 {
+			add(abi.StageObligations, WhereAccept, o.Rule)
+		}
+		add(abi.StageObligations, WhereRequest, o.Rule)
 	}
 	if len(p.Routes) > 0 {
 		line := p.RoutesPos.Short()

@@ -172,6 +172,9 @@ func (p *parsing) checkRuleNames(s *securityPolicy) {
 	for _, l := range s.RateLimits {
 		see(l.Name, l.Pos)
 	}
+	for _, o := range s.Obligations {
+		see(o.Name, o.Pos)
+	}
 	if s.auth != nil {
 		for _, r := range s.auth.Rules {
 			see(r.ID, r.Pos)
@@ -217,6 +220,8 @@ func (p *parsing) checkPolicy(s *securityPolicy) {
 	p.checkAuthentication(s)
 	p.checkSecrets(s)
 	p.checkRateLimits(s)
+	p.checkFilter(s)
+	p.checkObligations(s)
 	if s.Authorization != nil {
 		if s.Authentication == nil && !s.bad["spec.authentication"] {
 			s.failAt(s.Authorization.Pos, "add authentication: {require: true, basic: {...}}", "authorization needs authentication: without it nobody has a name")

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"strings"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -60,7 +59,7 @@ func (d *decoder) securityPolicy(n *yaml.Node, s *api.SecurityPolicy) {
 		field{name: "rateLimits", read: d.rateLimits(s)},
 		field{name: "audit", read: d.audit(s)},
 		field{name: "introspection", notYet: true},
-		field{name: "obligations", notYet: true},
+		field{name: "obligations", read: d.obligations(s)},
 		field{name: "tests", read: d.list("spec.tests", func(n *yaml.Node) { s.Tests = append(s.Tests, d.test(n)) })})
 }
 
@@ -156,27 +155,6 @@ func (d *decoder) secrets(s *api.SecurityPolicy) func(*yaml.Node) {
 			}
 			s.Secrets = append(s.Secrets, x)
 		})
-	}
-}
-
-func (d *decoder) requestFilter(s *api.SecurityPolicy) func(*yaml.Node) {
-	return func(n *yaml.Node) {
-		f := &api.RequestFilter{Pos: d.pos(n), RejectEncodedSlash: true}
-		var header, path, conns uint64
-		const p = "spec.requestFilter."
-		d.object(n, "spec.requestFilter",
-			field{name: "maxHeaderBytes", read: d.size(&header, p+"maxHeaderBytes", 1<<10, 1<<20)},
-			field{name: "maxBodyBytes", read: d.size(&f.MaxBodyBytes, p+"maxBodyBytes", 1, 64<<20)},
-			field{name: "maxPathBytes", read: d.size(&path, p+"maxPathBytes", 64, 64<<10)},
-			field{name: "maxConnections", read: d.number(&conns, p+"maxConnections", 1, 1<<16)},
-			field{name: "headerTimeout", read: d.duration(&f.HeaderTimeout, p+"headerTimeout", 100*time.Millisecond, time.Hour)},
-			field{name: "bodyTimeout", read: d.duration(&f.BodyTimeout, p+"bodyTimeout", 100*time.Millisecond, time.Hour)},
-			field{name: "writeTimeout", read: d.duration(&f.WriteTimeout, p+"writeTimeout", 100*time.Millisecond, time.Hour)},
-			field{name: "idleTimeout", read: d.duration(&f.IdleTimeout, p+"idleTimeout", 100*time.Millisecond, time.Hour)},
-			field{name: "rejectEncodedSlash", read: d.boolean(&f.RejectEncodedSlash, p+"rejectEncodedSlash")},
-			field{name: "contentTypes", notYet: true})
-		f.MaxHeaderBytes, f.MaxPathBytes, f.MaxConnections = uint32(header), uint32(path), uint32(conns)
-		s.RequestFilter = f
 	}
 }
 

@@ -62,12 +62,16 @@ func (d *Deployment) Why(q Query) (Answer, error) {
 		if err != nil {
 			return Answer{}, err
 		}
-		return d.whyPacket(q.Level, k), nil
+		a := d.whyPacket(q.Level, k)
+		d.whyObliged(&a, q.Level)
+		return a, nil
 	}
 	x := exchange{Query: q}
 	a, err := d.whyRequest(&x)
 	if err == nil {
+		d.whyTyped(&a, &x)
 		d.whyLimited(&a, &x)
+		d.whyObliged(&a, q.Level)
 	}
 	return a, err
 }

@@ -94,7 +94,7 @@ var key = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
 func signed(t *testing.T, revision uint64, paths ...string) []byte {
 	t.Helper()
 	net := flow.Section{Lists: []flow.List{{Level: "normal", Default: abi.Allow}}}
-	filter := route.Section{Limits: route.Limits{MaxHeaderBytes: 16 << 10, MaxBodyBytes: 1 << 20, MaxPathBytes: 2048, MaxConnections: 256,
+	filter := route.Section{Limits: route.Limits{MaxHeaderBytes: 16 << 10, MaxBodyBytes: 1 << 20, MaxPathBytes: 2048, MaxConnections: 256, MaxHeaders: 100,
 		HeaderTimeout: 2 * time.Second, BodyTimeout: 2 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 10 * time.Second}}
 	for _, p := range paths {
 		filter.Routes = append(filter.Routes, route.Route{Name: p[1:], Method: "GET", Pattern: p})

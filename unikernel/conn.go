@@ -40,6 +40,7 @@ type conn struct {
 	head     atomic.Int64 // bytes of the next request that were read before that
 	large    atomic.Bool  // holds a place in front.heads
 	deadline atomic.Int64 // of reads, Unix nanoseconds; 0: none
+	starved  atomic.Bool  // no place was free in time
 	told     atomic.Bool  // what could not be read is recorded
 
 	admitted atomic.Uint64 // the revision whose gates last admitted it
@@ -78,6 +79,7 @@ func (c *conn) enlarge() error {
 	select {
 	case c.front.heads <- struct{}{}:
 	case <-late:
+		c.starved.Store(true)
 		return os.ErrDeadlineExceeded
 	case <-c.gone:
 		return net.ErrClosed

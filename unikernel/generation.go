@@ -39,6 +39,7 @@ type generation struct {
 	digest   program.Digest
 	gates    []gate
 	guards   []guard
+	watch    []pep.Observer
 	audit    pep.AuditState
 	egress   pep.OutboundState // nil: the image makes no connections
 	limits   route.Limits
@@ -77,15 +78,19 @@ func (g *generation) unpin() {
 }
 
 // admit asks every gate about f. An image without gates has a policy that takes
-// every connection: the firewall would otherwise be part of it.
+// every connection: the firewall would otherwise be part of it. A connection that
+// is allowed carries the rule of the last gate that names one.
 func (g *generation) admit(f flow.Flow) pep.Decision {
 	last, record := pep.Decision{Verdict: abi.Allow, Stage: abi.StageFirewall}, false
-	for _, x := range g.gates {
+	for i, x := range g.gates {
 		d := guarded(x.stage, func() pep.Decision { return x.state.Admit(f) })
 		if d.Verdict != abi.Allow {
 			return d
 		}
-		last, record = d, record || d.Record
+		if i == 0 || d.Rule.ID != "" {
+			last = d
+		}
+		record = record || d.Record
 	}
 	last.Record = record
 	return last
@@ -217,6 +222,12 @@ func (o *opener) prepare(g *generation, p *program.Program, secrets []control.Se
 		}
 		if l, ok := s.(pep.Limiter); ok {
 			g.limits = l.Limits()
+		}
+		if a, ok := s.(pep.GateState); ok {
+			g.gates = append(g.gates, gate{m.Section, a})
+		}
+		if o, ok := s.(pep.Observer); ok {
+			g.watch = append(g.watch, o)
 		}
 		g.guards = append(g.guards, guard{m.Section, s})
 	}

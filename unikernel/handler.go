@@ -35,6 +35,40 @@ func record(a pep.AuditState, x *pep.Exchange, d pep.Decision) (r audit.Record, 
 	return r, keep, nil
 }
 
+// observe tells the observers of g about d, whose record is made, and posts what
+// they have to say.
+func (s *server) observe(g *generation, x *pep.Exchange, d pep.Decision) error {
+	for _, o := range g.watch {
+		alert, ok, err := observed(o, x, d)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		r, keep, err := record(g.audit, &pep.Exchange{ID: newID(), Flow: x.Flow, Now: x.Now}, alert)
+		if err == nil && keep {
+			err = s.out.post(r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// observed asks one observer. One that panics has missed a decision, so that the
+// caller must not go on.
+func observed(o pep.Observer, x *pep.Exchange, d pep.Decision) (alert pep.Decision, ok bool, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("observer: panic: %v", v)
+		}
+	}()
+	alert, ok = o.Observe(x, d)
+	return alert, ok, nil
+}
+
 // serve is the chain: guards, record, application.
 func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
 	s.requests.Add(1)
@@ -91,6 +125,9 @@ func (s *server) decide(c *conn, x *pep.Exchange) (d pep.Decision, revision uint
 	if err == nil && keep {
 		err = s.out.write(r)
 	}
+	if err == nil {
+		err = s.observe(g, x, d)
+	}
 	return d, g.revision, err
 }
 
@@ -100,11 +137,18 @@ func (s *server) unreadable(c *conn) {
 	s.denied.Add(1)
 	g := s.pin()
 	defer g.unpin()
-	r, keep, err := record(g.audit, &pep.Exchange{ID: newID(), Flow: c.flow, Now: time.Now()}, pep.Decision{
-		Stage: abi.StageFilter, Rule: abi.Rule{ID: abi.RuleRequest}, Status: http.StatusBadRequest,
-		Reason: "malformed, cut short, too large or too slow to be read"})
+	d := pep.Decision{Stage: abi.StageFilter, Rule: abi.Rule{ID: abi.RuleRequest}, Status: http.StatusBadRequest,
+		Reason: "malformed, cut short, too large or too slow to be read"}
+	if c.starved.Load() { // not the client's fault
+		d.Status, d.Reason = http.StatusServiceUnavailable, "too many large heads were held by others"
+	}
+	x := &pep.Exchange{ID: newID(), Flow: c.flow, Now: time.Now()}
+	r, keep, err := record(g.audit, x, d)
 	if err == nil && keep {
 		err = s.out.post(r)
+	}
+	if err == nil {
+		err = s.observe(g, x, d)
 	}
 	if err != nil {
 		s.out.log(err.Error())

@@ -52,7 +52,7 @@ const (
 )
 
 func testLimits() route.Limits {
-	return route.Limits{MaxHeaderBytes: 8 << 10, MaxBodyBytes: 1 << 20, MaxPathBytes: 2048, MaxConnections: 64,
+	return route.Limits{MaxHeaderBytes: 8 << 10, MaxBodyBytes: 1 << 20, MaxPathBytes: 2048, MaxConnections: 64, MaxHeaders: 20,
 		HeaderTimeout: 5 * time.Second, BodyTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 5 * time.Second}
 }
 

@@ -73,6 +73,7 @@ func (s *server) install(g *generation) *generation {
 	defer s.mu.Unlock()
 	s.room.Broadcast()
 	if old := s.front; old != nil && old.limits != g.limits && !s.draining {
+		old.closing.Store(true) // from now on, not from when retire runs
 		go s.retire(old, retireGrace, old.limits.WriteTimeout)
 		s.front = s.newFront(g.limits)
 	}
@@ -153,9 +154,13 @@ func (s *server) note(g *generation, c *conn, d pep.Decision) error {
 	} else if !d.Record {
 		return nil
 	}
-	r, keep, err := record(g.audit, &pep.Exchange{ID: newID(), Flow: c.flow, Now: time.Now()}, d)
+	x := &pep.Exchange{ID: newID(), Flow: c.flow, Now: time.Now()}
+	r, keep, err := record(g.audit, x, d)
 	if err == nil && keep {
 		err = s.out.post(r)
+	}
+	if err == nil {
+		err = s.observe(g, x, d)
 	}
 	return err
 }

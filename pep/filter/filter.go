@@ -15,8 +15,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"lorica.dev/lorica/abi"
@@ -38,6 +40,9 @@ func (*Module) Prepare(in *pep.Input) (pep.GuardState, error) {
 	}
 	if s.Open && len(s.Routes) > 0 {
 		return nil, errors.New("filter: the section has routes and is open")
+	}
+	if s.Limits.MaxHeaders == 0 {
+		return nil, errors.New("filter: the section does not bound the number of header fields")
 	}
 	t, err := newTree(s.Routes)
 	if err != nil {
@@ -70,6 +75,9 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	if status, reason := malformed(r); status != 0 {
 		return refuse(x, status, reason)
 	}
+	if n := fields(r); n > int64(s.section.Limits.MaxHeaders) {
+		return refuse(x, http.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("%d header fields", n))
+	}
 	target, query, hasQuery := strings.Cut(r.RequestURI, "?")
 	if len(target) > int(s.section.Limits.MaxPathBytes) {
 		return refuse(x, http.StatusRequestURITooLong, fmt.Sprintf("the path has %d bytes", len(target)))
@@ -100,6 +108,9 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	x.MaxBody = int64(min(s.section.Limits.MaxBodyBytes, math.MaxInt64-1))
 	if r.ContentLength > x.MaxBody {
 		return refuse(x, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has %d bytes", r.ContentLength))
+	}
+	if r.ContentLength != 0 && !s.takes(r.Header["Content-Type"]) {
+		return refuse(x, http.StatusUnsupportedMediaType, "a body of this type is not expected")
 	}
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = http.MaxBytesReader(nil, r.Body, x.MaxBody)
@@ -144,6 +155,10 @@ func malformed(r *http.Request) (status int, reason string) {
 	case len(h["Host"]) > 0 || len(h["Transfer-Encoding"]) > 0 || len(h["Content-Length"]) > 1:
 		// net/http takes these away; whoever put them back is confused.
 		return http.StatusBadRequest, "the framing is ambiguous"
+	case disguised(h):
+		return http.StatusBadRequest, "a header could be taken for another that frames the message"
+	case r.Host != "" && !plainHost(r.Host):
+		return http.StatusBadRequest, "the host is not well formed"
 	case len(h["Content-Length"]) > 0 && len(r.TransferEncoding) > 0:
 		return http.StatusBadRequest, "both Content-Length and Transfer-Encoding"
 	case names(h):
@@ -185,6 +200,35 @@ func names(h http.Header) bool {
 		}
 	}
 	return false
+}
+
+// fields counts the header fields of r, those that net/http takes away included.
+func fields(r *http.Request) int64 {
+	n := int64(len(r.TransferEncoding))
+	if r.Host != "" {
+		n++
+	}
+	for _, values := range r.Header {
+		n += int64(len(values))
+	}
+	return n
+}
+
+// takes reports whether a body of this type may pass: one type, which the policy
+// lists where it lists any. Its parameters must be well formed.
+func (s *state) takes(values []string) bool {
+	if len(s.section.Types) == 0 {
+		return true
+	}
+	if len(values) != 1 {
+		return false
+	}
+	t, _, err := mime.ParseMediaType(values[0]) // in small letters
+	family, _, whole := strings.Cut(t, "/")
+	if err != nil || !whole {
+		return false
+	}
+	return slices.Contains(s.section.Types, t) || slices.Contains(s.section.Types, family+"/*")
 }
 
 func token(values []string, want string) bool {

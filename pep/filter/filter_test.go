@@ -23,7 +23,7 @@ import (
 )
 
 func section(routes ...string) *route.Section {
-	s := &route.Section{Line: "p.yaml:3", Limits: route.Limits{MaxHeaderBytes: 1 << 14, MaxBodyBytes: 10, MaxPathBytes: 64, MaxConnections: 8, RejectEncodedSlash: true}}
+	s := &route.Section{Line: "p.yaml:3", Limits: route.Limits{MaxHeaderBytes: 1 << 14, MaxBodyBytes: 10, MaxPathBytes: 64, MaxConnections: 8, MaxHeaders: 8, RejectEncodedSlash: true}}
 	for i, r := range routes {
 		method, pattern, _ := strings.Cut(r, " ")
 		s.Routes = append(s.Routes, route.Route{Name: r, Line: fmt.Sprint("p.yaml:", i+4), Method: method, Pattern: pattern})
@@ -109,7 +109,9 @@ func TestPrepareRefuses(t *testing.T) {
 			t.Errorf("%s is accepted", name)
 		}
 	}
-	for name, b := range map[string][]byte{"no section": nil, "no bytes": {}, "malformed": {1}} {
+	unbounded := section("GET /")
+	unbounded.Limits.MaxHeaders = 0
+	for name, b := range map[string][]byte{"no section": nil, "no bytes": {}, "malformed": {1}, "no bound on fields": unbounded.Encode()} {
 		if st, err := filter.New().Prepare(&pep.Input{Section: b}); err == nil || st != nil {
 			t.Errorf("%s: %v, %v", name, st, err)
 		}
@@ -440,6 +442,72 @@ func BenchmarkJudge(b *testing.B) {
 		x := pep.Exchange{Request: r, Header: http.Header{}}
 		if d := st.Judge(&x); d.Verdict != abi.Allow {
 			b.Fatal(d)
+		}
+	}
+}
+
+// A body passes when it has exactly one type and the policy lists that.
+func TestContentTypes(t *testing.T) {
+	s := section("* /")
+	s.Types = []string{"application/json", "image/*"}
+	st, any := prepare(t, s), prepare(t, section("* /"))
+	for _, c := range []struct {
+		types  []string
+		length int64 // -1: chunked
+		status int
+	}{
+		{nil, 0, 200},
+		{[]string{"text/plain"}, 0, 200}, // of no body
+		{nil, 1, 415}, {nil, -1, 415}, {[]string{""}, 1, 415},
+		{[]string{"application/json"}, 1, 200},
+		{[]string{"application/json"}, -1, 200},
+		{[]string{"Application/JSON; charset=UTF-8"}, 1, 200},
+		{[]string{"image/png"}, 1, 200},
+		{[]string{"IMAGE/svg+xml"}, 1, 200},
+		{[]string{"image"}, 1, 415}, {[]string{"image/"}, 1, 415}, {[]string{"imagex/png"}, 1, 415},
+		{[]string{"application/jsonp"}, 1, 415}, {[]string{"application/*"}, 1, 415}, {[]string{"text/plain"}, -1, 415},
+		{[]string{"application/json", "application/json"}, 1, 415},
+		{[]string{"application/json, text/html"}, 1, 415}, {[]string{"text/html;a=application/json"}, 1, 415},
+		{[]string{"application/json; charset"}, 1, 415}, {[]string{"application/json; a=1; a=2"}, 1, 415},
+		{[]string{"application/json\x00"}, 1, 415},
+	} {
+		r := httptest.NewRequest("POST", "/", strings.NewReader("x"))
+		if r.ContentLength = c.length; c.length == 0 {
+			r.Body = http.NoBody
+		}
+		if c.length < 0 {
+			r.TransferEncoding = []string{"chunked"}
+		}
+		if c.types != nil {
+			r.Header["Content-Type"] = c.types
+		}
+		free := &pep.Exchange{Request: r.Clone(t.Context()), Header: http.Header{}}
+		if d := any.Judge(free); d.Verdict != abi.Allow {
+			t.Errorf("%q, where no type is listed: %+v", c.types, d)
+		}
+		x := &pep.Exchange{Request: r, Header: http.Header{}}
+		d := st.Judge(x)
+		if (d.Verdict == abi.Allow) != (c.status == 200) || d.Verdict == abi.Deny && (d.Status != c.status || d.Rule.ID != abi.RuleRequest || x.Header.Get("Connection") != "close") {
+			t.Errorf("%q of %d bytes: %+v", c.types, c.length, d)
+		}
+	}
+}
+
+// Every line of a head counts: several of one name, and those that net/http takes
+// away.
+func TestTheNumberOfFieldsIsBounded(t *testing.T) {
+	addr := serve(t, payments, func(_ *pep.Exchange, w http.ResponseWriter) { io.WriteString(w, "app") })
+	head := func(n int, fields string) string {
+		return "POST /accounts/7/transfers HTTP/1.1\r\nHost: h\r\nConnection: close\r\n" + strings.Repeat(fields, n) + "\r\n"
+	}
+	for _, c := range []struct{ name, raw, status string }{
+		{"at the limit", head(6, "A: 1\r\n"), "200"},
+		{"one more of the same name", head(7, "A: 1\r\n"), "431"},
+		{"lengths count", head(6, "A: 1\r\n")[:len(head(6, "A: 1\r\n"))-2] + "Content-Length: 0\r\n\r\n", "431"},
+		{"codings count", head(6, "A: 1\r\n")[:len(head(6, "A: 1\r\n"))-2] + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "431"},
+	} {
+		if got := send(t, addr, c.raw); !strings.HasPrefix(got, "HTTP/1.1 "+c.status+" ") {
+			t.Errorf("%s: want %s, got:\n%s", c.name, c.status, got)
 		}
 	}
 }

@@ -11,7 +11,7 @@
 // file order, and one that a later limit refuses has counted against the earlier
 // ones. A refusal is 429 with Retry-After; it counts against nobody.
 //
-// Memory is fixed: see table for what happens when more keys arrive than it
+// Memory is fixed: see Table for what happens when more keys arrive than it
 // holds. Buckets outlive a change of program where name, key, requests and time
 // of the limit stay the same; a limit that changed in any of them starts with
 // full buckets. They do not outlive the image, and every instance counts alone.
@@ -38,7 +38,7 @@ type Module struct {
 	seed  maphash.Seed
 
 	mu     sync.Mutex
-	tables map[identity]weak.Pointer[table] // alive while a generation uses them
+	tables map[identity]weak.Pointer[Table] // alive while a generation uses them
 }
 
 // identity is what must stay the same for buckets to be carried over.
@@ -51,7 +51,7 @@ type identity struct {
 
 // New returns a module whose decisions name the given stage.
 func New(stage string) *Module {
-	return &Module{stage: stage, seed: maphash.MakeSeed(), tables: map[identity]weak.Pointer[table]{}}
+	return &Module{stage: stage, seed: maphash.MakeSeed(), tables: map[identity]weak.Pointer[Table]{}}
 }
 
 // Prepare reads the section. Where a generation that is still in use has the same
@@ -76,7 +76,7 @@ func (m *Module) Prepare(in *pep.Input) (pep.GuardState, error) {
 		id := identity{l.Rule.ID, l.Key, l.Requests, l.Per}
 		t := m.tables[id].Value()
 		if t == nil {
-			t = newTable(l.Requests, l.Per)
+			t = NewTable(l.Requests, l.Per)
 			m.tables[id] = weak.Make(t)
 		}
 		st.limits = append(st.limits, counted{l, t, fmt.Sprintf("more than %d requests in %v", l.Requests, l.Per)})
@@ -92,7 +92,7 @@ type state struct {
 // counted is a limit with its buckets.
 type counted struct {
 	limit.Limit
-	table  *table
+	table  *Table
 	reason string
 }
 
@@ -103,7 +103,7 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 		if !l.about(x) {
 			continue
 		}
-		if wait := l.table.take(s.module.hash(l.Key, x), x.Now); wait > 0 {
+		if wait := l.table.Take(s.module.hash(l.Key, x), x.Now); wait > 0 {
 			x.RetryAfter(wait)
 			return pep.Decision{Stage: s.module.stage, Rule: l.Rule, Reason: l.reason, Status: http.StatusTooManyRequests}
 		}

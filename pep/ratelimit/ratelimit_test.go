@@ -184,6 +184,18 @@ func TestBucketsOutliveAProgram(t *testing.T) {
 	runtime.KeepAlive(first)
 }
 
+// The scope is the instance: each counts alone, from full buckets.
+func TestEveryInstanceCountsAlone(t *testing.T) {
+	l := one("l", limit.ByPrincipal)
+	ada := caller{"ada", "192.0.2.1", "pay"}
+	for instance := range 2 {
+		st := prepare(t, principallimit.New(), l)
+		if first, second := ada.status(st, start), ada.status(st, start); first != 200 || second != 429 {
+			t.Errorf("instance %d: %d, then %d", instance, first, second)
+		}
+	}
+}
+
 func TestRequestsAtOnceCannotExceedTheLimit(t *testing.T) {
 	m := principallimit.New()
 	l := one("l", limit.ByPrincipal)

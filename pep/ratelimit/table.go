@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// A table holds the buckets of one limit, each as the generic cell rate algorithm
-// keeps it (ITU-T I.371): the time at which the bucket will be full again.
+// A Table holds the buckets of one limit, each as the generic cell rate algorithm
+// keeps it (ITU-T I.371): the time at which the bucket will be full again. It is
+// safe for concurrent use.
 //
 // Its size is fixed. A key belongs to one set of ways entries. Where it has none
 // of them it takes over the one that is full, or fullest, and inherits its time
@@ -15,9 +16,10 @@ import (
 // it comes back, a bucket at most as full as its own: whatever other keys arrive,
 // no key is ever granted more than its limit. What keys arrive can only cost some
 // key a refusal, and only while every entry of its set is in use.
-type table struct {
+type Table struct {
 	cost  int64 // nanoseconds for one request
 	burst int64 // nanoseconds for all requests that may come at once
+	fresh bool  // a key that takes over an entry inherits nothing
 
 	mu    sync.Mutex
 	base  time.Time // of the first request; differences are taken on the monotonic clock
@@ -40,15 +42,35 @@ const (
 // which are full however far a clock is set back.
 const epoch = int64(1) << 61
 
-func newTable(requests uint32, per time.Duration) *table {
+// NewTable returns full buckets that hold the given number of requests and fill
+// within per.
+func NewTable(requests uint32, per time.Duration) *Table {
 	// Rounded up: never more than the limit, and exactly as many at once.
 	cost := (int64(per) + int64(requests) - 1) / int64(requests)
-	return &table{cost: cost, burst: cost * int64(requests), entry: make([]entry, ways*sets)}
+	return newTable(cost, cost*int64(requests), false)
 }
 
-// take takes one request from the bucket of key, or says how long to wait. A
+// NewCounter returns a table whose Take refuses the event of a key that makes
+// count of them within the window: buckets hold one less than count and fill as
+// those of NewTable do. With fewer than count in any window none is refused; with
+// twice as many in one, however they are spread, some are.
+//
+// A key that finds its set in use takes over the fullest bucket and fills it: no
+// key answers for the events of another. What a flood of keys can push out are
+// the counts of those that have least of them, and whoever commands that many keys
+// gains nothing by it that each of them would not give.
+func NewCounter(count uint32, window time.Duration) *Table {
+	cost := int64(window) / int64(count) // rounded down: never too early
+	return newTable(cost, cost*int64(count-1), true)
+}
+
+func newTable(cost, burst int64, fresh bool) *Table {
+	return &Table{cost: cost, burst: burst, fresh: fresh, entry: make([]entry, ways*sets)}
+}
+
+// Take takes one request from the bucket of key, or says how long to wait. A
 // request that must wait takes nothing.
-func (t *table) take(key uint64, at time.Time) time.Duration {
+func (t *Table) Take(key uint64, at time.Time) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.base.IsZero() {
@@ -68,7 +90,11 @@ func (t *table) take(key uint64, at time.Time) time.Duration {
 	}
 	// No bucket is emptier than empty: a clock that was set back cannot make
 	// anybody wait for longer than an empty bucket does.
-	until := min(max(e.until, now), now+t.burst) + t.cost
+	from := e.until
+	if t.fresh && e.key != key {
+		from = 0
+	}
+	until := min(max(from, now), now+t.burst) + t.cost
 	if wait := until - now - t.burst; wait > 0 {
 		return time.Duration(wait)
 	}

@@ -75,6 +75,11 @@ func (c *client) do(method, path, user, body string) (answer, error) {
 	return answer{r.StatusCode, r.Header.Get("Lorica-Decision"), string(text), r.Header}, err
 }
 
+// adopt makes a client of a connection.
+func adopt(addr string, c net.Conn) *client {
+	return &client{addr: addr, conn: c, in: bufio.NewReader(c)}
+}
+
 func (c *client) close() {
 	if c.conn != nil {
 		c.conn.Close()

@@ -184,7 +184,12 @@ type decision struct {
 	Stage     string `json:"stage"`
 	Rule      string `json:"rule"`
 	Line      string `json:"line"`
+	Reason    string `json:"reason"`
 	Principal string `json:"principal"`
+	Source    string `json:"source"`
+	Method    string `json:"method"`
+	Route     string `json:"route"`
+	Path      string `json:"path"`
 	Tier      string `json:"tier"`
 	Level     string `json:"level"`
 	Revision  uint64 `json:"revision"`

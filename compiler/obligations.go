@@ -1,0 +1,24 @@
+package compiler
+
+import (
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/obligation"
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/policy"
+)
+
+// obligationSection holds the obligations of the i-th level; there may be none.
+// The module is in the image of every level, so that a change of level is a
+// change of program.
+func obligationSection(p *api.SecurityPolicy, i int) *obligation.Section {
+	s := &obligation.Section{}
+	for _, o := range policy.Obligations(p, i) {
+		on, _ := obligation.Parse(o.On) // one that is unknown counts nothing, which no image takes
+		s.Obligations = append(s.Obligations, obligation.Obligation{Rule: abi.Rule{ID: o.Name, Line: o.Pos.Short()},
+			On: on, Count: o.Count, Window: o.Window, Alert: o.Alert, Block: o.Block})
+	}
+	if len(s.Obligations) > 0 {
+		s.Limits = policy.SourceLimits(p, i)
+	}
+	return s
+}

@@ -1,0 +1,53 @@
+package filter
+
+import (
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// plainHost reports whether a Host is a name or an address with or without a port,
+// and no more. RFC 3986 allows a name to hold the delimiters of lists and paths;
+// an application that compares hosts is not to meet any.
+func plainHost(s string) bool {
+	host, port, more := s, "", false
+	if strings.HasPrefix(s, "[") {
+		end := strings.IndexByte(s, ']')
+		if end < 0 {
+			return false
+		}
+		a, err := netip.ParseAddr(s[1:end])
+		if err != nil || !a.Is6() || a.Zone() != "" {
+			return false
+		}
+		if host, port, more = "x", strings.TrimPrefix(s[end+1:], ":"), s[end+1:] != ""; more && s[end+1] != ':' {
+			return false
+		}
+	} else {
+		host, port, more = strings.Cut(s, ":")
+	}
+	if more {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return false
+		}
+	}
+	return host != "" && !strings.ContainsFunc(host, func(c rune) bool {
+		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '.' || c == '-' || c == '_')
+	})
+}
+
+// disguised reports whether a header could be taken for one that frames the
+// message: gateways that hand headers on as variables make "-" and "_" one.
+func disguised(h http.Header) bool {
+	for name := range h {
+		if !strings.Contains(name, "_") {
+			continue
+		}
+		switch strings.ToLower(strings.ReplaceAll(name, "_", "-")) {
+		case "transfer-encoding", "content-length":
+			return true
+		}
+	}
+	return false
+}
