@@ -43,11 +43,14 @@ type outlet struct {
 }
 
 // A pin is what a name resolved to. It is resolved again only when nobody could be
-// connected to at any of its addresses, and not more than once in resolvePause.
+// connected to at any of its addresses, and not more than once in resolvePause,
+// whether that failed or not.
 type pin struct {
-	mu    sync.Mutex
-	addrs []netip.Addr
-	at    time.Time
+	mu     sync.Mutex
+	addrs  []netip.Addr
+	at     time.Time // of addrs
+	failed *undialed // of the last try, if it failed
+	tried  time.Time
 }
 
 func newOutlet(s egress.Section, r resolver) *outlet {
@@ -114,8 +117,11 @@ func (o *outlet) connect(host string, port uint16) (*net.TCPConn, egress.Target,
 func (p *pin) get(r resolver, name string, after time.Time) ([]netip.Addr, time.Time, *undialed) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.at.After(after) || time.Since(p.at) < resolvePause && len(p.addrs) > 0 {
+	if p.at.After(after) {
 		return p.addrs, p.at, nil
+	}
+	if time.Since(p.tried) < resolvePause {
+		return p.addrs, p.at, p.failed
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), resolveWithin)
 	defer cancel()
@@ -123,10 +129,12 @@ func (p *pin) get(r resolver, name string, after time.Time) ([]netip.Addr, time.
 	if err == nil && len(addrs) == 0 {
 		err = errors.New("it has no address")
 	}
+	p.tried, p.failed = time.Now(), nil
 	if err != nil {
-		return nil, p.at, &undialed{egress.Unresolved, "the name cannot be resolved: " + err.Error()}
+		p.failed = &undialed{egress.Unresolved, "the name cannot be resolved: " + err.Error()}
+		return nil, p.at, p.failed
 	}
-	p.addrs, p.at = addrs[:min(len(addrs), maxAddresses)], time.Now()
+	p.addrs, p.at = addrs[:min(len(addrs), maxAddresses)], p.tried
 	return p.addrs, p.at, nil
 }
 

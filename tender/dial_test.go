@@ -216,9 +216,19 @@ func TestNobodyAnswers(t *testing.T) {
 	}
 	port := ln.Addr().(*net.TCPAddr).AddrPort().Port()
 	ln.Close()
-	x := newDialing(t, allow([]string{"a.test"}, port, "127.0.0.1/32"), func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("no such host") })
+	var asked atomic.Int64
+	x := newDialing(t, allow([]string{"a.test"}, port, "127.0.0.1/32"), func(context.Context, string) ([]netip.Addr, error) {
+		asked.Add(1)
+		return nil, errors.New("no such host")
+	})
 	x.refused(1, "127.0.0.1", port, egress.Unreachable)
-	x.refused(2, "a.test", port, egress.Unresolved)
+	start := time.Now()
+	for range 20 {
+		x.refused(2, "a.test", port, egress.Unresolved)
+	}
+	if most := 1 + int64(time.Since(start)/resolvePause); asked.Load() > most {
+		t.Errorf("a name that does not exist was asked for %d times", asked.Load())
+	}
 }
 
 func TestWithdrawnConnectionsAreShutDown(t *testing.T) {

@@ -120,7 +120,7 @@ func (l *legacy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				<-l.gate
 			}
 			if err != nil {
-				fmt.Fprintf(w, "%d %v", l.read.Load(), err)
+				fmt.Fprintf(w, "%d %v %v", l.read.Load(), err, r.Trailer)
 				return
 			}
 		}
@@ -429,8 +429,34 @@ func TestProxyStreamsBodies(t *testing.T) {
 		t.Errorf("the image has grown to %d KiB", kib)
 	}
 	b, _ := io.ReadAll(c)
-	if want := fmt.Sprintf("%d EOF", size); !strings.HasPrefix(string(b), "HTTP/1.1 200 ") || !strings.HasSuffix(string(b), want) {
+	if want := fmt.Sprintf("%d EOF map[]", size); !strings.HasPrefix(string(b), "HTTP/1.1 200 ") || !strings.HasSuffix(string(b), want) {
 		t.Errorf("the answer is %q, want %s", b, want)
+	}
+}
+
+// A client that waits to be asked for its body is asked when the service asks.
+func TestProxyContinues(t *testing.T) {
+	u := newUser(t)
+	l := startLegacy(t, "127.0.0.1:0", nil)
+	_, addr, _ := u.front(l.port())
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	io.WriteString(c, "POST /upload HTTP/1.1\r\nHost: f\r\nConnection: close\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\nTrailer: X-After\r\n\r\n")
+	in := bufio.NewReader(c)
+	if r, err := http.ReadResponse(in, nil); err != nil || r.StatusCode != 100 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	io.WriteString(c, "4\r\nbody\r\n0\r\nX-After: 1\r\n\r\n")
+	r, err := http.ReadResponse(in, nil)
+	if err != nil || r.StatusCode != 200 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if b, err := io.ReadAll(r.Body); err != nil || string(b) != "4 EOF map[]" {
+		t.Errorf("%q, %v", b, err)
 	}
 }
 
@@ -661,7 +687,8 @@ func TestProxyVerifiesItsUpstream(t *testing.T) {
 	}
 }
 
-// A new image takes over from a proxy without the loss of a request.
+// A new program, then a new image, take over from a proxy without the loss of a
+// request; connections to the service that are still allowed are kept.
 func TestProxyIsReplacedUnderLoad(t *testing.T) {
 	u := newUser(t)
 	l := startLegacy(t, "127.0.0.1:0", nil)
@@ -669,6 +696,11 @@ func TestProxyIsReplacedUnderLoad(t *testing.T) {
 	edit(t, filepath.Join(dir, "workload.yaml"), "maxConnections: 8", "maxConnections: 16")
 	x.wait("applied")
 	load := startLoad(addr, "/plain", "", func(a answer) bool { return a.status == 200 })
+	time.Sleep(500 * time.Millisecond)
+	edit(t, filepath.Join(dir, "policy.yaml"), "name: everything,", "name: all,")
+	if e := x.wait("applied"); e.Change != "program" {
+		t.Errorf("%+v", e)
+	}
 	time.Sleep(500 * time.Millisecond)
 	edit(t, filepath.Join(dir, "workload.yaml"), "maxConnections: 16", "maxConnections: 32")
 	if e := x.wait("applied"); e.Change != "image" {
