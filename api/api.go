@@ -306,7 +306,8 @@ type Authorization struct {
 }
 
 // An Attribute maps an attribute of the Cedar context (or the principal's
-// groups) to a source, as written, for example "body.json:/amount".
+// groups) to a source, as written, for example "body.json:/amount". Groups may
+// have several sources, each an Attribute of its own, in file order.
 type Attribute struct {
 	Pos    Pos
 	Name   string

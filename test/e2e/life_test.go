@@ -122,7 +122,7 @@ func TestTierIsShown(t *testing.T) {
 		t.Error("no tier in the status")
 	}
 	a := get(t, "127.0.0.1:"+port, "/accounts", "")
-	if d := x.find(a.decision); d.Tier != s.Tier || d.Decision != "Deny" || d.Rule != "staff-login" {
+	if d := x.find(a.decision); d.Tier != s.Tier || d.Decision != "Deny" || d.Rule != "default:authentication" {
 		t.Errorf("the record is %+v", d)
 	}
 }
