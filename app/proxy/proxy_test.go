@@ -160,6 +160,31 @@ func TestPlacesAreGivenBack(t *testing.T) {
 	}
 }
 
+// A service that sends a body after HEAD must not have it taken for the answer to
+// somebody else's request: such a connection is not kept, however well it went.
+func TestAConnectionIsNotKeptAfterHead(t *testing.T) {
+	var dials, open atomic.Int64
+	dial := to(t, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", &open)
+	s := serve(t, config(), func(ctx context.Context, host string, port uint16) (net.Conn, error) {
+		dials.Add(1)
+		return dial(ctx, host, port)
+	})
+	for i, method := range []string{"GET", "GET", "HEAD", "GET", "HEAD", "HEAD"} {
+		r, err := http.NewRequest(method, s.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := http.DefaultClient.Do(r)
+		if err != nil || a.StatusCode != 200 {
+			t.Fatalf("%+v, %v", a, err)
+		}
+		a.Body.Close()
+		if want := []int64{1, 1, 1, 2, 2, 3}[i]; dials.Load() != want {
+			t.Errorf("%d connections after %d requests, want %d", dials.Load(), i+1, want)
+		}
+	}
+}
+
 func body(t *testing.T, url string) string {
 	t.Helper()
 	r, err := http.Get(url)

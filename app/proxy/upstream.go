@@ -100,7 +100,11 @@ func (u *upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 		cancel()
 		release()
 	}
-	res, err := u.transport.RoundTrip(r.WithContext(ctx))
+	r = r.WithContext(ctx)
+	// Services that wrongly send a body after HEAD are not rare, and net/http can take
+	// what is left on a kept connection for the next answer.
+	r.Close = r.Method == http.MethodHead
+	res, err := u.transport.RoundTrip(r)
 	if err == nil {
 		if err = refuse(r, res); err != nil {
 			res.Body.Close()
