@@ -19,6 +19,7 @@ import (
 	"lorica.dev/lorica/abi/limit"
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/abi/route"
+	"lorica.dev/lorica/abi/transport"
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/catalog"
 	"lorica.dev/lorica/policy"
@@ -59,13 +60,14 @@ type Reach struct {
 type Enforced struct {
 	abi.Rule
 	Stage string // which module decides
-	Where string // WhereAccept or WhereRequest
+	Where string // WhereAccept, WhereHandshake or WhereRequest
 }
 
 // Places of enforcement.
 const (
-	WhereAccept  = "accept"
-	WhereRequest = "request"
+	WhereAccept    = "accept"
+	WhereHandshake = "handshake"
+	WhereRequest   = "request"
 )
 
 // AcceptNote says what WhereAccept means on the process target.
@@ -106,6 +108,9 @@ func Compile(d *policy.Deployment) (*Output, error) {
 		l := Level{Name: name, Names: p.Levels.Names[: i+1 : i+1], Requirements: requirements(d)}
 		if guarded(p) {
 			l.add(flow.Name, nets.section(i).Encode())
+		}
+		if secured(p) {
+			l.add(transport.Name, tlsSection(p.TLS).Encode())
 		}
 		l.add(route.Name, filterSection(p).Encode())
 		if _, ok := limited(p, sourceLimits); ok {

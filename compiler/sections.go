@@ -59,6 +59,9 @@ func requirements(d *policy.Deployment) []catalog.Requirement {
 		}
 		list = append(list, r)
 	}
+	if secured(p) {
+		list = append(list, catalog.Requirement{Capability: "tls/server", Why: "connections are secured with TLS, mode " + p.TLS.Mode.String(), Pos: p.TLS.Pos})
+	}
 	filter := catalog.Requirement{Capability: "filter", Why: "every request has one canonical path and bounds", Pos: p.Metadata.Pos}
 	if len(p.Routes) > 0 {
 		filter.Why, filter.Pos = "only the routes that are written exist", p.RoutesPos
@@ -105,6 +108,9 @@ func enforced(d *policy.Deployment, n *netting, i int) []Enforced {
 			add(abi.StageFirewall, WhereAccept, abi.Rule{ID: r.Name, Line: r.Pos.Short()})
 		}
 		add(abi.StageFirewall, WhereAccept, policy.NetworkDefault(p))
+	}
+	if secured(p) {
+		add(abi.StageTLS, WhereHandshake, tlsSection(p.TLS).Rule)
 	}
 	if len(p.Routes) > 0 {
 		line := p.RoutesPos.Short()

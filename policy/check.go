@@ -205,6 +205,7 @@ func (p *parsing) checkPolicy(s *securityPolicy) {
 	p.checkLevels(s)
 	p.checkNetwork(s)
 	p.checkRoutes(s)
+	p.checkTLS(s)
 	p.checkSecrets(s)
 	p.checkRateLimits(s)
 	if s.Authorization != nil {

@@ -76,12 +76,13 @@ func (p *parsing) selectorFix(s *securityPolicy) string {
 // checkPair checks what neither half shows alone.
 func (p *parsing) checkPair(w *workload, s *securityPolicy) {
 	p.unreachable(w, s)
-	if s.Authentication == nil {
+	p.checkPairTLS(w, s)
+	if s.Authentication == nil || secured(s.SecurityPolicy) || s.bad["spec.tls"] {
 		return
 	}
 	for _, l := range w.Listen {
 		if !l.Address.IsLoopback() {
-			w.failAt(l.Pos, "listen on 127.0.0.1 behind a TLS proxy: tls is not supported yet",
+			w.failAt(l.Pos, "add tls: {mode: SIMPLE, certificate: secret/NAME, key: secret/NAME}, or listen on 127.0.0.1",
 				"passwords of HTTP Basic (%s) would cross the network in the clear on %s", s.Authentication.Basic.Pos.Short(), l.Address)
 		}
 	}

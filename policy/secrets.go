@@ -10,31 +10,54 @@ import (
 	"lorica.dev/lorica/api"
 )
 
+// A use is a secret that a section names, and how the image will read it.
+type use struct {
+	name  string
+	at    api.Pos // of the section
+	file  string  // an example
+	check func(*securityPolicy, api.Secret)
+}
+
+// uses lists the secrets that the policy names, in the order of its sections.
+func (p *parsing) uses(s *securityPolicy) []use {
+	list := p.tlsUses(s)
+	if a := s.Authentication; a != nil && a.Basic != nil && a.Basic.Users != "" {
+		list = append(list, use{a.Basic.Users, a.Basic.Pos, "./users.txt", func(s *securityPolicy, x api.Secret) {
+			if x.File != "" && s.Dir != "" {
+				p.checkUsers(s, x)
+			}
+		}})
+	}
+	return list
+}
+
 func (p *parsing) checkSecrets(s *securityPolicy) {
-	defined := make(map[string]bool)
+	defined := make(map[string]api.Secret)
 	var known []string
 	for _, x := range s.Secrets {
-		defined[x.Name] = true
+		defined[x.Name] = x
 		known = append(known, x.Name)
 	}
-	used := ""
-	if s.Authentication != nil {
-		b := s.Authentication.Basic
-		if used = b.Users; used != "" && !defined[used] && !s.bad["spec.secrets"] {
-			fix := "add secrets: {" + used + ": {file: ./users.txt}}"
-			if n, ok := nearest(used, known); ok {
-				fix = fmt.Sprintf("did you mean %q?", "secret/"+n)
-			}
-			s.failAt(b.Pos, fix, "there is no secret %q", used)
+	used := make(map[string]bool)
+	for _, u := range p.uses(s) {
+		used[u.name] = true
+		x, ok := defined[u.name]
+		if ok {
+			u.check(s, x)
+			continue
 		}
+		if s.bad["spec.secrets"] {
+			continue
+		}
+		fix := "add secrets: {" + u.name + ": {file: " + u.file + "}}"
+		if n, ok := nearest(u.name, known); ok {
+			fix = fmt.Sprintf("did you mean %q?", "secret/"+n)
+		}
+		s.failAt(u.at, fix, "there is no secret %q", u.name)
 	}
 	for _, x := range s.Secrets {
-		switch {
-		case x.Name != used && (x.Name == "" || s.bad["spec.authentication"]):
-		case x.Name != used:
+		if x.Name != "" && !used[x.Name] && !s.bad["spec.authentication"] && !s.bad["spec.tls"] {
 			s.failAt(x.Pos, "remove it", "secret %q is used by nothing", x.Name)
-		case x.File != "" && s.Dir != "":
-			p.checkUsers(s, x)
 		}
 	}
 }
