@@ -6,9 +6,8 @@
 // key or trust bundle is missing, malformed or out of date is refused, and the
 // one before it stays. There is no list of revoked certificates: a client is
 // revoked by a bundle without its authority, or by a short life. Both are asked
-// again of open connections (Remain). For the same reason nobody resumes a
-// session where clients are verified, and tickets end with their generation: each
-// has keys of its own.
+// again of open connections (Remain). For the same reason nobody resumes a session:
+// every handshake is a whole one, under the program in force.
 package tls
 
 import (
@@ -25,7 +24,7 @@ import (
 	"lorica.dev/lorica/pep"
 )
 
-// A Module has no state of its own: sessions do not outlive their program.
+// A Module has no state of its own.
 type Module struct{}
 
 // New returns the module.
@@ -75,6 +74,8 @@ func (*Module) Prepare(in *pep.Input) (pep.TransportState, error) {
 		CipherSuites: suites[:],
 		NextProtos:   []string{protocolHTTP1},
 		ClientCAs:    x509.NewCertPool(), // never nil, which would mean the system's
+
+		SessionTicketsDisabled: true,
 	}}
 	if s.HTTP2 {
 		st.config.NextProtos = []string{protocolHTTP2, protocolHTTP1}
@@ -116,7 +117,6 @@ func (s *state) verifyClients(in *pep.Input, name string) error {
 	for _, c := range trust {
 		s.config.ClientCAs.AddCert(c)
 	}
-	s.config.SessionTicketsDisabled = true
 	s.config.ClientAuth = tls.VerifyClientCertIfGiven
 	if s.mode == transport.Mutual {
 		s.config.ClientAuth = tls.RequireAndVerifyClientCert
