@@ -24,6 +24,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 var (
 	paymentsNeeds = []string{"image/process", "net/socket", "firewall", "filter", "authn/basic", "ratelimit/principal", "authz/cedar", "audit", "app/handler"}
 	siteNeeds     = []string{"image/process", "net/socket", "firewall", "filter", "audit", "app/static"}
+	securedNeeds  = []string{"image/process", "net/socket", "tls/server", "filter", "audit", "app/static"}
 	smallNeeds    = []string{"image/process", "net/socket", "filter", "audit", "app/handler"}
 )
 

@@ -146,13 +146,15 @@ func (d *decoder) secrets(s *api.SecurityPolicy) func(*yaml.Node) {
 func (d *decoder) requestFilter(s *api.SecurityPolicy) func(*yaml.Node) {
 	return func(n *yaml.Node) {
 		f := &api.RequestFilter{Pos: d.pos(n), RejectEncodedSlash: true}
-		var header, path, conns uint64
+		var header, path, conns, streams uint64
 		const p = "spec.requestFilter."
 		d.object(n, "spec.requestFilter",
 			field{name: "maxHeaderBytes", read: d.size(&header, p+"maxHeaderBytes", 1<<10, 1<<20)},
 			field{name: "maxBodyBytes", read: d.size(&f.MaxBodyBytes, p+"maxBodyBytes", 1, 64<<20)},
 			field{name: "maxPathBytes", read: d.size(&path, p+"maxPathBytes", 64, 64<<10)},
 			field{name: "maxConnections", read: d.number(&conns, p+"maxConnections", 1, 1<<16)},
+			field{name: "maxStreams", read: d.number(&streams, p+"maxStreams", 1, 1000)},
+			field{name: "handshakeTimeout", read: d.duration(&f.HandshakeTimeout, p+"handshakeTimeout", 100*time.Millisecond, time.Hour)},
 			field{name: "headerTimeout", read: d.duration(&f.HeaderTimeout, p+"headerTimeout", 100*time.Millisecond, time.Hour)},
 			field{name: "bodyTimeout", read: d.duration(&f.BodyTimeout, p+"bodyTimeout", 100*time.Millisecond, time.Hour)},
 			field{name: "writeTimeout", read: d.duration(&f.WriteTimeout, p+"writeTimeout", 100*time.Millisecond, time.Hour)},
@@ -160,6 +162,7 @@ func (d *decoder) requestFilter(s *api.SecurityPolicy) func(*yaml.Node) {
 			field{name: "rejectEncodedSlash", read: d.boolean(&f.RejectEncodedSlash, p+"rejectEncodedSlash")},
 			field{name: "contentTypes", notYet: true})
 		f.MaxHeaderBytes, f.MaxPathBytes, f.MaxConnections = uint32(header), uint32(path), uint32(conns)
+		f.MaxStreams = uint32(streams)
 		s.RequestFilter = f
 	}
 }

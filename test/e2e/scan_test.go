@@ -105,3 +105,32 @@ func TestLoadOfHTTP2(t *testing.T) {
 		t.Logf("h2load %v: %s", load, regexp.MustCompile(`finished in.*`).FindString(out))
 	}
 }
+
+// A client of TLS 1.2 that asks for another handshake gets none.
+func TestRenegotiationIsRefused(t *testing.T) {
+	openssl := tool(t, "openssl", "openssl")
+	if openssl == "" {
+		return
+	}
+	u := newUser(t)
+	s := u.secured("SIMPLE")
+	edit(t, s.dir+"/policy.yaml", "mode: SIMPLE", `mode: SIMPLE, minVersion: "1.2"`)
+	u.up(s.dir)
+	cmd := exec.Command(openssl, "s_client", "-connect", s.addr, "-tls1_2")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer in.Close()
+		time.Sleep(time.Second)
+		in.Write([]byte("R\n"))
+		time.Sleep(2 * time.Second)
+	}()
+	out, err := cmd.CombinedOutput()
+	text := string(out)
+	_, after, asked := strings.Cut(text, "RENEGOTIATING")
+	if err == nil || !asked || !strings.Contains(text, "Protocol  : TLSv1.2") || !strings.Contains(after, "SSL alert number") {
+		t.Errorf("%v\n%s", err, text)
+	}
+}

@@ -66,7 +66,7 @@ func (u *user) secured(mode string) *secured {
 	return s
 }
 
-// http returns a client of one protocol; keep says whether connections are kept.
+// http returns a client of one protocol.
 func (s *secured) http(h2 bool, cert *certtest.Pair) *http.Client {
 	cfg := &tls.Config{RootCAs: s.servers.Pool()}
 	if cert != nil {
@@ -89,6 +89,36 @@ func (s *secured) get(c *http.Client) (*http.Response, error) {
 		err = fmt.Errorf("%s: %q", r.Status, b)
 	}
 	return r, err
+}
+
+// load makes requests without pause, half of them with HTTP/2, until end is
+// called; one that fails, fails the test.
+func (s *secured) load(t *testing.T) (done *atomic.Int64, end func()) {
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	done = new(atomic.Int64)
+	for i := range 4 {
+		c := s.http(i%2 == 1, &s.client)
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := s.get(c); err != nil {
+					t.Error(err)
+				}
+				done.Add(1)
+			}
+		})
+	}
+	end = sync.OnceFunc(func() {
+		close(stop)
+		wg.Wait()
+	})
+	t.Cleanup(end)
+	return done, end
 }
 
 func TestMutualTLS(t *testing.T) {
@@ -122,26 +152,7 @@ func TestMutualTLS(t *testing.T) {
 	})
 
 	// Under load, another certificate drops no connection.
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	var done, failed atomic.Int64
-	for i := range 4 {
-		c := s.http(i%2 == 1, &s.client)
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if _, err := s.get(c); err != nil {
-					failed.Add(1)
-					t.Error(err)
-				}
-				done.Add(1)
-			}
-		})
-	}
+	done, end := s.load(t)
 	eventually(t, "requests are answered", func() bool { return done.Load() > 100 })
 	dialed := func() string {
 		d := tls.Dialer{Config: &tls.Config{RootCAs: s.servers.Pool(), Certificates: []tls.Certificate{s.client.TLS}}}
@@ -159,11 +170,34 @@ func TestMutualTLS(t *testing.T) {
 	eventually(t, "new connections see the new certificate", func() bool { return dialed() != before })
 	n := done.Load()
 	eventually(t, "requests go on", func() bool { return done.Load() > n+100 })
-	close(stop)
-	wg.Wait()
-	t.Logf("%d requests over the change, %d failed", done.Load(), failed.Load())
+	end()
+	t.Logf("%d requests over the change", done.Load())
 
 	if st := u.run("ps", "-o", "json"); !strings.Contains(st, first.Instance) {
 		t.Errorf("the instance was replaced: %s", st)
 	}
+}
+
+// Another image takes over from one that serves HTTP/2, and no request is lost.
+func TestModuleChangeLosesNoRequestOfHTTP2(t *testing.T) {
+	u := newUser(t)
+	s := u.secured("MUTUAL")
+	x, first := u.up(s.dir)
+	done, end := s.load(t)
+	eventually(t, "requests are answered", func() bool { return done.Load() > 100 })
+	for _, change := range [][2]string{
+		{"  audit:", "  rateLimits:\n    - {name: many, key: source, requests: 1000000, per: 1s}\n  audit:"},
+		{"  rateLimits:\n    - {name: many, key: source, requests: 1000000, per: 1s}\n", ""},
+	} {
+		edit(t, filepath.Join(s.dir, "policy.yaml"), change[0], change[1])
+		e := x.wait("applied")
+		if e.Change != "image" || (e.Status.ImageDigest == first.ImageDigest) != (change[1] == "") {
+			t.Errorf("%s, %+v", e.Change, e.Status)
+		}
+		n := done.Load()
+		eventually(t, "requests go on", func() bool { return done.Load() > n+100 })
+	}
+	eventually(t, "the first image has ended", func() bool { return !alive(first.PID) && !alive(first.TenderPID) })
+	end()
+	t.Logf("%d requests over two changes", done.Load())
 }
