@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"lorica.dev/lorica/abi/transport"
 	"lorica.dev/lorica/abi/transport/certtest"
@@ -72,6 +73,16 @@ func TestTLSAsItIsMeant(t *testing.T) {
 		if x := b.Deployments[0].Policy.TLS; x == nil || x.HTTP2 != (name != "without HTTP/2") || (x.MinVersion == transport.TLS12) != (name == "TLS 1.2") {
 			t.Errorf("%s: %+v", name, x)
 		}
+	}
+}
+
+func TestLimitsOfTLSAreRead(t *testing.T) {
+	b, err := parse(securedFolder(t), securedText("  secrets:\n", "  requestFilter: {maxStreams: 8, handshakeTimeout: 2s}\n  secrets:\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := b.Deployments[0].Policy.RequestFilter.WithDefaults(); f.MaxStreams != 8 || f.HandshakeTimeout != 2*time.Second {
+		t.Errorf("%+v", f)
 	}
 }
 

@@ -366,7 +366,7 @@ func TestAConnectionEndsWithItsCertificate(t *testing.T) {
 	for _, h2 := range []bool{false, true} {
 		end := time.Now().Add(2 * time.Second)
 		short := r.people.Client(t, "ada", func(c *x509.Certificate) { c.NotAfter = end })
-		ask := func() error { return nil }
+		var ask func() error
 		if h2 {
 			c := newFramed(t, r.tls(&short, "h2"))
 			stream := uint32(1)

@@ -171,10 +171,24 @@ func (s *server) note(g *generation, c *conn, d pep.Decision) error {
 func (s *server) register(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.conns) >= int(s.current().limits.MaxConnections) && !s.draining {
+	for len(s.conns) >= s.places(s.current()) && !s.draining {
 		s.room.Wait()
 	}
 	s.conns[c] = struct{}{}
+}
+
+// securedMemory is what a secured connection holds between requests, when its
+// client has sent records and frames as large as they may be (measured).
+const securedMemory = 64 << 10
+
+// places is how many connections may be open: with TLS no more than fit half of
+// the memory.
+func (s *server) places(g *generation) int {
+	n := int64(g.limits.MaxConnections)
+	if g.tls != nil {
+		n = min(n, max(s.memory/2/securedMemory, 1))
+	}
+	return int(n)
 }
 
 func (s *server) forget(c *conn) {
