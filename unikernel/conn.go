@@ -175,7 +175,7 @@ func (c *conn) leave() {
 	c.once.Do(func() {
 		close(c.gone)
 		c.shrink()
-		if c.h2 != nil {
+		if c.secure.Load() != nil && c.h2 != nil { // before that it is the handshake's
 			c.h2.close()
 		}
 		c.server.forget(c)

@@ -2,6 +2,7 @@ package unikernel
 
 import (
 	"errors"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -108,14 +109,14 @@ func (h *h2) afford() error {
 	f := h.conn.front
 	if head > 0 {
 		if err := f.streams.take(head, l.HeaderTimeout, h.conn.gone); err != nil {
-			h.conn.unreadable("no memory is free for its head")
+			h.starved(err, "no memory is free for its head")
 			return err
 		}
 	}
 	if body > 0 {
 		if err := f.bodies.take(body, l.BodyTimeout, h.conn.gone); err != nil {
 			f.streams.give(head)
-			h.conn.unreadable("no memory is free for its body")
+			h.starved(err, "no memory is free for its body")
 			return err
 		}
 	}
@@ -135,11 +136,19 @@ func (h *h2) afford() error {
 	return nil
 }
 
+// starved records a wait that nobody ended by closing the connection.
+func (h *h2) starved(err error, reason string) {
+	if !errors.Is(err, net.ErrClosed) {
+		h.conn.unreadable(reason)
+	}
+}
+
 // settle gives back what e has freed. The caller holds h.mu.
 func (h *h2) settle(e effect) {
-	n := min(e.freed, h.bodies)
-	h.bodies -= n
-	h.conn.front.bodies.give(n)
+	if n := min(e.freed, h.bodies); n > 0 { // where nothing was taken there may be no front yet
+		h.bodies -= n
+		h.conn.front.bodies.give(n)
+	}
 	if e.undone {
 		h.known()
 	}

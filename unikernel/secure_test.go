@@ -464,3 +464,45 @@ func (empty) Secure(_ context.Context, c net.Conn) (pep.Secured, pep.Decision) {
 	return pep.Secured{}, pep.Decision{Verdict: abi.Allow}
 }
 func (empty) Remain(*pep.Peer, time.Time) pep.Decision { return pep.Decision{} }
+
+// A connection that is refused while it shakes hands, or before anybody serves
+// it, is gone; nothing else is.
+func TestRefusalsDuringTheHandshake(t *testing.T) {
+	r := newSecureRig(t, transport.Simple, testLimits(), text("ok"))
+	r.run()
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				raw, err := net.Dial("tcp", r.addr)
+				if err != nil {
+					return
+				}
+				c := tls.Client(raw, r.config(nil, "h2"))
+				c.SetDeadline(time.Now().Add(5 * time.Second))
+				c.Handshake()
+				c.Close()
+			}
+		})
+	}
+	for range 200 {
+		for _, c := range r.life.server.open() {
+			c.cut()
+		}
+		time.Sleep(time.Millisecond)
+	}
+	close(stop)
+	wg.Wait()
+	eventually(t, "all are gone", func() bool { return r.life.stats().Connections == 0 })
+	c := r.tls(nil)
+	io.WriteString(c, getApp)
+	if _, body, err := answer(c); body != "ok" {
+		t.Errorf("%q, %v", body, err)
+	}
+}
