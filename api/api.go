@@ -241,6 +241,7 @@ type TLS struct {
 	Pos         Pos
 	Mode        transport.Mode
 	MinVersion  transport.Version // 1.3 where none is written
+	HTTP2       bool              // offered to clients; true where nothing is written
 	Certificate string            // name of a secret: PEM chain; empty: a development certificate
 	Key         string            // name of a secret: PEM private key
 	ClientTrust string            // name of a secret: PEM certificates that clients are verified with

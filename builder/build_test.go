@@ -31,8 +31,9 @@ func TestWhatIsLinkedIntoTheImages(t *testing.T) {
 	}{
 		// The example's own code imports encoding/json.
 		{"packages-payments.txt", plan(t, paymentsNeeds, payments()), nil},
-		{"packages-site.txt", plan(t, siteNeeds, siteIn(site)), []string{"encoding/json", "golang.org/x/", "lorica.dev/lorica/pep/auth"}},
 		{"packages-front.txt", plan(t, frontNeeds, frontIn("testdata")), []string{"encoding/json", "golang.org/x/", "lorica.dev/lorica/pep/auth"}},
+		{"packages-site.txt", plan(t, siteNeeds, siteIn(site)), []string{"encoding/json", "golang.org/x/", "lorica.dev/lorica/pep/auth", "lorica.dev/lorica/pep/tls", "lorica.dev/lorica/abi/transport"}},
+		{"packages-secured.txt", plan(t, securedNeeds, siteIn(site)), []string{"encoding/json", "golang.org/x/", "testing", "lorica.dev/lorica/abi/transport/certtest"}},
 	} {
 		t.Run(c.golden, func(t *testing.T) {
 			img, err := s.Build(t.Context(), c.plan, nil)

@@ -26,6 +26,7 @@ var (
 	paymentsNeeds = []string{"image/process", "net/socket", "firewall", "filter", "authn/basic", "ratelimit/principal", "authz/cedar", "audit", "app/handler"}
 	siteNeeds     = []string{"image/process", "net/socket", "firewall", "filter", "audit", "app/static"}
 	frontNeeds    = []string{"image/process", "net/socket", "firewall", "filter", "audit", "egress", "app/proxy"}
+	securedNeeds  = []string{"image/process", "net/socket", "tls/server", "filter", "audit", "app/static"}
 	smallNeeds    = []string{"image/process", "net/socket", "filter", "audit", "app/handler"}
 )
 

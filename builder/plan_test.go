@@ -31,6 +31,7 @@ func TestTheGeneratedMain(t *testing.T) {
 		{"main-payments.go.txt", paymentsNeeds, &application{pkg: "example.com/payments", function: "New"}},
 		{"main-site.go.txt", siteNeeds, &application{static: true}},
 		{"main-front.go.txt", frontNeeds, front},
+		{"main-secured.go.txt", securedNeeds, &application{static: true}},
 	} {
 		t.Run(c.golden, func(t *testing.T) {
 			sel := selection(t, c.needs)

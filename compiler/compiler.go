@@ -20,6 +20,7 @@ import (
 	"lorica.dev/lorica/abi/obligation"
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/abi/route"
+	"lorica.dev/lorica/abi/transport"
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/catalog"
 	"lorica.dev/lorica/policy"
@@ -61,14 +62,15 @@ type Reach struct {
 type Enforced struct {
 	abi.Rule
 	Stage string // which module decides
-	Where string // WhereAccept, WhereRequest or WhereTender
+	Where string // WhereAccept, WhereHandshake, WhereRequest or WhereTender
 }
 
 // Places of enforcement.
 const (
-	WhereAccept  = "accept"
-	WhereRequest = "request"
-	WhereTender  = "tender"
+	WhereAccept    = "accept"
+	WhereHandshake = "handshake"
+	WhereRequest   = "request"
+	WhereTender    = "tender"
 )
 
 // AcceptNote says what WhereAccept means on the process target.
@@ -112,6 +114,9 @@ func Compile(d *policy.Deployment) (*Output, error) {
 		l := Level{Name: name, Names: p.Levels.Names[: i+1 : i+1], Requirements: requirements(d)}
 		if guarded(p) {
 			l.add(flow.Name, nets.section(i).Encode())
+		}
+		if secured(p) {
+			l.add(transport.Name, tlsSection(p.TLS).Encode())
 		}
 		if len(p.Obligations) > 0 {
 			l.add(obligation.Name, obligationSection(p, i).Encode())

@@ -52,6 +52,9 @@ func requirements(d *policy.Deployment) []catalog.Requirement {
 		}
 		list = append(list, r)
 	}
+	if secured(p) {
+		list = append(list, catalog.Requirement{Capability: "tls/server", Why: "connections are secured with TLS, mode " + p.TLS.Mode.String(), Pos: p.TLS.Pos})
+	}
 	if o := p.Obligations; len(o) > 0 {
 		list = append(list, catalog.Requirement{Capability: "obligations", Why: "something follows when a source is denied too often", Pos: o[0].Pos})
 	}
@@ -108,6 +111,9 @@ func enforced(d *policy.Deployment, n *netting, i int) []Enforced {
 			add(abi.StageFirewall, WhereAccept, abi.Rule{ID: r.Name, Line: r.Pos.Short()})
 		}
 		add(abi.StageFirewall, WhereAccept, policy.NetworkDefault(p))
+	}
+	if secured(p) {
+		add(abi.StageTLS, WhereHandshake, tlsSection(p.TLS).Rule)
 	}
 	for _, o := range obligationSection(p, i).Obligations {
 		if o.Block > 0 {

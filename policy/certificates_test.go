@@ -3,9 +3,6 @@ package policy
 import (
 	"strings"
 	"testing"
-
-	"lorica.dev/lorica/abi/transport"
-	"lorica.dev/lorica/api"
 )
 
 const certified = `apiVersion: lorica.dev/v1alpha1
@@ -32,20 +29,25 @@ spec:
     cedar: permit (principal, action, resource) when { context.who like "spiffe://acme/*" };
 `
 
-// checkUnder checks text as if its policy had said this about TLS.
-func checkUnder(t *testing.T, text string, tls *api.TLS) string {
-	t.Helper()
-	var p parsing
-	src := newSource(File{Name: "p.yaml", Data: []byte(text)})
-	for _, n := range p.documents(src, []byte(text)) {
-		p.resource(&decoder{report: &p.report, src: src, bad: map[string]bool{}}, n)
+// checkUnder checks text with a TLS section, which may be empty, and the secrets
+// that it names.
+func checkUnder(text, tls string) string {
+	if tls != "" {
+		text = strings.Replace(text, "  routes:", "  tls: {"+tls+", certificate: secret/chain, key: secret/key}\n  routes:", 1)
+		secrets := "chain: {file: s.pem}, key: {file: s.key}"
+		if strings.Contains(tls, "clientTrust") {
+			secrets += ", clients: {file: c.pem}"
+		}
+		if strings.Contains(text, "secrets: {") {
+			text = strings.Replace(text, "secrets: {", "secrets: {"+secrets+", ", 1)
+		} else {
+			text = strings.Replace(text, "  routes:", "  secrets: {"+secrets+"}\n  routes:", 1)
+		}
 	}
-	if len(p.errs) > 0 || len(p.policies) != 1 {
-		t.Fatal(p.errs)
+	if _, err := Parse([]File{{Name: "p.yaml", Data: []byte(text)}}); err != nil {
+		return err.Error()
 	}
-	p.policies[0].TLS = tls
-	p.bundle()
-	return p.errs.Error()
+	return ""
 }
 
 func TestCertificatesNeedTLSThatAsksForThem(t *testing.T) {
@@ -55,20 +57,20 @@ func TestCertificatesNeedTLSThatAsksForThem(t *testing.T) {
 	development := strings.Replace(tokens, "{file: k.json}", "{development: jwks}", 1)
 	for name, c := range map[string]struct {
 		text string
-		tls  *api.TLS
+		tls  string // fields; empty: no section
 		want string // part of the error; empty: accepted
 	}{
-		"none":                                   {certified, nil, "authentication.mtls needs client certificates"},
-		"none, for the attribute":                {certified, nil, "tls.spiffe reads a client certificate"},
-		"simple":                                 {certified, &api.TLS{Mode: transport.Simple}, "authentication.mtls needs client certificates"},
-		"optional, required by the schema":       {certified, &api.TLS{Mode: transport.OptionalMutual}, "clients without a certificate have no tls.spiffe"},
-		"optional, optional in the schema":       {optional, &api.TLS{Mode: transport.OptionalMutual}, ""},
-		"mutual":                                 {certified, &api.TLS{Mode: transport.Mutual}, ""},
-		"tokens in the clear":                    {tokens, &api.TLS{Mode: transport.None}, "bearer tokens (p.yaml:14) would cross the network in the clear"},
-		"tokens over TLS":                        {tokens, &api.TLS{Mode: transport.Simple}, ""},
-		"development keys, over TLS and network": {development, &api.TLS{Mode: transport.Simple}, "is for development on this machine"},
+		"none":                                   {certified, "", "authentication.mtls needs client certificates"},
+		"none, for the attribute":                {certified, "", "tls.spiffe reads a client certificate"},
+		"simple":                                 {certified, "mode: SIMPLE", "authentication.mtls needs client certificates"},
+		"optional, required by the schema":       {certified, "mode: OPTIONAL_MUTUAL, clientTrust: secret/clients", "clients without a certificate have no tls.spiffe"},
+		"optional, optional in the schema":       {optional, "mode: OPTIONAL_MUTUAL, clientTrust: secret/clients", ""},
+		"mutual":                                 {certified, "mode: MUTUAL, clientTrust: secret/clients", ""},
+		"tokens in the clear":                    {tokens, "", "bearer tokens (p.yaml:14) would cross the network in the clear"},
+		"tokens over TLS":                        {tokens, "mode: SIMPLE", ""},
+		"development keys, over TLS and network": {development, "mode: SIMPLE", "is for development on this machine"},
 	} {
-		got := checkUnder(t, c.text, c.tls)
+		got := checkUnder(c.text, c.tls)
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}

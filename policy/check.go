@@ -218,6 +218,7 @@ func (p *parsing) checkPolicy(s *securityPolicy) {
 	p.checkEgress(s)
 	p.checkRoutes(s)
 	p.checkAuthentication(s)
+	p.checkTLS(s)
 	p.checkSecrets(s)
 	p.checkRateLimits(s)
 	p.checkFilter(s)

@@ -22,7 +22,7 @@ func (d *decoder) securityPolicy(n *yaml.Node, s *api.SecurityPolicy) {
 		field{name: "levels", read: d.levels(&s.Levels)},
 		field{name: "endpoints", read: d.list("spec.endpoints", func(n *yaml.Node) { s.Endpoints = append(s.Endpoints, d.endpoint(n)) })},
 		field{name: "network", read: d.network(s)},
-		field{name: "tls", notYet: true},
+		field{name: "tls", read: d.tls(s)},
 		field{name: "authentication", read: d.authentication(s)},
 		field{name: "routes", read: func(n *yaml.Node) {
 			s.RoutesPos = d.pos(n)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"lorica.dev/lorica/abi/transport"
 	"lorica.dev/lorica/api"
 )
 
@@ -84,7 +83,8 @@ func (p *parsing) selectorFix(s *securityPolicy) string {
 func (p *parsing) checkPair(w *workload, s *securityPolicy) {
 	p.unreachable(w, s)
 	p.checkProxied(w, s)
-	secure := s.TLS != nil && s.TLS.Mode != transport.None
+	p.checkPairTLS(w, s)
+	plain := !secured(s.SecurityPolicy) && !s.bad["spec.tls"]
 	for _, l := range w.Listen {
 		if l.Address.IsLoopback() {
 			continue
@@ -94,7 +94,7 @@ func (p *parsing) checkPair(w *workload, s *securityPolicy) {
 				w.failAt(l.Pos, "listen on 127.0.0.1, or give the secret a file", "secret %q (%s) is for development on this machine, and %s is open to others", x.Name, x.Pos.Short(), l.Address)
 			}
 		}
-		if a := s.Authentication; a != nil && !secure {
+		if a := s.Authentication; a != nil && plain {
 			p.inTheClear(w, l, a)
 		}
 	}
@@ -102,7 +102,7 @@ func (p *parsing) checkPair(w *workload, s *securityPolicy) {
 
 // inTheClear reports credentials that cross a network without TLS.
 func (p *parsing) inTheClear(w *workload, l api.Listen, a *api.Authentication) {
-	const fix = "listen on 127.0.0.1 behind a TLS proxy: tls is not supported yet"
+	const fix = "add tls: {mode: SIMPLE, certificate: secret/NAME, key: secret/NAME}, or listen on 127.0.0.1"
 	if a.Basic != nil {
 		w.failAt(l.Pos, fix, "passwords of HTTP Basic (%s) would cross the network in the clear on %s", a.Basic.Pos.Short(), l.Address)
 	}

@@ -23,11 +23,11 @@ type use struct {
 
 // uses lists where a policy names secrets.
 func uses(s *api.SecurityPolicy) []use {
+	list := tlsUses(s)
 	a := s.Authentication
 	if a == nil {
-		return nil
+		return list
 	}
-	var list []use
 	for _, j := range a.JWT {
 		list = append(list, use{j.Keys, j.Pos, "./jwks.json", api.DevelopmentJWKS, (*parsing).checkKeys})
 	}
@@ -59,14 +59,14 @@ func (p *parsing) checkSecrets(s *securityPolicy) {
 			s.failAt(u.at, fix, "there is no secret %q", u.secret)
 		case x.Development != "" && x.Development != u.development:
 			s.failAt(x.Pos, "write {file: "+u.file+"}", "secret %q: development: %s cannot stand for what line %d needs", x.Name, x.Development, u.at.Line)
-		case x.File != "" && s.Dir != "" && !checked[x.Name]:
-			checked[x.Name] = true // once, however many name it
+		case x.File != "" && s.Dir != "" && !checked[x.Name+u.file]:
+			checked[x.Name+u.file] = true // once, however many name it
 			u.check(p, s, x)
 		}
 	}
 	for _, x := range s.Secrets {
 		used := slices.ContainsFunc(list, func(u use) bool { return u.secret == x.Name })
-		if !used && x.Name != "" && !s.bad["spec.authentication"] {
+		if !used && x.Name != "" && !s.bad["spec.authentication"] && !s.bad["spec.tls"] {
 			s.failAt(x.Pos, "remove it", "secret %q is used by nothing", x.Name)
 		}
 	}

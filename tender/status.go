@@ -46,9 +46,9 @@ type Status struct {
 	Level       string     `json:"level"`
 	Revision    uint64     `json:"revision"`
 	Listen      []Listener `json:"listen"`
-	Memory      uint64     `json:"memory"`  // bytes that the workload asked for
-	Limits      string     `json:"limits"`  // what bounds it: "cgroup DIR" or "RLIMIT_DATA"; empty before the first launch
-	Started     time.Time  `json:"started"` // of the tender
+	Memory      uint64     `json:"memory"`     // bytes that the workload asked for
+	Limits      string     `json:"limits"`     // what bounds it: "cgroup DIR" or "RLIMIT_DATA"; empty before the first launch
+	Started     time.Time  `json:"started"`    // of the tender
 	BootMillis  float64    `json:"bootMillis"` // from the start of the newest launch until its image was ready
 	Restarts    int        `json:"restarts"`
 	LastError   string     `json:"lastError,omitempty"`

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lorica.dev/lorica/abi/flow"
+	"lorica.dev/lorica/pep"
 )
 
 // Heads of requests. What net/http makes of a head can take many times its
@@ -29,12 +30,16 @@ func largeHeads(memory int64, maxHeaderBytes uint32) int {
 // A conn is an accepted connection. It offers net/http no more than what it
 // wraps is meant for: in particular no ReadFrom, hence no sendfile or splice.
 type conn struct {
-	net.Conn
-	server *server
-	front  *front
-	flow   flow.Flow
-	once   sync.Once
-	gone   chan struct{} // closed by Close
+	net.Conn          // plain text; where there is TLS, nil before the handshake
+	raw      net.Conn // what was accepted
+	hello    *hello   // of it, where there is TLS
+	secure   atomic.Pointer[pep.Secured]
+	h2       *h2 // nil: HTTP/1
+	server   *server
+	front    *front
+	flow     flow.Flow
+	once     sync.Once
+	gone     chan struct{} // closed by Close
 
 	serving  atomic.Bool  // a request has reached the chain and is not finished
 	head     atomic.Int64 // bytes of the next request that were read before that
@@ -50,6 +55,9 @@ type conn struct {
 // Read counts the bytes of heads. A large one waits for its place, as long as
 // the client may take to send it.
 func (c *conn) Read(p []byte) (int, error) {
+	if c.h2 != nil {
+		return c.h2.read(p)
+	}
 	if c.serving.Load() {
 		return c.Conn.Read(p)
 	}
@@ -113,11 +121,16 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 // Write records first what net/http answers by itself: a request that it could
 // not read, and that no guard has seen.
 func (c *conn) Write(p []byte) (int, error) {
+	if c.h2 != nil {
+		return c.h2.write(p)
+	}
 	if !c.serving.Load() {
-		c.unreadable()
+		c.unreadable(reasonUnreadable)
 	}
 	return c.Conn.Write(p)
 }
+
+const reasonUnreadable = "malformed, cut short, too large or too slow to be read"
 
 // begin notes that a request has reached the chain.
 func (c *conn) begin() { c.serving.Store(true) }
@@ -133,29 +146,60 @@ func (c *conn) idle() {
 // took too long.
 func (c *conn) ended() {
 	if !c.serving.Load() && c.head.Load() > 0 {
-		c.unreadable()
+		c.unreadable(reasonUnreadable)
 	}
 }
 
-func (c *conn) unreadable() {
+// unreadable records, once, that the connection ends for a reason.
+func (c *conn) unreadable(reason string) {
 	if !c.told.Swap(true) {
-		c.server.unreadable(c)
+		c.server.unreadable(c, reason)
 	}
 }
 
+// Close says goodbye where there is TLS.
 func (c *conn) Close() error {
+	c.leave()
+	if s := c.secure.Load(); s != nil {
+		c.hello.leaving.Store(true)
+		return s.Conn.Close()
+	}
+	return c.raw.Close()
+}
+
+// cut is Close without a word.
+func (c *conn) cut() {
+	c.leave()
+	c.raw.Close()
+}
+
+func (c *conn) leave() {
 	c.once.Do(func() {
 		close(c.gone)
 		c.shrink()
+		if c.secure.Load() != nil && c.h2 != nil { // before that it is the handshake's
+			c.h2.close()
+		}
 		c.server.forget(c)
 	})
-	return c.Conn.Close()
+}
+
+// peer is the verified certificate of the client; nil: it showed none.
+func (c *conn) peer() *pep.Peer {
+	if s := c.secure.Load(); s != nil {
+		return s.Peer
+	}
+	return nil
+}
+
+// expired reports whether the certificate of the client was valid once and is
+// not any more.
+func (c *conn) expired(now time.Time) bool {
+	p := c.peer()
+	return p != nil && now.After(p.NotAfter)
 }
 
 // CloseWrite lets net/http end a connection without a reset.
 func (c *conn) CloseWrite() error {
-	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return w.CloseWrite()
-	}
-	return nil
+	return closeWrite(c.Conn)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/control"
@@ -38,6 +39,7 @@ type generation struct {
 	revision uint64
 	digest   program.Digest
 	gates    []gate
+	tls      pep.TransportState // nil: connections are plain
 	guards   []guard
 	watch    []pep.Observer
 	audit    pep.AuditState
@@ -94,6 +96,15 @@ func (g *generation) admit(f flow.Flow) pep.Decision {
 	}
 	last.Record = record
 	return last
+}
+
+// remain asks whether a client may stay whom another generation let in, or whose
+// certificate was valid once.
+func (g *generation) remain(p *pep.Peer, now time.Time) pep.Decision {
+	if g.tls == nil {
+		return pep.Decision{Verdict: abi.Allow, Stage: abi.StageTLS}
+	}
+	return guarded(abi.StageTLS, func() pep.Decision { return g.tls.Remain(p, now) })
 }
 
 // judge asks the guards about x, in order; the first denial ends it. An
@@ -215,6 +226,13 @@ func (o *opener) prepare(g *generation, p *program.Program, secrets []control.Se
 		}
 		g.gates = append(g.gates, gate{m.Section, s})
 	}
+	if m := o.img.TLS; m.Module != nil {
+		s, err := m.Module.Prepare(input(m.Section))
+		if err != nil {
+			return fmt.Errorf("module %s: %w", m.Section, err)
+		}
+		g.tls = s
+	}
 	for _, m := range o.img.Guards {
 		s, err := m.Module.Prepare(input(m.Section))
 		if err != nil {
@@ -251,6 +269,9 @@ func (g *generation) bound() error {
 		l.WriteTimeout <= 0 || l.IdleTimeout <= 0 {
 		return errors.New("no module bounds the server: the limits of header, connections and time must all be set")
 	}
+	if g.tls != nil && (l.HandshakeTimeout <= 0 || l.MaxStreams == 0) {
+		return errors.New("no module bounds the server: the limits of handshakes and streams must be set")
+	}
 	return nil
 }
 
@@ -265,6 +286,7 @@ func (img *Image) sections() []string {
 	for _, m := range img.Gates {
 		add(m.Section)
 	}
+	add(img.TLS.Section)
 	for _, m := range img.Guards {
 		add(m.Section)
 	}

@@ -73,20 +73,35 @@ func observed(o pep.Observer, x *pep.Exchange, d pep.Decision) (alert pep.Decisi
 func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
 	s.requests.Add(1)
 	c := r.Context().Value(connKey{}).(*conn)
-	c.begin()
+	room := true
+	if c.h2 == nil {
+		c.begin()
+	} else {
+		var memory int64
+		memory, room = c.h2.begin(r)
+		defer c.h2.finish(memory)
+	}
 	// From here on the request is a copy: what guards replace in it, its body
 	// above all, must not hide from net/http what it still has to read.
 	r, original := r.WithContext(appContext{r.Context()}), r
 	strip(r.Header)
 	strip(r.Trailer) // announced names
+	if sec := c.secure.Load(); sec != nil {
+		r.TLS = sec.State
+	}
 	if r.Body != nil && r.Body != http.NoBody {
-		c.SetReadDeadline(time.Now().Add(f.limits.BodyTimeout))
+		late := time.Now().Add(f.limits.BodyTimeout)
+		if c.h2 == nil {
+			c.SetReadDeadline(late)
+		} else { // of the stream
+			http.NewResponseController(w).SetReadDeadline(late)
+		}
 		r.Body = &body{r.Body, c, original}
 	}
-	x := &pep.Exchange{ID: newID(), Request: r, Header: w.Header(), Flow: c.flow, Now: time.Now()}
+	x := &pep.Exchange{ID: newID(), Request: r, Header: w.Header(), Flow: c.flow, Now: time.Now(), Peer: c.peer()}
 	out := &response{to: w, front: f, id: x.ID}
 
-	d, revision, err := s.decide(c, x)
+	d, revision, err := s.decide(c, x, room)
 	if err != nil { // no evidence, no answer
 		s.denied.Add(1)
 		if !errors.Is(err, errRefused) {
@@ -113,14 +128,19 @@ var errRefused = errors.New("the connection is refused")
 
 // decide judges x under one generation, gates included, and lets go of it once
 // the record is written: how long the application then takes must not hold up a
-// change of policy. It returns the revision that judged.
-func (s *server) decide(c *conn, x *pep.Exchange) (d pep.Decision, revision uint64, err error) {
+// change of policy. It returns the revision that judged. Without room for its
+// head, a request is denied unread.
+func (s *server) decide(c *conn, x *pep.Exchange, room bool) (d pep.Decision, revision uint64, err error) {
 	g := s.pin()
 	defer g.unpin()
-	if ok, err := s.remains(g, c); !ok {
+	if ok, err := s.remains(g, c, x.Now); !ok {
 		return d, 0, errors.Join(errRefused, err)
 	}
-	d = g.judge(x)
+	d = pep.Decision{Stage: abi.StageFilter, Rule: abi.Rule{ID: abi.RuleRequest}, Status: http.StatusServiceUnavailable,
+		Reason: "the heads of requests that are served fill their memory"}
+	if room {
+		d = g.judge(x)
+	}
 	r, keep, err := record(g.audit, x, d)
 	if err == nil && keep {
 		err = s.out.write(r)
@@ -132,13 +152,12 @@ func (s *server) decide(c *conn, x *pep.Exchange) (d pep.Decision, revision uint
 }
 
 // unreadable records a request that ended before it could be judged.
-func (s *server) unreadable(c *conn) {
+func (s *server) unreadable(c *conn, reason string) {
 	s.requests.Add(1)
 	s.denied.Add(1)
 	g := s.pin()
 	defer g.unpin()
-	d := pep.Decision{Stage: abi.StageFilter, Rule: abi.Rule{ID: abi.RuleRequest}, Status: http.StatusBadRequest,
-		Reason: "malformed, cut short, too large or too slow to be read"}
+	d := pep.Decision{Stage: abi.StageFilter, Rule: abi.Rule{ID: abi.RuleRequest}, Status: http.StatusBadRequest, Reason: reason}
 	if c.starved.Load() { // not the client's fault
 		d.Status, d.Reason = http.StatusServiceUnavailable, "too many large heads were held by others"
 	}
@@ -217,7 +236,9 @@ type body struct {
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
-		b.conn.SetReadDeadline(time.Time{})
+		if b.conn.h2 == nil { // a stream's ends with it
+			b.conn.SetReadDeadline(time.Time{})
+		}
 		strip(b.original.Trailer)
 	}
 	return n, err

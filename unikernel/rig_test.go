@@ -40,6 +40,8 @@ type rig struct {
 	done   chan error
 	frames chan any // what is not Records or Log; KindReady as itself
 
+	secrets []control.Secret // beside every program
+
 	mu      sync.Mutex
 	records []audit.Record
 	logs    []string
@@ -52,8 +54,8 @@ const (
 )
 
 func testLimits() route.Limits {
-	return route.Limits{MaxHeaderBytes: 8 << 10, MaxBodyBytes: 1 << 20, MaxPathBytes: 2048, MaxConnections: 64, MaxHeaders: 20,
-		HeaderTimeout: 5 * time.Second, BodyTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 5 * time.Second}
+	return route.Limits{MaxHeaderBytes: 8 << 10, MaxBodyBytes: 1 << 20, MaxPathBytes: 2048, MaxConnections: 64, MaxHeaders: 20, MaxStreams: 32,
+		HandshakeTimeout: 5 * time.Second, HeaderTimeout: 5 * time.Second, BodyTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 5 * time.Second}
 }
 
 func testProgram(revision uint64, l route.Limits, sections ...program.Section) *program.Program {
@@ -69,9 +71,16 @@ func testProgram(revision uint64, l route.Limits, sections ...program.Section) *
 // newRig makes an image of the real modules, the given guards and app.
 func newRig(t testing.TB, l route.Limits, app http.Handler, guards ...pep.Guard) *rig {
 	t.Helper()
-	r := &rig{t: t, key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), done: make(chan error, 1), frames: make(chan any, 64)}
+	return bootRig(t, TLS{}, nil, testProgram(1, l), app, guards...)
+}
+
+// bootRig boots an image with a program and the secrets beside it.
+func bootRig(t testing.TB, secure TLS, secrets []control.Secret, first *program.Program, app http.Handler, guards ...pep.Guard) *rig {
+	t.Helper()
+	r := &rig{secrets: secrets, t: t, key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), done: make(chan error, 1), frames: make(chan any, 64)}
 	img := Image{
 		Gates:  []Gate{{Section: flow.Name, Module: firewall.New()}},
+		TLS:    secure,
 		Guards: []Guard{{Section: route.Name, Module: filter.New()}},
 		Audit:  Audit{Section: audit.Name, Module: pepaudit.New()},
 	}
@@ -85,8 +94,8 @@ func newRig(t testing.TB, l route.Limits, app http.Handler, guards ...pep.Guard)
 		Trust: [32]byte(r.key.Public().(ed25519.PublicKey))}
 	r.life = newLife(img, program.PlanID{}, p, r.window, ours)
 	r.life.server.app = app
-	n := r.put(0, testProgram(1, l))
-	if err := r.life.first(control.Prepare{Length: n}, 1); err != nil {
+	n := r.put(0, first)
+	if err := r.life.first(control.Prepare{Length: n, Secrets: secrets}, 1); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -188,7 +197,7 @@ func (r *rig) setDeaf(deaf bool) {
 // swap puts a program in force and returns when the image says so.
 func (r *rig) swap(txn uint64, slot uint8, p *program.Program) {
 	r.t.Helper()
-	r.send(control.Prepare{Txn: txn, Slot: slot, Length: r.put(slot, p)}.Frame())
+	r.send(control.Prepare{Txn: txn, Slot: slot, Length: r.put(slot, p), Secrets: r.secrets}.Frame())
 	if a, ok := r.next().(control.Prepared); !ok || a.Err != "" {
 		r.t.Fatalf("Prepare: %+v", a)
 	}

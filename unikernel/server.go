@@ -26,6 +26,7 @@ type server struct {
 	memory int64 // the limit that large heads share a part of
 	ports  []port
 	app    http.Handler
+	turns  chan struct{} // of handshakes
 
 	generation atomic.Pointer[generation]
 	requests   atomic.Uint64
@@ -45,7 +46,7 @@ type server struct {
 
 func newServer(out *outbox) *server {
 	s := &server{out: out, memory: debug.SetMemoryLimit(-1), conns: make(map[*conn]struct{}), fronts: make(map[*front]struct{}),
-		tunnels: make(map[*tunnel]struct{})}
+		tunnels: make(map[*tunnel]struct{}), turns: handshakeTurns()}
 	s.room.L = &s.mu
 	return s
 }
@@ -75,7 +76,7 @@ func (s *server) install(g *generation) *generation {
 	if old := s.front; old != nil && old.limits != g.limits && !s.draining {
 		old.closing.Store(true) // from now on, not from when retire runs
 		go s.retire(old, retireGrace, old.limits.WriteTimeout)
-		s.front = s.newFront(g.limits)
+		s.front = s.newFront(g.limits, g.tls != nil)
 	}
 	return old
 }
@@ -83,7 +84,7 @@ func (s *server) install(g *generation) *generation {
 // start accepts on every port. fail is told what ends the service.
 func (s *server) start(fail func(error)) {
 	s.mu.Lock()
-	s.front = s.newFront(s.current().limits)
+	s.front = s.newFront(s.current().limits, s.current().tls != nil)
 	s.mu.Unlock()
 	for _, p := range s.ports {
 		go func() {
@@ -117,7 +118,7 @@ func (s *server) accept(p port) error {
 
 // welcome judges a connection and serves it, or closes it unread.
 func (s *server) welcome(nc net.Conn, number uint16) error {
-	c := &conn{Conn: nc, server: s, gone: make(chan struct{}), flow: flow.Flow{DstPort: number, Protocol: flow.TCP}}
+	c := &conn{raw: nc, server: s, gone: make(chan struct{}), flow: flow.Flow{DstPort: number, Protocol: flow.TCP}}
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		c.flow.Src = a.AddrPort().Addr()
 		c.flow = c.flow.Plain()
@@ -126,12 +127,25 @@ func (s *server) welcome(nc net.Conn, number uint16) error {
 	d := g.admit(c.flow)
 	c.admitted.Store(g.revision)
 	err := s.note(g, c, d)
+	secured := g.tls != nil
 	g.unpin()
 	if d.Verdict != abi.Allow || err != nil {
 		nc.Close()
 		return err
 	}
 	s.register(c)
+	if secured {
+		c.hello = &hello{Conn: nc}
+		go s.secure(c)
+		return nil
+	}
+	c.Conn = nc
+	s.hand(c)
+	return nil
+}
+
+// hand gives c to the front that has the limits in force.
+func (s *server) hand(c *conn) {
 	s.mu.Lock()
 	f := s.front
 	s.mu.Unlock()
@@ -140,11 +154,11 @@ func (s *server) welcome(nc net.Conn, number uint16) error {
 		next := s.front
 		s.mu.Unlock()
 		if next == f {
-			return c.Close()
+			c.Close()
+			return
 		}
 		f = next
 	}
-	return nil
 }
 
 // note records a decision on a connection, where it is to be recorded.
@@ -169,10 +183,24 @@ func (s *server) note(g *generation, c *conn, d pep.Decision) error {
 func (s *server) register(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.conns) >= int(s.current().limits.MaxConnections) && !s.draining {
+	for len(s.conns) >= s.places(s.current()) && !s.draining {
 		s.room.Wait()
 	}
 	s.conns[c] = struct{}{}
+}
+
+// securedMemory is what a secured connection holds between requests, when its
+// client has sent records and frames as large as they may be (measured).
+const securedMemory = 64 << 10
+
+// places is how many connections may be open: with TLS no more than fit half of
+// the memory.
+func (s *server) places(g *generation) int {
+	n := int64(g.limits.MaxConnections)
+	if g.tls != nil {
+		n = min(n, max(s.memory/2/securedMemory, 1))
+	}
+	return int(n)
 }
 
 func (s *server) forget(c *conn) {
@@ -189,25 +217,32 @@ func (s *server) rejudge() error {
 	g := s.pin()
 	defer g.unpin()
 	for _, c := range s.open() {
-		if _, err := s.remains(g, c); err != nil {
+		if _, err := s.remains(g, c, time.Now()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// remains reports whether the gates of g admit c, and closes it if not. It asks
-// them only when gates of another revision were the last that did.
-func (s *server) remains(g *generation, c *conn) (bool, error) {
-	if c.admitted.Load() == g.revision {
+// remains reports whether g would let c in, and closes it if not. It asks only
+// when another revision did last, or when the client's certificate has expired. A
+// connection that is not secured yet is asked about again once it is.
+func (s *server) remains(g *generation, c *conn, now time.Time) (bool, error) {
+	if c.admitted.Load() == g.revision && !c.expired(now) {
 		return true, nil
 	}
+	secured := g.tls == nil || c.secure.Load() != nil
 	d := g.admit(c.flow)
+	if d.Verdict == abi.Allow && secured {
+		d = g.remain(c.peer(), now)
+	}
 	if d.Verdict == abi.Allow {
-		c.admitted.Store(g.revision)
+		if secured {
+			c.admitted.Store(g.revision)
+		}
 		return true, nil
 	}
-	c.Close()
+	c.cut()
 	if c.refused.Swap(true) {
 		return false, nil
 	}
@@ -246,7 +281,7 @@ func (s *server) drain(grace, limit time.Duration) {
 	}
 	wg.Wait()
 	for _, c := range s.open() {
-		c.Close()
+		c.cut()
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"lorica.dev/lorica/abi"
@@ -69,7 +70,7 @@ var overriding = [...]string{
 // request.
 func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	r := x.Request
-	if r.ProtoMajor != 1 || r.ProtoMinor == 0 || len(r.TransferEncoding) > 0 {
+	if !framed(r) && (r.ProtoMajor != 1 || r.ProtoMinor == 0 || len(r.TransferEncoding) > 0) {
 		x.Header.Set("Connection", "close")
 	}
 	if status, reason := malformed(r); status != 0 {
@@ -133,7 +134,9 @@ func (s *state) unknown(x *pep.Exchange, allow []string) pep.Decision {
 // refuse denies a request that is not to be understood, and all that may follow
 // it on its connection. Nothing the client sent is in the reason.
 func refuse(x *pep.Exchange, status int, reason string) pep.Decision {
-	x.Header.Set("Connection", "close")
+	if !framed(x.Request) {
+		x.Header.Set("Connection", "close")
+	}
 	return deny(status, abi.Rule{ID: abi.RuleRequest}, reason)
 }
 
@@ -141,13 +144,25 @@ func deny(status int, rule abi.Rule, reason string) pep.Decision {
 	return pep.Decision{Stage: abi.StageFilter, Rule: rule, Reason: reason, Status: status}
 }
 
+// framed reports whether r is of HTTP/2, where the next request has frames of its
+// own, whatever is wrong with this one. PRI is how net/http hands over the preface
+// of HTTP/2 on a connection of HTTP/1.
+func framed(r *http.Request) bool { return r.ProtoMajor == 2 && r.Method != "PRI" }
+
 // malformed refuses requests that this server and another could read as
 // different ones, and what is not served. The status is 0 where nothing is wrong.
 func malformed(r *http.Request) (status int, reason string) {
 	h := r.Header
+	if framed(r) && len(h["Host"]) == 1 && h["Host"][0] == r.Host { // says what :authority says
+		delete(h, "Host")
+	}
 	switch {
-	case r.ProtoMajor != 1:
-		return http.StatusHTTPVersionNotSupported, "the protocol is not HTTP/1"
+	case r.ProtoMajor != 1 && !framed(r):
+		return http.StatusHTTPVersionNotSupported, "the protocol is neither HTTP/1 nor HTTP/2"
+	case framed(r) && r.Host == "":
+		return http.StatusBadRequest, "there is no authority"
+	case framed(r) && len(h["Content-Length"]) == 1 && h["Content-Length"][0] != strconv.FormatInt(r.ContentLength, 10):
+		return http.StatusBadRequest, "the length is not that of the body"
 	case r.Method == http.MethodTrace || r.Method == http.MethodConnect:
 		return http.StatusNotImplemented, "method " + r.Method + " is not served"
 	case upgrade(r) && !websocket(r):
