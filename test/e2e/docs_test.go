@@ -13,7 +13,7 @@ import (
 
 // A shown is a block of docs/policy.md that says what commands answer:
 //
-//	<!-- run: examples/payments; requests: 600 => requests: 2 -->
+//	<!-- run: examples/payments; count: 20 => count: 3 -->
 //	```console
 //	$ command
 //	what it prints
@@ -63,20 +63,33 @@ func (u *user) shows(t *testing.T, example, changes string, blocks [][]string) {
 	x, _ := u.up(dir)
 	defer x.interrupt()
 	for _, b := range blocks {
-		for command, want := range commands(b[3]) {
-			typed := strings.NewReplacer(append(ports, "examples/"+example, dir)...).Replace(command)
-			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-			sh := exec.CommandContext(ctx, "bash", "-c", typed)
-			sh.Dir = u.home
-			sh.Env = append(u.env(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"))
-			got, err := sh.CombinedOutput()
-			cancel()
-			if trimmed(string(got)) != trimmed(want) {
-				t.Errorf("examples/%s%s\n$ %s\n%s(%v)\nthe document shows\n%s", example, changes, command, got, err, want)
+		var script strings.Builder
+		var typed, want []string
+		for command, output := range commands(b[3]) {
+			typed, want = append(typed, command), append(want, output)
+			script.WriteString(strings.NewReplacer(append(ports, "examples/"+example, dir)...).Replace(command) + "\nprintf '\\n%s\\n' '" + endOfOutput + "'\n")
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		sh := exec.CommandContext(ctx, "bash", "-c", script.String())
+		sh.Dir = u.home
+		sh.Env = append(u.env(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"))
+		out, err := sh.CombinedOutput()
+		cancel()
+		got := strings.Split(string(out), endOfOutput)
+		if err != nil || len(got) != len(typed)+1 {
+			t.Fatalf("examples/%s%s: %v\n%s\n%s", example, changes, err, script.String(), out)
+		}
+		for i, command := range typed {
+			printed := strings.NewReplacer(port, "8443", upstream, "9000").Replace(got[i])
+			if trimmed(printed) != trimmed(want[i]) {
+				t.Errorf("examples/%s%s\n$ %s\n%s\nthe document shows\n%s", example, changes, command, printed, want[i])
 			}
 		}
 	}
 }
+
+// endOfOutput stands behind what a command prints.
+const endOfOutput = "== the end of the output =="
 
 // commands returns each command of a block with what it prints, in order.
 func commands(block string) func(yield func(command, output string) bool) {
