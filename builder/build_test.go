@@ -30,7 +30,7 @@ func TestWhatIsLinkedIntoTheImages(t *testing.T) {
 		never  []string // prefixes
 	}{
 		// The example's own code imports encoding/json.
-		{"packages-payments.txt", plan(t, paymentsNeeds, payments()), nil},
+		{"packages-accounts.txt", plan(t, accountsNeeds, accounts()), nil},
 		{"packages-front.txt", plan(t, frontNeeds, frontIn("testdata")), []string{"encoding/json", "golang.org/x/", "lorica.dev/lorica/pep/auth"}},
 		{"packages-site.txt", plan(t, siteNeeds, siteIn(site)), []string{"encoding/json", "golang.org/x/", "lorica.dev/lorica/pep/auth", "lorica.dev/lorica/pep/tls", "lorica.dev/lorica/abi/transport"}},
 		{"packages-secured.txt", plan(t, securedNeeds, siteIn(site)), []string{"encoding/json", "golang.org/x/", "testing", "lorica.dev/lorica/abi/transport/certtest"}},

@@ -23,7 +23,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 // What policies of the two kinds of application require.
 var (
-	paymentsNeeds = []string{"image/process", "net/socket", "firewall", "filter", "authn/basic", "ratelimit/principal", "authz/cedar", "audit", "app/handler"}
+	accountsNeeds = []string{"image/process", "net/socket", "firewall", "filter", "authn/basic", "ratelimit/principal", "authz/cedar", "audit", "app/handler"}
 	siteNeeds     = []string{"image/process", "net/socket", "firewall", "filter", "audit", "app/static"}
 	frontNeeds    = []string{"image/process", "net/socket", "firewall", "filter", "audit", "egress", "app/proxy"}
 	securedNeeds  = []string{"image/process", "net/socket", "tls/server", "filter", "audit", "app/static"}
@@ -98,7 +98,7 @@ func frontIn(dir string) *api.Workload {
 		ServerName: "api.example.com", ConnectTimeout: 5 * time.Second, ResponseTimeout: 30 * time.Second, IdleTimeout: 30 * time.Second, MaxConnections: 64}}}
 }
 
-func payments() *api.Workload {
+func accounts() *api.Workload {
 	w := handlerIn("../examples/accounts")
 	w.App.Handler.Module = "./api"
 	return w

@@ -28,7 +28,7 @@ func TestTheGeneratedMain(t *testing.T) {
 		needs  []string
 		app    *application
 	}{
-		{"main-payments.go.txt", paymentsNeeds, &application{pkg: "example.com/payments", function: "New"}},
+		{"main-accounts.go.txt", accountsNeeds, &application{pkg: "example.com/accounts", function: "New"}},
 		{"main-site.go.txt", siteNeeds, &application{static: true}},
 		{"main-front.go.txt", frontNeeds, front},
 		{"main-secured.go.txt", securedNeeds, &application{static: true}},
@@ -47,7 +47,7 @@ func TestTheGeneratedMain(t *testing.T) {
 func TestASetThatMakesNoImageIsRefused(t *testing.T) {
 	app := &application{pkg: "example.com/shop", function: "New"}
 	without := func(class catalog.Class) []*catalog.Module {
-		return slices.DeleteFunc(slices.Clone(selection(t, paymentsNeeds).Modules), func(m *catalog.Module) bool { return m.Class == class })
+		return slices.DeleteFunc(slices.Clone(selection(t, accountsNeeds).Modules), func(m *catalog.Module) bool { return m.Class == class })
 	}
 	for _, c := range []struct {
 		name    string
@@ -254,7 +254,7 @@ func TestAPlannerForgetsWhatChanged(t *testing.T) {
 	var p Planner
 	id := func(p *Planner) program.PlanID {
 		t.Helper()
-		got, err := p.Plan(context.Background(), selection(t, paymentsNeeds), w)
+		got, err := p.Plan(context.Background(), selection(t, accountsNeeds), w)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -273,7 +273,7 @@ func TestAPlannerForgetsWhatChanged(t *testing.T) {
 		t.Error("a new file is not in the plan")
 	}
 	put("go.mod", "module lorica.dev/lorica\n\ngo 1.26\n")
-	if _, err := p.Plan(context.Background(), selection(t, paymentsNeeds), w); err == nil {
+	if _, err := p.Plan(context.Background(), selection(t, accountsNeeds), w); err == nil {
 		t.Error("a module that takes Lorica's name was planned")
 	}
 }

@@ -17,7 +17,7 @@ import (
 
 // methods is a deployment with every method and two issuers.
 func methods(t testing.TB) *policy.Deployment {
-	d := payments(t)
+	d := accounts(t)
 	p, a := *d.Policy, *d.Authorization
 	at := func(line int) api.Pos { return api.Pos{File: "policy.yaml", Line: line, Column: 1} }
 	p.Authentication = &api.Authentication{Pos: at(5), Require: true,
@@ -66,7 +66,7 @@ func TestMethodsStandInTheirOrder(t *testing.T) {
 func TestSectionsOfMethods(t *testing.T) {
 	l := &compile(t, methods(t)).Levels[0]
 	j, err := jwt.Decode(section(t, l, jwt.Name))
-	want := jwt.Section{Realm: "payments", Groups: "/groups", Issuers: []jwt.Issuer{
+	want := jwt.Section{Realm: "accounts", Groups: "/groups", Issuers: []jwt.Issuer{
 		{Rule: abi.Rule{ID: "idp", Line: "policy.yaml:6"}, Issuer: "https://idp", Audiences: []string{"payments"}, Keys: "idp-jwks", Algorithms: jwt.Of(jwt.ES256), Principal: "sub", Leeway: 30 * time.Second},
 		{Rule: abi.Rule{ID: "partner", Line: "policy.yaml:7"}, Issuer: "https://partner", Audiences: []string{"a", "b"}, Keys: "partner", Algorithms: jwt.AllAlgorithms, Principal: "email"},
 	}}
@@ -78,7 +78,7 @@ func TestSectionsOfMethods(t *testing.T) {
 		t.Errorf("mtls: %v, %+v", err, m)
 	}
 	a, err := authn.Decode(section(t, l, authn.Name))
-	if err != nil || a.Optional || !slices.Equal(a.Challenges, []string{`Bearer realm="payments"`, `Basic realm="payments", charset="UTF-8"`}) {
+	if err != nil || a.Optional || !slices.Equal(a.Challenges, []string{`Bearer realm="accounts"`, `Basic realm="accounts", charset="UTF-8"`}) {
 		t.Errorf("authn: %v, %+v", err, a)
 	}
 }

@@ -17,7 +17,7 @@ import (
 // with returns the example with one Cedar policy instead of its own.
 func with(t testing.TB, text string, attrs ...authz.Attribute) *policy.Deployment {
 	t.Helper()
-	d := *payments(t)
+	d := *accounts(t)
 	a := *d.Authorization
 	a.Attributes = append(append([]authz.Attribute(nil), a.Attributes...), attrs...)
 	list, err := cedar.NewPolicyListFromBytes("", []byte(text))

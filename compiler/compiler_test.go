@@ -20,8 +20,8 @@ import (
 	"lorica.dev/lorica/policy"
 )
 
-// payments loads the example anew.
-func payments(t testing.TB) *policy.Deployment {
+// accounts loads the example anew.
+func accounts(t testing.TB) *policy.Deployment {
 	t.Helper()
 	b, err := policy.Load("../examples/accounts")
 	if err != nil {
@@ -54,9 +54,9 @@ func section(t *testing.T, l *Level, name string) []byte {
 }
 
 func TestSameInputSameBytes(t *testing.T) {
-	first := compile(t, payments(t))
+	first := compile(t, accounts(t))
 	for range 20 {
-		again := compile(t, payments(t))
+		again := compile(t, accounts(t))
 		for i := range first.Levels {
 			a, b := first.Levels[i], again.Levels[i]
 			if !slices.EqualFunc(a.Sections, b.Sections, func(x, y program.Section) bool { return x.Name == y.Name && bytes.Equal(x.Data, y.Data) }) {
@@ -70,7 +70,7 @@ func TestSameInputSameBytes(t *testing.T) {
 }
 
 func TestSectionsComeInChainOrder(t *testing.T) {
-	for _, l := range compile(t, payments(t)).Levels {
+	for _, l := range compile(t, accounts(t)).Levels {
 		var names []string
 		for _, s := range l.Sections {
 			names = append(names, s.Name)
@@ -82,7 +82,7 @@ func TestSectionsComeInChainOrder(t *testing.T) {
 }
 
 func TestEverySectionOpens(t *testing.T) {
-	out := compile(t, payments(t))
+	out := compile(t, accounts(t))
 	for i := range out.Levels {
 		l := &out.Levels[i]
 		if s, err := route.Decode(section(t, l, route.Name)); err != nil || len(s.Routes) != 3 || s.Open || s.Limits.MaxBodyBytes != 65536 || s.Limits.MaxPathBytes == 0 || !s.Limits.RejectEncodedSlash {
@@ -104,7 +104,7 @@ func TestEverySectionOpens(t *testing.T) {
 }
 
 func TestAuthorizationIsTheSameAtEveryLevel(t *testing.T) {
-	out := compile(t, payments(t))
+	out := compile(t, accounts(t))
 	for i := range out.Levels {
 		if !bytes.Equal(section(t, &out.Levels[i], authz.Name), section(t, &out.Levels[0], authz.Name)) {
 			t.Errorf("level %s has another section", out.Levels[i].Name)
@@ -113,7 +113,7 @@ func TestAuthorizationIsTheSameAtEveryLevel(t *testing.T) {
 }
 
 func TestNetworkListsAreKeptOncePerDifference(t *testing.T) {
-	out := compile(t, payments(t))
+	out := compile(t, accounts(t))
 	for i, want := range [][]string{{"normal"}, {"normal"}, {"normal", "lockdown"}} {
 		s, err := flow.Decode(section(t, &out.Levels[i], flow.Name))
 		if err != nil {
@@ -145,7 +145,7 @@ func TestNetworkListsAreKeptOncePerDifference(t *testing.T) {
 }
 
 func TestRequirementsCiteTheirLines(t *testing.T) {
-	d := payments(t)
+	d := accounts(t)
 	var got []string
 	for _, r := range compile(t, d).Levels[0].Requirements {
 		if r.Why == "" {
@@ -171,7 +171,7 @@ func TestRequirementsCiteTheirLines(t *testing.T) {
 }
 
 func TestWhatIsNotAskedForIsAbsent(t *testing.T) {
-	d := payments(t)
+	d := accounts(t)
 	p := *d.Policy
 	p.Network, p.Authentication, p.Authorization, p.Routes, p.RateLimits, p.Audit = nil, nil, nil, nil, nil, nil
 	p.Default.Network, p.Default.Authorization = abi.Allow, abi.Allow
@@ -190,7 +190,7 @@ func TestWhatIsNotAskedForIsAbsent(t *testing.T) {
 }
 
 func TestAPolicyThatDeniesEverythingIsAnError(t *testing.T) {
-	d := payments(t)
+	d := accounts(t)
 	p := *d.Policy
 	p.Authorization = nil
 	_, err := Compile(&policy.Deployment{Workload: d.Workload, Policy: &p})
@@ -200,7 +200,7 @@ func TestAPolicyThatDeniesEverythingIsAnError(t *testing.T) {
 }
 
 func TestRoutesSayWhatTheyRead(t *testing.T) {
-	got := fmt.Sprint(compile(t, payments(t)).Levels[0].Routes)
+	got := fmt.Sprint(compile(t, accounts(t)).Levels[0].Routes)
 	want := "[{listAccounts [] [staff-read]} {readAccount [] [staff-read]} " +
 		"{transfer [amount hour level] [teller-transfer large-by-day small-when-elevated read-only-in-lockdown]}]"
 	if got != want {
@@ -209,7 +209,7 @@ func TestRoutesSayWhatTheyRead(t *testing.T) {
 }
 
 func TestPortsSayWhoReachesThem(t *testing.T) {
-	out := compile(t, payments(t))
+	out := compile(t, accounts(t))
 	for i, want := range []string{"[web-in corp-in]", "[web-in corp-in]", "[web-in]"} {
 		if len(out.Levels[i].Ports) != 1 {
 			t.Fatalf("%d ports", len(out.Levels[i].Ports))
@@ -219,14 +219,14 @@ func TestPortsSayWhoReachesThem(t *testing.T) {
 		for _, r := range p.Rules {
 			names = append(names, r.ID)
 		}
-		if fmt.Sprint(names) != want || p.Port != 8443 || p.Default.Verdict != abi.Deny || p.Default.ID != abi.RuleNetwork {
+		if fmt.Sprint(names) != want || p.Port != 8445 || p.Default.Verdict != abi.Deny || p.Default.ID != abi.RuleNetwork {
 			t.Errorf("%s: %+v", out.Levels[i].Name, p)
 		}
 	}
 }
 
 func TestEveryRuleSaysWhereItIsEnforced(t *testing.T) {
-	out := compile(t, payments(t))
+	out := compile(t, accounts(t))
 	where := map[string]string{}
 	for _, e := range out.Levels[0].Enforced {
 		if e.Line == "" {
@@ -250,7 +250,7 @@ func TestEveryRuleSaysWhereItIsEnforced(t *testing.T) {
 }
 
 func TestProgramOfALevel(t *testing.T) {
-	d := payments(t)
+	d := accounts(t)
 	out := compile(t, d)
 	l, err := out.Level("elevated")
 	if err != nil {
@@ -258,7 +258,7 @@ func TestProgramOfALevel(t *testing.T) {
 	}
 	plan := program.PlanID{1, 2, 3}
 	p := l.Program(d, plan, 7)
-	if p.Plan != plan || p.Revision != 7 || p.Level() != "elevated" || len(p.Levels) != 2 || p.Tenant != "acme" || p.Workload != "payments" || p.Policy != "payments" || p.Section(authz.Name) == nil {
+	if p.Plan != plan || p.Revision != 7 || p.Level() != "elevated" || len(p.Levels) != 2 || p.Tenant != "acme" || p.Workload != "accounts" || p.Policy != "accounts" || p.Section(authz.Name) == nil {
 		t.Errorf("%+v", p)
 	}
 	if _, err := out.Level("paranoid"); err == nil {

@@ -14,7 +14,7 @@ import (
 // A proxy has its rules, at each level those that exist there, and its modules; plan
 // says that the tender enforces them. Other applications have none of it.
 func TestEgressOfEachLevel(t *testing.T) {
-	d := payments(t)
+	d := accounts(t)
 	if s := compile(t, d).Levels[0]; slices.ContainsFunc(s.Enforced, func(e Enforced) bool { return e.Where == WhereTender }) || s.Egress != nil {
 		t.Error("a handler has rules for connections")
 	}

@@ -16,7 +16,7 @@ import (
 // A level has the obligations of all levels up to it, in one image; they count
 // the refusals of limits that belong to a source, and plan says where they stand.
 func TestObligationsOfEachLevel(t *testing.T) {
-	d := payments(t)
+	d := accounts(t)
 	p := *d.Policy
 	d.Policy = &p
 	p.RateLimits = []api.RateLimit{
@@ -57,7 +57,7 @@ func TestObligationsOfEachLevel(t *testing.T) {
 }
 
 func TestTheFilterSectionHoldsWhatIsWritten(t *testing.T) {
-	d := payments(t)
+	d := accounts(t)
 	p := *d.Policy
 	d.Policy = &p
 	p.RequestFilter = &api.RequestFilter{MaxHeaders: 7, MaxStreams: 8, HandshakeTimeout: 9 * time.Second, ContentTypes: []string{"application/json", "image/*"}}

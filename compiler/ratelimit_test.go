@@ -14,7 +14,7 @@ import (
 // Limits stand where they can be judged, and a level has those of all levels up
 // to it, in one image.
 func TestLimitsOfEachLevel(t *testing.T) {
-	d := payments(t)
+	d := accounts(t)
 	p := *d.Policy
 	d.Policy = &p
 	add := func(name, from string, k limit.Key) api.RateLimit {
@@ -54,7 +54,7 @@ func TestLimitsOfEachLevel(t *testing.T) {
 // A level without limits still carries the section, so that the image of the
 // others takes its program.
 func TestALevelWithoutLimitsHasAnEmptySection(t *testing.T) {
-	d := payments(t)
+	d := accounts(t)
 	p := *d.Policy
 	d.Policy = &p
 	p.RateLimits = []api.RateLimit{{Name: "late", Key: limit.BySource, Requests: 5, Per: time.Minute, MinLevel: "lockdown"}}

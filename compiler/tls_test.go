@@ -15,7 +15,7 @@ import (
 
 func securedBy(t *testing.T, x *api.TLS) *Output {
 	t.Helper()
-	d := *payments(t)
+	d := *accounts(t)
 	p := *d.Policy
 	p.TLS = x
 	d.Policy = &p

@@ -32,7 +32,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
-			e.Setenv("PAYMENTS", example)
+			e.Setenv("ACCOUNTS", example)
 			e.Setenv("HOME", e.WorkDir)
 			return nil
 		},

@@ -80,7 +80,7 @@ func TestConnectionsAreJudgedAsTheReferenceSays(t *testing.T) {
 	for i, img := range images(t, d) {
 		level := d.Policy.Levels.Names[i]
 		for _, src := range []string{"127.0.0.1", "127.0.0.2", "10.20.1.1", "10.21.1.1", "2001:db8:20::1", "2001:db8:21::1", "::1", "::ffff:10.20.1.1", "::ffff:127.0.0.1"} {
-			for _, port := range []uint16{22, 80, 8443, 65535} {
+			for _, port := range []uint16{22, 80, 8445, 65535} {
 				addr := netip.MustParseAddr(src)
 				want := d.Classify(level, api.Packet{From: addr, Protocol: "TCP", Port: port})
 				got := img.firewall.Admit(flow.Flow{Src: addr, DstPort: port, Protocol: flow.TCP})
@@ -151,7 +151,7 @@ func (img image) judge(t testing.TB, method, target, body, who string, groups []
 	r.Host, r.RequestURI = "app", target // as a server receives it
 	r.Header.Set("Content-Type", "application/json")
 	x := &pep.Exchange{Request: r, Header: http.Header{}, Now: time.Date(2026, 1, 2, hour, 0, 0, 0, time.UTC),
-		Flow: flow.Flow{Src: netip.MustParseAddr("127.0.0.1"), DstPort: 8443, Protocol: flow.TCP}}
+		Flow: flow.Flow{Src: netip.MustParseAddr("127.0.0.1"), DstPort: 8445, Protocol: flow.TCP}}
 	if d := img.filter.Judge(x); d.Verdict != abi.Allow {
 		t.Fatalf("the filter denies %s %s: %+v", method, target, d)
 	}

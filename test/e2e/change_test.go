@@ -129,8 +129,8 @@ func TestPortsAndNamesChange(t *testing.T) {
 	if a := get(t, "127.0.0.1:"+more, "/accounts/7", staff); a.status != 200 {
 		t.Errorf("the new port answers %d", a.status)
 	}
-	edit(t, workload, "name: payments", "name: accounts")
-	if e := x.wait("ready"); !strings.HasPrefix(e.Status.Instance, "accounts-") {
+	edit(t, workload, "name: accounts", "name: renamed")
+	if e := x.wait("ready"); !strings.HasPrefix(e.Status.Instance, "renamed-") {
 		t.Errorf("renamed: %+v", e.Status)
 	}
 	x.wait("drained")

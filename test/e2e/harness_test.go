@@ -93,7 +93,7 @@ func (u *user) project(files map[string]string) string {
 }
 
 // example copies examples/accounts with another port.
-func (u *user) example(port string) string { return u.copied("accounts", "8443", port) }
+func (u *user) example(port string) string { return u.copied("accounts", "8445", port) }
 
 // copied copies an example and replaces text in it, in pairs of old and new.
 func (u *user) copied(name string, replace ...string) string {

@@ -102,7 +102,7 @@ func TestDown(t *testing.T) {
 	u := newUser(t)
 	port := freePort(t)
 	x, s := u.up(u.example(port))
-	u.run("down", "payments")
+	u.run("down", "accounts")
 	select {
 	case <-x.done:
 	case <-time.After(20 * time.Second):

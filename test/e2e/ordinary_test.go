@@ -26,7 +26,7 @@ func TestOrdinaryUser(t *testing.T) {
 		t.Run(example, func(t *testing.T) {
 			u := newUser(t)
 			port, upstream := freePort(t), freePort(t)
-			dir := u.copied(example, "8443", port, "8444", port, ":9000", ":"+upstream, "port: 9000", "port: "+upstream)
+			dir := u.copied(example, "8443", port, "8444", port, "8445", port, ":9000", ":"+upstream, "port: 9000", "port: "+upstream)
 			if example == "payments" {
 				legacyAPI(t, "127.0.0.1:"+upstream)
 			}

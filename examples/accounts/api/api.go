@@ -1,7 +1,7 @@
-// Package payments is the application of the example: accounts in memory, and
+// Package accounts is the application of the example: accounts in memory, and
 // transfers between them. It knows nothing of the policy; who is calling
 // arrives in a header that only the image can set.
-package payments
+package accounts
 
 import (
 	"encoding/json"

@@ -1,3 +1,3 @@
-module example.com/payments
+module example.com/accounts
 
 go 1.26
