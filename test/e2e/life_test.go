@@ -31,9 +31,8 @@ func leavesNothing(t *testing.T, u *user, dir string, end func(*upping)) {
 	if code := x.cmd.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("exit code %d: %s", code, x.stderr.String())
 	}
-	if alive(s.PID) || alive(s.TenderPID) {
-		t.Errorf("image %d or tender %d is still there", s.PID, s.TenderPID)
-	}
+	// A tender gives up its folder as its last act, and then needs a moment to be gone.
+	eventually(t, "image and tender have ended", func() bool { return !alive(s.PID) && !alive(s.TenderPID) })
 	left, err := os.ReadDir(filepath.Join(u.home, ".local", "share", "lorica", "run"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v (%v)", left, err)
