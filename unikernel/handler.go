@@ -159,7 +159,7 @@ func (s *server) unreadable(c *conn, reason string) {
 	defer g.unpin()
 	d := pep.Decision{Stage: abi.StageFilter, Rule: abi.Rule{ID: abi.RuleRequest}, Status: http.StatusBadRequest, Reason: reason}
 	if c.starved.Load() { // not the client's fault
-		d.Status, d.Reason = http.StatusServiceUnavailable, "too many large heads were held by others"
+		d.Status = http.StatusServiceUnavailable
 	}
 	x := &pep.Exchange{ID: newID(), Flow: c.flow, Now: time.Now()}
 	r, keep, err := record(g.audit, x, d)
