@@ -117,7 +117,7 @@ func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
 	s.allowed.Add(1)
 	out.last = x.Header.Get("Connection") == "close"
 	if upgrades(x) {
-		s.call(&upgradable{response: out, conn: c, expires: x.Expires, revision: revision}, out, x)
+		s.call(&upgradable{response: out, conn: c, expires: expiry(x), revision: revision}, out, x)
 		return
 	}
 	s.call(out, out, x)
