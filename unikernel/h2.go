@@ -19,6 +19,11 @@ const (
 	textGrowth   = 2   // Huffman codes have at least five bits for eight
 )
 
+// streamMemory is what a request holds beyond its head until its response has
+// gone, which a client can put off for as long as writeTimeout: stacks and buffers
+// (measured with files as responses).
+const streamMemory = 48 << 10
+
 // An h2 is the HTTP/2 side of a connection: net/http serves it, and the bytes
 // that pass are counted here.
 type h2 struct {
@@ -29,6 +34,7 @@ type h2 struct {
 	heads     int64 // memory taken for blocks that no request came of yet, less what was given back
 	parked    int64 // of it, for requests that were withdrawn and that net/http may still hold
 	bodies    int64 // memory taken for bodies, less what was given back
+	reserved  int   // memory taken for this many streams
 	begun     int   // requests that reached the chain
 	running   int   // of them, those that have not left it
 	told      int   // records about requests that did not
@@ -50,7 +56,7 @@ func (h *h2) read(p []byte) (int, error) {
 	}
 	h.mu.Lock()
 	a := h.account
-	whole := a.in.within() && !(a.in.have == 0 && a.in.head[3] == frameData) || a.open
+	whole := a.in.within() && !(a.in.have == 0 && a.in.head[3] == frameData) || a.within
 	if n := len(preface) - a.preface; n > 0 {
 		p = p[:min(len(p), n)]
 	} else {
@@ -104,14 +110,14 @@ func (h *h2) afford() error {
 	}
 	f, began := h.conn.front, time.Now()
 	if head > 0 {
-		if err := f.streams.take(head, l.HeaderTimeout, h.conn.gone); err != nil {
+		if err := f.blocks.take(head, l.HeaderTimeout, h.conn.gone); err != nil {
 			h.starved(err, "no memory is free for its head")
 			return err
 		}
 	}
 	if body > 0 {
 		if err := f.bodies.take(body, l.BodyTimeout, h.conn.gone); err != nil {
-			f.streams.give(head)
+			f.blocks.give(head)
 			h.starved(err, "no memory is free for its body")
 			return err
 		}
@@ -119,7 +125,7 @@ func (h *h2) afford() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
-		f.streams.give(head)
+		f.blocks.give(head)
 		f.bodies.give(body)
 		return nil // the read fails
 	}
@@ -148,23 +154,49 @@ func (h *h2) settle(e effect) {
 	} else {
 		e.heads += e.withdrawn
 	}
-	h.give(e.heads, e.bodies)
+	h.give(e.heads, e.bodies, h.reserved-len(h.account.open))
 }
 
 // give gives memory back, all of which close has done. Where nothing was taken
 // there may be no front yet. The caller holds h.mu.
-func (h *h2) give(heads, bodies int64) {
+func (h *h2) give(heads, bodies int64, streams int) {
 	if h.closed {
 		return
 	}
 	if heads != 0 {
 		h.heads -= heads
-		h.conn.front.streams.give(heads)
+		h.conn.front.blocks.give(heads)
 	}
 	if bodies != 0 {
 		h.bodies -= bodies
 		h.conn.front.bodies.give(bodies)
 	}
+	if streams > 0 {
+		h.reserved -= streams
+		h.conn.front.streams.give(streamMemory * int64(streams))
+	}
+}
+
+// reserve takes the memory for one more stream and more. Half of it is for
+// connections that have one only, so that few cannot fill all of it. The caller
+// holds h.mu.
+func (h *h2) reserve(more int64) bool {
+	if h.closed || !h.conn.front.streams.try(streamMemory+more, h.reserved > 0) {
+		return false
+	}
+	h.reserved++
+	return true
+}
+
+// unserved takes the memory for responses that net/http makes by itself and that
+// nobody takes, and reports whether there was room. The caller holds h.mu.
+func (h *h2) unserved() bool {
+	for h.reserved < len(h.account.open)-len(h.account.waiting) {
+		if !h.reserve(0) {
+			return false
+		}
+	}
+	return true
 }
 
 // rest begins the count of requests anew when none is open, so that those which
@@ -180,6 +212,10 @@ func (h *h2) write(p []byte) (int, error) {
 	h.mu.Lock()
 	e := h.account.send(p)
 	h.settle(e)
+	if !h.closed && !h.unserved() {
+		h.conn.starved.Store(true)
+		e.flood = "no memory is free for a response that it does not take"
+	}
 	// More was answered than has reached the chain: net/http refused the rest by
 	// itself. What has begun and is not answered may hide as many, for a while.
 	unread := h.account.answered - h.begun - h.told
@@ -213,8 +249,12 @@ func (h *h2) begin(r *http.Request) (memory int64, room bool) {
 	defer h.mu.Unlock()
 	h.begun++
 	h.running++
-	room = h.conn.front.streams.add(memory)
-	h.give(h.account.begin(), 0)
+	room = h.reserve(memory)
+	if !room {
+		memory = 0
+		h.account.resets.earn(1) // it pays for no refusal that is not its fault
+	}
+	h.give(h.account.begin(), 0, 0)
 	return memory, room
 }
 
@@ -225,7 +265,7 @@ func (h *h2) finish(memory int64) {
 	defer h.mu.Unlock()
 	h.running--
 	if h.running < int(h.account.limits.MaxStreams) {
-		h.give(h.parked, 0)
+		h.give(h.parked, 0, 0)
 		h.parked = 0
 	}
 	h.rest()
@@ -235,6 +275,6 @@ func (h *h2) finish(memory int64) {
 func (h *h2) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.give(h.heads, h.bodies)
+	h.give(h.heads, h.bodies, h.reserved)
 	h.closed = true
 }

@@ -128,17 +128,18 @@ type accountant struct {
 	received, sent                     uint64 // bytes of DATA
 	clock                              time.Time
 
-	block  uint32 // bytes of the header block that is open
+	block  uint32 // bytes of the last header block
 	frames int    // of it
-	open   bool   // a header block is
-	fresh  bool   // and it is a request, not trailers
+	within bool   // a header block is open
+	fresh  bool   // it is a request, not trailers
 
 	last    uint32              // highest stream of the client
 	final   uint32              // highest stream that the server will answer
 	ignored uint32              // a stream beyond that, whose header block was last; 0: none
 	waiting map[uint32]struct{} // streams without an answer
 	heads   []heldHead          // of streams that wait and are not known to the chain, oldest first
-	bodies  map[uint32]int64    // memory for the bodies of streams that are open
+	open    map[uint32]struct{} // streams whose response has not gone
+	bodies  map[uint32]int64    // memory for their bodies
 
 	answered int // streams with a response, or a reset by the server
 }
@@ -152,7 +153,7 @@ type heldHead struct {
 func newAccountant(l route.Limits) *accountant {
 	return &accountant{limits: l, resets: newPurse(max(purseResets, 2*int(l.MaxStreams))), controls: newPurse(purseControls),
 		windows: newPurse(purseWindows), empties: newPurse(purseEmpties), clock: time.Now(),
-		final: math.MaxUint32, waiting: make(map[uint32]struct{}), bodies: make(map[uint32]int64)}
+		final: math.MaxUint32, waiting: make(map[uint32]struct{}), open: make(map[uint32]struct{}), bodies: make(map[uint32]int64)}
 }
 
 // Bounds of a header block beyond what its client was told: net/http answers
@@ -197,22 +198,22 @@ func (a *accountant) frameIn(f frame, e *effect) {
 		e.flood = fmt.Sprintf("a frame has %d bytes", f.length)
 		return
 	}
-	if a.open != (f.kind == frameContinuation) {
+	if a.within != (f.kind == frameContinuation) {
 		e.flood = "frames of a header block are apart from each other"
 		return
 	}
-	if a.ignored > 0 && !a.open { // net/http has dropped its block by now
+	if a.ignored > 0 && !a.within { // net/http has dropped its block by now
 		e.heads += a.known(a.ignored)
 		a.ignored = 0
 	}
 	switch f.kind {
 	case frameHeaders:
-		a.open, a.block, a.frames = f.flags&flagEndHeaders == 0, f.length, 1
+		a.within, a.block, a.frames = f.flags&flagEndHeaders == 0, f.length, 1
 		if a.fresh = f.stream > a.last; a.fresh {
 			a.last = f.stream
 			e.head += a.hold(f.stream, f.length)
 			if f.stream <= a.final {
-				a.waiting[f.stream] = struct{}{}
+				a.waiting[f.stream], a.open[f.stream] = struct{}{}, struct{}{}
 			} else if a.ignored = f.stream; !a.controls.spend() {
 				e.flood = "too many requests after the last one"
 			}
@@ -222,7 +223,7 @@ func (a *accountant) frameIn(f frame, e *effect) {
 		}
 	case frameContinuation:
 		a.block, a.frames = a.block+f.length, a.frames+1
-		a.open = f.flags&flagEndHeaders == 0
+		a.within = f.flags&flagEndHeaders == 0
 		if a.fresh {
 			e.head += a.hold(a.last, f.length)
 		}
@@ -238,7 +239,7 @@ func (a *accountant) frameIn(f frame, e *effect) {
 			delete(a.waiting, f.stream)
 			e.withdrawn += a.known(f.stream)
 		}
-		e.bodies += a.end(f.stream)
+		a.end(f.stream, e)
 		if !a.resets.spend() {
 			e.flood = "too many requests are withdrawn"
 		}
@@ -330,10 +331,10 @@ func (a *accountant) begin() int64 {
 	return a.known(a.heads[0].stream)
 }
 
-func (a *accountant) end(stream uint32) int64 {
-	n := a.bodies[stream]
+func (a *accountant) end(stream uint32, e *effect) {
+	e.bodies += a.bodies[stream]
 	delete(a.bodies, stream)
-	return n
+	delete(a.open, stream)
 }
 
 // send counts what the server sent.
@@ -358,7 +359,7 @@ func (a *accountant) send(p []byte) (e effect) {
 			}
 		}
 		if f.kind == frameReset || (f.kind == frameHeaders || f.kind == frameData) && f.flags&flagEndStream != 0 {
-			e.bodies += a.end(f.stream)
+			a.end(f.stream, &e)
 		}
 	})
 	return e
@@ -373,9 +374,9 @@ func (a *accountant) leave(last uint32, e *effect) {
 			e.heads += a.known(stream)
 		}
 	}
-	for stream := range a.bodies {
+	for stream := range a.open {
 		if stream > a.final {
-			e.bodies += a.end(stream)
+			a.end(stream, e)
 		}
 	}
 }

@@ -2,12 +2,14 @@ package unikernel
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/abi/transport"
 	"lorica.dev/lorica/pep"
 )
@@ -41,7 +43,7 @@ func TestRefusedHeadsAreGivenBack(t *testing.T) {
 	}))
 	f.request(1, "GET", "/app/x") // stays open
 	<-enter
-	streams := r.life.server.front.streams
+	blocks, streams := r.life.server.front.blocks, r.life.server.front.streams
 	one := streams.held()
 	for id := uint32(3); id < 43; id += 2 {
 		f.request(id, "GET", "/app/x", "te", "gzip", "x", strings.Repeat("y", 4<<10))
@@ -49,8 +51,10 @@ func TestRefusedHeadsAreGivenBack(t *testing.T) {
 			t.Fatalf("%+v, %v", x, err)
 		}
 	}
-	if now := streams.held(); now > one {
-		t.Errorf("%d bytes are held for one open request; with refused ones behind it %d", one, now)
+	f.frame(6, 0, 0, make([]byte, 8))
+	f.until(6) // and with it the last response
+	if now := streams.held(); now != one || blocks.held() > 0 {
+		t.Errorf("%d bytes are held for one open request; with refused ones behind it %d, and %d of heads", one, now, blocks.held())
 	}
 }
 
@@ -65,7 +69,8 @@ func TestRequestsAfterTheLastHoldNothing(t *testing.T) {
 	}))
 	f.request(1, "GET", "/app/x") // keeps the connection
 	<-enter
-	streams, bodies := r.life.server.front.streams, r.life.server.front.bodies
+	front := r.life.server.front
+	streams, bodies := front.streams, front.bodies
 	one := streams.held()
 	f.frame(frameGoAway, 0, 0, make([]byte, 8))
 	f.until(frameGoAway)
@@ -75,8 +80,8 @@ func TestRequestsAfterTheLastHoldNothing(t *testing.T) {
 	}
 	f.frame(6, 0, 0, make([]byte, 8))
 	f.until(6)
-	if now := streams.held(); now > one || bodies.held() > 0 {
-		t.Errorf("%d bytes are held for the open request; with ignored ones behind it %d, and %d of bodies", one, now, bodies.held())
+	if now := streams.held(); now != one || front.blocks.held() > 0 || bodies.held() > 0 {
+		t.Errorf("%d bytes are held for the open request; with ignored ones behind it %d, %d of heads, and %d of bodies", one, now, front.blocks.held(), bodies.held())
 	}
 }
 
@@ -98,9 +103,9 @@ func TestAWaitForMemoryIsNotTheClientsFault(t *testing.T) {
 	if _, err := f.answer(1); err != nil {
 		t.Fatal(err)
 	}
-	streams := r.life.server.front.streams
-	streams.add(streams.most)
-	defer streams.give(streams.most)
+	blocks := r.life.server.front.blocks
+	blocks.try(blocks.most, false)
+	defer blocks.give(blocks.most)
 	f.request(3, "GET", "/app/x")
 	if !f.over() {
 		t.Fatal("it waits for ever")
@@ -161,12 +166,12 @@ func TestWithdrawnHeadsAreHeldWhileTheApplicationIsBusy(t *testing.T) {
 	}
 	f.frame(6, 0, 0, make([]byte, 8))
 	f.until(6)
-	streams := r.life.server.front.streams
-	if held := streams.held(); held < n*4<<10 {
+	blocks := r.life.server.front.blocks
+	if held := blocks.held(); held < n*4<<10 {
 		t.Errorf("%d bytes are held for %d heads of 4 KiB", held, n)
 	}
 	close(leave)
-	eventually(t, "all is given back", func() bool { return streams.held() == 0 })
+	eventually(t, "all is given back", func() bool { return blocks.held() == 0 && r.life.server.front.streams.held() == 0 })
 	f.request(id, "GET", "/app/x")
 	if x, err := f.answer(id); err != nil || x.code != 200 {
 		t.Errorf("%+v, %v", x, err)
@@ -183,7 +188,7 @@ func TestABodyThatEndsWhileItWaitsHoldsNothing(t *testing.T) {
 	f.frame(frameHeaders, flagEndHeaders, 1, head("POST", "/app/x"))
 	<-enter
 	bodies := r.life.server.front.bodies
-	bodies.add(bodies.most)
+	bodies.try(bodies.most, false)
 	f.frame(frameData, 0, 1, make([]byte, 1000))
 	eventually(t, "it waits", func() bool {
 		bodies.mu.Lock()
@@ -206,4 +211,72 @@ func TestABodyThatEndsWhileItWaitsHoldsNothing(t *testing.T) {
 	if held := bodies.held(); held != 0 {
 		t.Errorf("%d bytes are held by nobody", held)
 	}
+}
+
+// A client that does not take its responses holds what they hold, within bounds:
+// further requests are refused, and one connection fills no more than half.
+func TestResponsesThatNobodyTakesFitTheMemory(t *testing.T) {
+	r := newSecureRig(t, transport.Simple, testLimits(), text(strings.Repeat("x", 100_000)))
+	r.life.server.memory = 64 * streamMemory // a quarter: 16 requests
+	r.run()
+	deaf := func(n uint32) *framed {
+		f := newFramed(t, r.tls(nil, "h2"))
+		f.frame(4, 0, 0, []byte{0, 4, 0, 0, 0, 0}) // no window for responses
+		for id := uint32(1); id < 2*n; id += 2 {
+			f.request(id, "GET", "/app/x")
+		}
+		return f
+	}
+	one := deaf(32)
+	served, refused := 0, 0
+	for served+refused < 32 {
+		x, _, err := one.next()
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case x.kind == frameHeaders:
+			served++
+		case x.kind == frameReset:
+			refused++
+		}
+	}
+	if served < 1 || served > 8 {
+		t.Errorf("%d of 32 requests are served where 8 fit", served)
+	}
+	streams := r.life.server.front.streams
+	if held := streams.held(); held > streams.most/2 {
+		t.Errorf("one connection holds %d of %d", held, streams.most)
+	}
+	r.denials(refused)
+	if x, err := deaf(1).answer(1); err != nil || x.kind != frameHeaders || x.code != 200 {
+		t.Errorf("another client: %+v, %v", x, err)
+	}
+	one.request(101, "GET", "/app/x") // refusals cost it nothing else
+	if x, err := one.answer(101); err != nil || x.kind != frameReset {
+		t.Errorf("%+v, %v", x, err)
+	}
+	one.Close()
+	eventually(t, "what it held is given back", func() bool { return streams.held() <= streamMemory })
+}
+
+// Nor is there more room for refusals that nobody takes.
+func TestRefusalsThatNobodyTakesFitTheMemory(t *testing.T) {
+	r := newSecureRig(t, transport.Simple, testLimits(), text("ok"))
+	r.life.server.memory = 64 * streamMemory
+	r.run()
+	f := newFramed(t, r.tls(nil, "h2"))
+	f.frame(4, 0, 0, []byte{0, 4, 0, 0, 0, 0})
+	for id := uint32(1); id < 64; id += 2 {
+		f.request(id, "GET", "/app/x", "te", "gzip") // net/http answers
+	}
+	if !f.over() {
+		t.Error("as many as one likes")
+	}
+	eventually(t, "it is recorded", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return slices.ContainsFunc(r.records, func(k audit.Record) bool { return k.Reason == "no memory is free for a response that it does not take" })
+	})
+	f.Close()
+	eventually(t, "all is given back", func() bool { return r.life.server.front.streams.held() == 0 })
 }

@@ -111,6 +111,9 @@ func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
 	}
 	if d.Verdict != abi.Allow {
 		s.denied.Add(1)
+		if !room { // an answer would hold memory until the client takes it
+			panic(http.ErrAbortHandler)
+		}
 		out.answer(d.Status, "denied")
 		return
 	}
@@ -128,8 +131,8 @@ var errRefused = errors.New("the connection is refused")
 
 // decide judges x under one generation, gates included, and lets go of it once
 // the record is written: how long the application then takes must not hold up a
-// change of policy. It returns the revision that judged. Without room for its
-// head, a request is denied unread.
+// change of policy. It returns the revision that judged. Without room for it,
+// a request is denied unread.
 func (s *server) decide(c *conn, x *pep.Exchange, room bool) (d pep.Decision, revision uint64, err error) {
 	g := s.pin()
 	defer g.unpin()
@@ -137,7 +140,7 @@ func (s *server) decide(c *conn, x *pep.Exchange, room bool) (d pep.Decision, re
 		return d, 0, errors.Join(errRefused, err)
 	}
 	d = pep.Decision{Stage: abi.StageFilter, Rule: abi.Rule{ID: abi.RuleRequest}, Status: http.StatusServiceUnavailable,
-		Reason: "the heads of requests that are served fill their memory"}
+		Reason: "the requests that are served fill their memory"}
 	if room {
 		d = g.judge(x)
 	}
