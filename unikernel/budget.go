@@ -16,12 +16,19 @@ type budget struct {
 	freed chan struct{} // closed when memory is given back; nil: nobody waits
 }
 
-// add takes n without asking, and reports whether there was room.
-func (b *budget) add(n int64) bool {
+// try takes n if there is room for it now; in half of the budget, if so asked.
+func (b *budget) try(n int64, half bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	most := b.most
+	if half {
+		most /= 2
+	}
+	if b.used+n > most {
+		return false
+	}
 	b.used += n
-	return b.used <= b.most
+	return true
 }
 
 func (b *budget) give(n int64) {

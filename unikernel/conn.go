@@ -45,7 +45,7 @@ type conn struct {
 	head     atomic.Int64 // bytes of the next request that were read before that
 	large    atomic.Bool  // holds a place in front.heads
 	deadline atomic.Int64 // of reads, Unix nanoseconds; 0: none
-	starved  atomic.Bool  // no place was free in time
+	starved  atomic.Bool  // no place, or no memory, was free in time
 	told     atomic.Bool  // what could not be read is recorded
 
 	admitted atomic.Uint64 // the revision whose gates last admitted it
@@ -125,12 +125,19 @@ func (c *conn) Write(p []byte) (int, error) {
 		return c.h2.write(p)
 	}
 	if !c.serving.Load() {
-		c.unreadable(reasonUnreadable)
+		c.unread()
 	}
 	return c.Conn.Write(p)
 }
 
-const reasonUnreadable = "malformed, cut short, too large or too slow to be read"
+// unread records that a request of HTTP/1 could not be read.
+func (c *conn) unread() {
+	reason := "malformed, cut short, too large or too slow to be read"
+	if c.starved.Load() {
+		reason = "too many large heads were held by others"
+	}
+	c.unreadable(reason)
+}
 
 // begin notes that a request has reached the chain.
 func (c *conn) begin() { c.serving.Store(true) }
@@ -146,7 +153,7 @@ func (c *conn) idle() {
 // took too long.
 func (c *conn) ended() {
 	if !c.serving.Load() && c.head.Load() > 0 {
-		c.unreadable(reasonUnreadable)
+		c.unread()
 	}
 }
 

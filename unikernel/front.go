@@ -26,7 +26,8 @@ type front struct {
 	in, in2 chan net.Conn
 	gone    chan struct{}
 	once    sync.Once
-	streams *budget       // for the heads of HTTP/2 requests
+	blocks  *budget       // for header blocks of HTTP/2 until their requests are known
+	streams *budget       // for requests of HTTP/2 until their responses have gone
 	bodies  *budget       // for what is read ahead of HTTP/2 bodies
 	closing atomic.Bool   // responses say Connection: close
 	heads   chan struct{} // one place for each large head that may be held
@@ -37,7 +38,9 @@ type connKey struct{}
 // newFront starts a front with the given limits. The caller holds s.mu.
 func (s *server) newFront(l route.Limits, secured bool) *front {
 	f := &front{limits: l, in: make(chan net.Conn), in2: make(chan net.Conn), gone: make(chan struct{}),
-		heads: make(chan struct{}, largeHeads(s.memory, l.MaxHeaderBytes)), streams: &budget{most: s.memory / 4}, bodies: &budget{most: s.memory / 4}}
+		heads: make(chan struct{}, largeHeads(s.memory, l.MaxHeaderBytes)),
+		// With securedMemory for as many connections as there may be, this is all of it.
+		blocks: &budget{most: s.memory / 8}, streams: &budget{most: s.memory / 4}, bodies: &budget{most: s.memory / 8}}
 	f.http = s.newServer(f)
 	f.http.Protocols.SetHTTP1(true)
 	// net/http allows 4096 bytes more than it is told.

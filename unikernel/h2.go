@@ -19,6 +19,11 @@ const (
 	textGrowth   = 2   // Huffman codes have at least five bits for eight
 )
 
+// streamMemory is what a request holds beyond its head until its response has
+// gone, which a client can put off for as long as writeTimeout: stacks and buffers
+// (measured with files as responses).
+const streamMemory = 48 << 10
+
 // An h2 is the HTTP/2 side of a connection: net/http serves it, and the bytes
 // that pass are counted here.
 type h2 struct {
@@ -26,14 +31,16 @@ type h2 struct {
 
 	mu        sync.Mutex
 	account   *accountant
-	heads     []int64 // memory of blocks that no request came of yet
-	bodies    int64   // memory taken for bodies
-	begun     int     // requests that reached the chain
-	told      int     // records about requests that did not
-	headWants int64   // to take before the next read
+	heads     int64 // memory taken for blocks that no request came of yet, less what was given back
+	parked    int64 // of it, for requests that were withdrawn and that net/http may still hold
+	bodies    int64 // memory taken for bodies, less what was given back
+	reserved  int   // memory taken for this many streams
+	begun     int   // requests that reached the chain
+	running   int   // of them, those that have not left it
+	told      int   // records about requests that did not
+	headWants int64 // to take before the next read
 	bodyWants int64
-	more      bool // headWants belongs to the last of heads
-	slow      bool // the read deadline is that of a frame
+	late      time.Time // the read deadline, that of a frame; zero: none
 	closed    bool
 }
 
@@ -49,20 +56,21 @@ func (h *h2) read(p []byte) (int, error) {
 	}
 	h.mu.Lock()
 	a := h.account
-	whole := a.in.within() && !(a.in.have == 0 && a.in.head[3] == frameData) || a.open
-	if a.preface == len(preface) {
+	whole := a.in.within() && !(a.in.have == 0 && a.in.head[3] == frameData) || a.within
+	if n := len(preface) - a.preface; n > 0 {
+		p = p[:min(len(p), n)]
+	} else {
 		if n := int(a.in.left); n > 0 {
 			p = p[:min(len(p), n)]
 		} else {
 			p = p[:min(len(p), frameHead-min(a.in.have, frameHead-1))]
 		}
-		if whole != h.slow {
-			h.slow = whole
-			var t time.Time
+		if whole == h.late.IsZero() {
+			h.late = time.Time{}
 			if whole {
-				t = time.Now().Add(a.limits.HeaderTimeout)
+				h.late = time.Now().Add(a.limits.HeaderTimeout)
 			}
-			h.conn.Conn.SetReadDeadline(t)
+			h.conn.Conn.SetReadDeadline(h.late)
 		}
 	}
 	h.mu.Unlock()
@@ -72,11 +80,8 @@ func (h *h2) read(p []byte) (int, error) {
 	if h.closed { // by Close, meanwhile
 		e = effect{}
 	}
-	h.bodyWants += e.body
-	if e.head > 0 {
-		h.headWants, h.more = h.headWants+h.worst(e.head), e.more
-	}
-	cut := h.slow || a.preface > 0 && a.preface < len(preface)
+	h.headWants, h.bodyWants = h.headWants+e.head, h.bodyWants+e.body
+	cut := !h.late.IsZero() || a.preface > 0 && a.preface < len(preface)
 	if err != nil && cut && !h.closed && e.flood == "" {
 		e.flood = "a frame is cut short or too slow"
 	}
@@ -92,12 +97,6 @@ func (h *h2) read(p []byte) (int, error) {
 	return n, err
 }
 
-// worst is the most memory that n bytes of a header block can take.
-func (h *h2) worst(n uint32) int64 {
-	fields := min(int64(n), int64(h.account.limits.MaxHeaderBytes)/(fieldOverIts+1)+1)
-	return textGrowth*int64(n) + fieldMemory*fields
-}
-
 // afford waits for the memory of the frame that comes next. While one connection
 // waits, nothing of it is read; those that hold the memory end in time.
 func (h *h2) afford() error {
@@ -106,16 +105,19 @@ func (h *h2) afford() error {
 	h.headWants, h.bodyWants = 0, 0
 	l := h.account.limits
 	h.mu.Unlock()
-	f := h.conn.front
+	if head == 0 && body == 0 {
+		return nil
+	}
+	f, began := h.conn.front, time.Now()
 	if head > 0 {
-		if err := f.streams.take(head, l.HeaderTimeout, h.conn.gone); err != nil {
+		if err := f.blocks.take(head, l.HeaderTimeout, h.conn.gone); err != nil {
 			h.starved(err, "no memory is free for its head")
 			return err
 		}
 	}
 	if body > 0 {
 		if err := f.bodies.take(body, l.BodyTimeout, h.conn.gone); err != nil {
-			f.streams.give(head)
+			f.blocks.give(head)
 			h.starved(err, "no memory is free for its body")
 			return err
 		}
@@ -123,43 +125,85 @@ func (h *h2) afford() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
-		f.streams.give(head)
+		f.blocks.give(head)
 		f.bodies.give(body)
 		return nil // the read fails
 	}
-	if n := len(h.heads); head > 0 && h.more && n > 0 {
-		h.heads[n-1] += head
-	} else if head > 0 {
-		h.heads = append(h.heads, head)
+	h.heads, h.bodies = h.heads+head, h.bodies+body
+	if !h.late.IsZero() { // the client has its time all the same
+		h.late = h.late.Add(time.Since(began))
+		h.conn.Conn.SetReadDeadline(h.late)
 	}
-	h.bodies += body
 	return nil
 }
 
-// starved records a wait that nobody ended by closing the connection.
+// starved records a wait that nobody ended by closing the connection. It is not
+// the client's fault.
 func (h *h2) starved(err error, reason string) {
 	if !errors.Is(err, net.ErrClosed) {
+		h.conn.starved.Store(true)
 		h.conn.unreadable(reason)
 	}
 }
 
-// settle gives back what e has freed. The caller holds h.mu.
+// settle gives back what e has freed. That may be before it was taken, where a
+// stream ends while its next frame waits for memory. The caller holds h.mu.
 func (h *h2) settle(e effect) {
-	if n := min(e.freed, h.bodies); n > 0 { // where nothing was taken there may be no front yet
-		h.bodies -= n
-		h.conn.front.bodies.give(n)
+	if e.withdrawn > 0 && h.running >= int(h.account.limits.MaxStreams) {
+		h.parked += e.withdrawn // net/http keeps it until an application returns
+	} else {
+		e.heads += e.withdrawn
 	}
-	if e.undone {
-		h.known()
+	h.give(e.heads, e.bodies, h.reserved-len(h.account.open))
+}
+
+// give gives memory back, all of which close has done. Where nothing was taken
+// there may be no front yet. The caller holds h.mu.
+func (h *h2) give(heads, bodies int64, streams int) {
+	if h.closed {
+		return
+	}
+	if heads != 0 {
+		h.heads -= heads
+		h.conn.front.blocks.give(heads)
+	}
+	if bodies != 0 {
+		h.bodies -= bodies
+		h.conn.front.bodies.give(bodies)
+	}
+	if streams > 0 {
+		h.reserved -= streams
+		h.conn.front.streams.give(streamMemory * int64(streams))
 	}
 }
 
-// known gives back what was taken for a block, now that its request is known or
-// will never be. The caller holds h.mu.
-func (h *h2) known() {
-	if len(h.heads) > 0 {
-		h.conn.front.streams.give(h.heads[0])
-		h.heads = h.heads[1:]
+// reserve takes the memory for one more stream and more. Half of it is for
+// connections that have one only, so that few cannot fill all of it. The caller
+// holds h.mu.
+func (h *h2) reserve(more int64) bool {
+	if h.closed || !h.conn.front.streams.try(streamMemory+more, h.reserved > 0) {
+		return false
+	}
+	h.reserved++
+	return true
+}
+
+// unserved takes the memory for responses that net/http makes by itself and that
+// nobody takes, and reports whether there was room. The caller holds h.mu.
+func (h *h2) unserved() bool {
+	for h.reserved < len(h.account.open)-len(h.account.waiting) {
+		if !h.reserve(0) {
+			return false
+		}
+	}
+	return true
+}
+
+// rest begins the count of requests anew when none is open, so that those which
+// were withdrawn hide no others. The caller holds h.mu.
+func (h *h2) rest() {
+	if h.running == 0 && len(h.account.waiting) == 0 {
+		h.begun, h.told, h.account.answered = 0, 0, 0
 	}
 }
 
@@ -168,10 +212,15 @@ func (h *h2) write(p []byte) (int, error) {
 	h.mu.Lock()
 	e := h.account.send(p)
 	h.settle(e)
+	if !h.closed && !h.unserved() {
+		h.conn.starved.Store(true)
+		e.flood = "no memory is free for a response that it does not take"
+	}
 	// More was answered than has reached the chain: net/http refused the rest by
 	// itself. What has begun and is not answered may hide as many, for a while.
 	unread := h.account.answered - h.begun - h.told
 	h.told += max(unread, 0)
+	h.rest()
 	h.mu.Unlock()
 	for ; unread > 0; unread-- {
 		h.conn.server.unreadable(h.conn, "a request that is malformed, too large, or one too many")
@@ -199,20 +248,33 @@ func (h *h2) begin(r *http.Request) (memory int64, room bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.begun++
-	room = h.conn.front.streams.add(memory)
-	h.known()
+	h.running++
+	room = h.reserve(memory)
+	if !room {
+		memory = 0
+		h.account.resets.earn(1) // it pays for no refusal that is not its fault
+	}
+	h.give(h.account.begin(), 0, 0)
 	return memory, room
 }
 
-func (h *h2) finish(memory int64) { h.conn.front.streams.give(memory) }
+// finish notes that a request has left the chain.
+func (h *h2) finish(memory int64) {
+	h.conn.front.streams.give(memory)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.running--
+	if h.running < int(h.account.limits.MaxStreams) {
+		h.give(h.parked, 0, 0)
+		h.parked = 0
+	}
+	h.rest()
+}
 
 // close gives everything back.
 func (h *h2) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.give(h.heads, h.bodies, h.reserved)
 	h.closed = true
-	for len(h.heads) > 0 {
-		h.known()
-	}
-	h.settle(effect{freed: h.bodies})
 }

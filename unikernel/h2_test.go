@@ -445,24 +445,22 @@ func TestHeadsAndBodiesOfHTTP2ShareTheirMemory(t *testing.T) {
 		}
 		<-leave
 	}))
-	r.life.server.memory = 512 << 10 // a quarter: 128 KiB
+	r.life.server.memory = 1 << 20 // an eighth: 128 KiB
 	r.run()
 	f := newFramed(t, r.tls(nil, "h2"))
 	f.request(1, "GET", "/app/x", "x", strings.Repeat("y", 7<<10))
 	<-enter
 	front := r.life.server.front
-	front.streams.mu.Lock()
-	one := front.streams.used
-	front.streams.mu.Unlock()
+	one := front.streams.held() - streamMemory
 	if one < 7<<10 || one > 14<<10 {
 		t.Fatalf("a request of 7 KiB counts %d", one)
 	}
-	front.streams.add(front.streams.most - one) // as many others would
+	front.blocks.try(front.blocks.most, false) // as others would
 	f.request(3, "GET", "/app/x")
 	if !f.over() {
 		t.Error("a head beyond the memory is read")
 	}
-	front.streams.give(front.streams.most - one)
+	front.blocks.give(front.blocks.most)
 	close(leave)
 	k := r.denials(1)[0]
 	if k.Reason != "no memory is free for its head" {
@@ -470,14 +468,10 @@ func TestHeadsAndBodiesOfHTTP2ShareTheirMemory(t *testing.T) {
 	}
 	f.Close()
 	eventually(t, "all is given back", func() bool {
-		front.streams.mu.Lock()
-		defer front.streams.mu.Unlock()
-		front.bodies.mu.Lock()
-		defer front.bodies.mu.Unlock()
-		return front.streams.used == 0 && front.bodies.used == 0
+		return front.blocks.held() == 0 && front.streams.held() == 0 && front.bodies.held() == 0
 	})
 
-	front.bodies.add(front.bodies.most - bodyChunk)
+	front.bodies.try(front.bodies.most-bodyChunk, false)
 	g := newFramed(t, r.tls(nil, "h2"))
 	g.frame(frameHeaders, flagEndHeaders, 1, head("POST", "/app/x"))
 	g.frame(frameData, 0, 1, make([]byte, 1000)) // a chunk
@@ -495,23 +489,25 @@ func TestHeadsAndBodiesOfHTTP2ShareTheirMemory(t *testing.T) {
 	}
 }
 
-// A request that finds the memory of heads full is refused with a record.
+// A request that finds the memory full is refused with a record.
 func TestARequestWithoutMemoryIsRefused(t *testing.T) {
-	r := newSecureRig(t, transport.Simple, testLimits(), text("ok"))
-	r.life.server.memory = 512 << 10
-	r.run()
-	f := newFramed(t, r.tls(nil, "h2"))
+	r, f := secureH2(t, text("ok"))
 	f.request(1, "GET", "/app/x")
 	f.answer(1)
-	front := r.life.server.front
-	front.streams.add(front.streams.most)
-	defer front.streams.give(front.streams.most)
-	x := &pep.Exchange{ID: newID(), Now: time.Now(), Header: http.Header{}}
-	var c *conn
-	for _, c = range r.life.server.open() {
+	streams := r.life.server.front.streams
+	eventually(t, "the first is done", func() bool { return streams.held() == 0 })
+	streams.try(streams.most, false)
+	f.request(3, "GET", "/app/x")
+	if x, err := f.answer(3); err != nil || x.kind != frameReset {
+		t.Errorf("%+v, %v", x, err)
 	}
-	if d, _, err := r.life.server.decide(c, x, false); err != nil || d.Status != 503 || d.Verdict == abi.Allow || d.Rule.ID != abi.RuleRequest {
-		t.Errorf("%+v, %v", d, err)
+	if k := r.denials(1)[0]; k.Status != 503 || k.Rule.ID != abi.RuleRequest || k.Reason != "the requests that are served fill their memory" {
+		t.Errorf("recorded %+v", k)
+	}
+	streams.give(streams.most)
+	f.request(5, "GET", "/app/x")
+	if x, err := f.answer(5); err != nil || x.code != 200 {
+		t.Errorf("%+v, %v", x, err)
 	}
 }
 

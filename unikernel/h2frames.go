@@ -2,6 +2,7 @@ package unikernel
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"lorica.dev/lorica/abi/route"
@@ -31,6 +32,7 @@ type frame struct {
 	flags  byte
 	stream uint32
 	pad    byte
+	last   uint32 // of GOAWAY: the highest stream that is answered
 	code   uint32 // of GOAWAY
 }
 
@@ -84,7 +86,7 @@ func (s *scanner) scan(p []byte, each func(frame)) {
 		case s.have > frameHead && f.kind == frameData:
 			f.pad = s.head[frameHead]
 		case s.have == frameHead+8:
-			f.code = be32(s.head[frameHead+4:])
+			f.last, f.code = be32(s.head[frameHead:])&^(1<<31), be32(s.head[frameHead+4:])
 		}
 		s.left = f.length - uint32(s.have-frameHead)
 		s.have = 0
@@ -126,22 +128,32 @@ type accountant struct {
 	received, sent                     uint64 // bytes of DATA
 	clock                              time.Time
 
-	block  uint32 // bytes of the header block that is open
+	block  uint32 // bytes of the last header block
 	frames int    // of it
-	open   bool   // a header block is
-	fresh  bool   // and it is a request, not trailers
+	within bool   // a header block is open
+	fresh  bool   // it is a request, not trailers
 
 	last    uint32              // highest stream of the client
+	final   uint32              // highest stream that the server will answer
+	ignored uint32              // a stream beyond that, whose header block was last; 0: none
 	waiting map[uint32]struct{} // streams without an answer
-	bodies  map[uint32]int64    // memory for the bodies of streams that are open
+	heads   []heldHead          // of streams that wait and are not known to the chain, oldest first
+	open    map[uint32]struct{} // streams whose response has not gone
+	bodies  map[uint32]int64    // memory for their bodies
 
 	answered int // streams with a response, or a reset by the server
+}
+
+// A heldHead is the memory for the header block of a stream.
+type heldHead struct {
+	stream uint32
+	memory int64
 }
 
 func newAccountant(l route.Limits) *accountant {
 	return &accountant{limits: l, resets: newPurse(max(purseResets, 2*int(l.MaxStreams))), controls: newPurse(purseControls),
 		windows: newPurse(purseWindows), empties: newPurse(purseEmpties), clock: time.Now(),
-		waiting: make(map[uint32]struct{}), bodies: make(map[uint32]int64)}
+		final: math.MaxUint32, waiting: make(map[uint32]struct{}), open: make(map[uint32]struct{}), bodies: make(map[uint32]int64)}
 }
 
 // Bounds of a header block beyond what its client was told: net/http answers
@@ -154,13 +166,13 @@ const (
 
 // What comes of a frame.
 type effect struct {
-	flood  string // why the connection ends; empty: it does not
-	fault  string // why the server ends it by itself
-	head   uint32 // bytes of the header block of a request that come next
-	more   bool   // of the same block as before
-	body   int64  // memory for a body that comes next
-	freed  int64  // memory for bodies that is free again
-	undone bool   // a stream ended without an answer
+	flood     string // why the connection ends; empty: it does not
+	fault     string // why the server ends it by itself
+	head      int64  // memory for the header block of a request that comes next
+	body      int64  // memory for a body that comes next
+	heads     int64  // memory for heads that is free again
+	withdrawn int64  // memory for heads of requests that the client withdrew
+	bodies    int64  // memory for bodies that is free again
 }
 
 // receive counts what the client sent. It returns at the first flood.
@@ -186,26 +198,34 @@ func (a *accountant) frameIn(f frame, e *effect) {
 		e.flood = fmt.Sprintf("a frame has %d bytes", f.length)
 		return
 	}
-	if a.open != (f.kind == frameContinuation) {
+	if a.within != (f.kind == frameContinuation) {
 		e.flood = "frames of a header block are apart from each other"
 		return
 	}
+	if a.ignored > 0 && !a.within { // net/http has dropped its block by now
+		e.heads += a.known(a.ignored)
+		a.ignored = 0
+	}
 	switch f.kind {
 	case frameHeaders:
-		a.open, a.block, a.frames = f.flags&flagEndHeaders == 0, f.length, 1
+		a.within, a.block, a.frames = f.flags&flagEndHeaders == 0, f.length, 1
 		if a.fresh = f.stream > a.last; a.fresh {
 			a.last = f.stream
-			a.waiting[f.stream] = struct{}{}
-			e.head += f.length
+			e.head += a.hold(f.stream, f.length)
+			if f.stream <= a.final {
+				a.waiting[f.stream], a.open[f.stream] = struct{}{}, struct{}{}
+			} else if a.ignored = f.stream; !a.controls.spend() {
+				e.flood = "too many requests after the last one"
+			}
 		}
 		if len(a.waiting) > purseResets+2*int(a.limits.MaxStreams) {
 			e.flood = "too many requests at once"
 		}
 	case frameContinuation:
 		a.block, a.frames = a.block+f.length, a.frames+1
-		a.open = f.flags&flagEndHeaders == 0
+		a.within = f.flags&flagEndHeaders == 0
 		if a.fresh {
-			e.head, e.more = e.head+f.length, true
+			e.head += a.hold(a.last, f.length)
 		}
 		if a.block > a.limits.MaxHeaderBytes+blockSlack {
 			e.flood = fmt.Sprintf("a header block has more than %d bytes", a.limits.MaxHeaderBytes+blockSlack)
@@ -217,9 +237,9 @@ func (a *accountant) frameIn(f frame, e *effect) {
 	case frameReset:
 		if _, ok := a.waiting[f.stream]; ok {
 			delete(a.waiting, f.stream)
-			e.undone = true
+			e.withdrawn += a.known(f.stream)
 		}
-		e.freed += a.end(f.stream)
+		a.end(f.stream, e)
 		if !a.resets.spend() {
 			e.flood = "too many requests are withdrawn"
 		}
@@ -257,7 +277,7 @@ func (a *accountant) data(f frame, e *effect) {
 	n := crossed(&a.received, f.length, 4<<10)
 	a.empties.earn(n)
 	a.controls.earn(n)
-	if f.length == 0 || f.stream > a.last {
+	if f.length == 0 || f.stream > min(a.last, a.final) {
 		return
 	}
 	have := a.bodies[f.stream]
@@ -273,10 +293,48 @@ func crossed(total *uint64, n uint32, unit uint64) int {
 	return int(*total/unit - before)
 }
 
-func (a *accountant) end(stream uint32) int64 {
-	n := a.bodies[stream]
+// worst is the most memory that n bytes of a header block can take.
+func (a *accountant) worst(n uint32) int64 {
+	fields := min(int64(n), int64(a.limits.MaxHeaderBytes)/(fieldOverIts+1)+1)
+	return textGrowth*int64(n) + fieldMemory*fields
+}
+
+// hold adds n bytes to the header block of a stream and returns their memory.
+func (a *accountant) hold(stream, n uint32) int64 {
+	memory := a.worst(n)
+	if last := len(a.heads) - 1; last >= 0 && a.heads[last].stream == stream {
+		a.heads[last].memory += memory
+	} else {
+		a.heads = append(a.heads, heldHead{stream, memory})
+	}
+	return memory
+}
+
+// known forgets the header block of a stream: its request is known, or never will
+// be. It returns the memory.
+func (a *accountant) known(stream uint32) int64 {
+	for i, h := range a.heads {
+		if h.stream == stream {
+			a.heads = append(a.heads[:i], a.heads[i+1:]...)
+			return h.memory
+		}
+	}
+	return 0
+}
+
+// begin notes that a request has reached the chain, and returns the memory for
+// its header block. Which stream it is of nobody says: the oldest is taken for it.
+func (a *accountant) begin() int64 {
+	if len(a.heads) == 0 {
+		return 0
+	}
+	return a.known(a.heads[0].stream)
+}
+
+func (a *accountant) end(stream uint32, e *effect) {
+	e.bodies += a.bodies[stream]
 	delete(a.bodies, stream)
-	return n
+	delete(a.open, stream)
 }
 
 // send counts what the server sent.
@@ -286,6 +344,7 @@ func (a *accountant) send(p []byte) (e effect) {
 		case frameHeaders, frameReset:
 			if _, ok := a.waiting[f.stream]; ok {
 				delete(a.waiting, f.stream)
+				e.heads += a.known(f.stream)
 				a.answered++
 				a.earn(f.kind, &e)
 			}
@@ -294,20 +353,36 @@ func (a *accountant) send(p []byte) (e effect) {
 			a.windows.earn(crossed(&a.sent, f.length, 512))
 			a.controls.earn(crossed(&before, f.length, 4<<10))
 		case frameGoAway:
+			a.leave(f.last, &e)
 			if f.code != 0 {
 				e.fault = fmt.Sprintf("broken off with error %d of HTTP/2", f.code)
 			}
 		}
 		if f.kind == frameReset || (f.kind == frameHeaders || f.kind == frameData) && f.flags&flagEndStream != 0 {
-			e.freed += a.end(f.stream)
+			a.end(f.stream, &e)
 		}
 	})
 	return e
 }
 
+// leave notes that the server reads past streams beyond the last one.
+func (a *accountant) leave(last uint32, e *effect) {
+	a.final = min(a.final, last)
+	for stream := range a.waiting {
+		if stream > a.final {
+			delete(a.waiting, stream)
+			e.heads += a.known(stream)
+		}
+	}
+	for stream := range a.open {
+		if stream > a.final {
+			a.end(stream, e)
+		}
+	}
+}
+
 func (a *accountant) earn(kind byte, e *effect) {
 	if kind == frameReset {
-		e.undone = true
 		if !a.resets.spend() {
 			e.flood = "too many requests that must be refused"
 		}

@@ -87,10 +87,10 @@ func TestBodiesHoldMemoryUntilTheyEnd(t *testing.T) {
 	if held != bodyWindow {
 		t.Errorf("%d held, more than a client may send ahead", held)
 	}
-	if e := a.send(frameBytes(frameData, flagEndStream, 1, nil)); e.freed != held {
-		t.Errorf("%d of %d come back", e.freed, held)
+	if e := a.send(frameBytes(frameData, flagEndStream, 1, nil)); e.bodies != held {
+		t.Errorf("%d of %d come back", e.bodies, held)
 	}
-	if e := a.send(frameBytes(frameReset, 0, 1, make([]byte, 4))); e.freed != 0 {
+	if e := a.send(frameBytes(frameReset, 0, 1, make([]byte, 4))); e.bodies != 0 {
 		t.Error("twice")
 	}
 }
@@ -103,14 +103,13 @@ func TestCutsChangeNothing(t *testing.T) {
 	for range 50 {
 		a := account()
 		var flood string
-		var head uint32
-		var body int64
+		var head, body int64
 		for rest := whole; len(rest) > 0 && flood == ""; {
 			n := min(1+rnd.IntN(40), len(rest))
 			e := a.receive(rest[:n])
 			flood, head, body, rest = e.flood, head+e.head, body+e.body, rest[n:]
 		}
-		if flood != "too many frames that are about no request" || head != 20*60 || body != 20*(bodyChunk+3000) || a.last != 39 {
+		if flood != "too many frames that are about no request" || head != 20*60*(textGrowth+fieldMemory) || body != 20*(bodyChunk+3000) || a.last != 39 {
 			t.Fatalf("%q, %d bytes of heads, %d of bodies, last %d", flood, head, body, a.last)
 		}
 	}
@@ -130,20 +129,28 @@ func FuzzFrames(f *testing.F) {
 			n := min(int(cut)+1, len(rest))
 			x := many.receive(rest[:n])
 			flood, rest = x.flood, rest[n:]
-			sum.head, sum.body, sum.freed = sum.head+x.head, sum.body+x.body, sum.freed+x.freed
+			sum.head, sum.body, sum.bodies = sum.head+x.head, sum.body+x.body, sum.bodies+x.bodies
+			sum.heads, sum.withdrawn = sum.heads+x.heads, sum.withdrawn+x.withdrawn
 		}
-		if e.flood != flood || e.flood == "" && (e.head != sum.head || e.body != sum.body || e.freed != sum.freed) {
+		if e.flood != flood || e.flood == "" && (e.head != sum.head || e.body != sum.body || e.bodies != sum.bodies || e.heads != sum.heads || e.withdrawn != sum.withdrawn) {
 			t.Errorf("whole: %+v; in pieces: %q %+v", e, flood, sum)
 		}
-		if e.body < e.freed || len(one.waiting) > purseResets+2*32+1 || one.in.have > len(one.in.head) {
+		held := int64(0)
+		for _, h := range one.heads {
+			held += h.memory
+		}
+		if e.flood == "" && e.head != e.heads+e.withdrawn+held {
+			t.Errorf("%+v, and %d are held", e, held)
+		}
+		if e.body < e.bodies || len(one.waiting) > purseResets+2*32+1 || one.in.have > len(one.in.head) {
 			t.Errorf("%+v, %d wait", e, len(one.waiting))
 		}
 		before := int64(0)
 		for _, n := range one.bodies {
 			before += n
 		}
-		if x := one.send(out); x.freed > before || one.answered < 0 {
-			t.Errorf("%d come back of %d", x.freed, before)
+		if x := one.send(out); x.bodies > before || x.heads > held || x.withdrawn != 0 || one.answered < 0 {
+			t.Errorf("%+v come back of %d and %d", x, held, before)
 		}
 	})
 }

@@ -111,13 +111,16 @@ func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
 	}
 	if d.Verdict != abi.Allow {
 		s.denied.Add(1)
+		if !room { // an answer would hold memory until the client takes it
+			panic(http.ErrAbortHandler)
+		}
 		out.answer(d.Status, "denied")
 		return
 	}
 	s.allowed.Add(1)
 	out.last = x.Header.Get("Connection") == "close"
 	if upgrades(x) {
-		s.call(&upgradable{response: out, conn: c, expires: x.Expires, revision: revision}, out, x)
+		s.call(&upgradable{response: out, conn: c, expires: expiry(x), revision: revision}, out, x)
 		return
 	}
 	s.call(out, out, x)
@@ -128,8 +131,8 @@ var errRefused = errors.New("the connection is refused")
 
 // decide judges x under one generation, gates included, and lets go of it once
 // the record is written: how long the application then takes must not hold up a
-// change of policy. It returns the revision that judged. Without room for its
-// head, a request is denied unread.
+// change of policy. It returns the revision that judged. Without room for it,
+// a request is denied unread.
 func (s *server) decide(c *conn, x *pep.Exchange, room bool) (d pep.Decision, revision uint64, err error) {
 	g := s.pin()
 	defer g.unpin()
@@ -137,7 +140,7 @@ func (s *server) decide(c *conn, x *pep.Exchange, room bool) (d pep.Decision, re
 		return d, 0, errors.Join(errRefused, err)
 	}
 	d = pep.Decision{Stage: abi.StageFilter, Rule: abi.Rule{ID: abi.RuleRequest}, Status: http.StatusServiceUnavailable,
-		Reason: "the heads of requests that are served fill their memory"}
+		Reason: "the requests that are served fill their memory"}
 	if room {
 		d = g.judge(x)
 	}
@@ -159,7 +162,7 @@ func (s *server) unreadable(c *conn, reason string) {
 	defer g.unpin()
 	d := pep.Decision{Stage: abi.StageFilter, Rule: abi.Rule{ID: abi.RuleRequest}, Status: http.StatusBadRequest, Reason: reason}
 	if c.starved.Load() { // not the client's fault
-		d.Status, d.Reason = http.StatusServiceUnavailable, "too many large heads were held by others"
+		d.Status = http.StatusServiceUnavailable
 	}
 	x := &pep.Exchange{ID: newID(), Flow: c.flow, Now: time.Now()}
 	r, keep, err := record(g.audit, x, d)

@@ -87,9 +87,6 @@ func (h *hello) SetWriteDeadline(t time.Time) error {
 	return h.Conn.SetWriteDeadline(t)
 }
 
-// CloseWrite lets the transport end its side.
-func (h *hello) CloseWrite() error { return closeWrite(h.Conn) }
-
 type handshakeError string
 
 func (e handshakeError) Error() string { return string(e) }

@@ -24,11 +24,20 @@ func upgrades(x *pep.Exchange) bool {
 		strings.EqualFold(r.Header.Get("Upgrade"), x.Route.Upgrade)
 }
 
+// expiry is when a tunnel of x ends: with its credential, and with the certificate
+// of its client. Zero: never.
+func expiry(x *pep.Exchange) time.Time {
+	if p := x.Peer; p != nil && (x.Expires.IsZero() || p.NotAfter.Before(x.Expires)) {
+		return p.NotAfter
+	}
+	return x.Expires
+}
+
 // An upgradable is a response whose connection the application may take over.
 type upgradable struct {
 	*response
 	conn     *conn
-	expires  time.Time // of the credential; zero: never
+	expires  time.Time // see expiry
 	revision uint64    // of the program that let the request pass
 }
 
@@ -67,8 +76,8 @@ func (u *upgradable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 }
 
 // A tunnel is a connection that speaks another protocol, of which nothing is
-// judged. It is closed with the program that let it through, with the credential,
-// and when nothing moves in either direction for a while.
+// judged. It is closed with the program that let it through, with the credential or
+// the client's certificate, and when nothing moves in either direction for a while.
 type tunnel struct {
 	net.Conn // a *conn, which stays counted until it is closed
 	server   *server

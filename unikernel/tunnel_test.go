@@ -2,10 +2,12 @@ package unikernel
 
 import (
 	"bufio"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +15,8 @@ import (
 	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/abi/route"
+	"lorica.dev/lorica/abi/transport"
+	"lorica.dev/lorica/abi/transport/certtest"
 	"lorica.dev/lorica/pep"
 )
 
@@ -178,5 +182,85 @@ func TestOnlyTheRouteOpensTunnels(t *testing.T) {
 	r.swap(1, 1, tunnelProgram(2, testLimits()))
 	if resp, body := r.ask("GET /app/chat HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"); resp.StatusCode != 502 {
 		t.Errorf("%d %q", resp.StatusCode, body)
+	}
+}
+
+// securedTunnel opens a tunnel over TLS; the first words go out with the request,
+// in the same record.
+func (s *secureRig) securedTunnel(pair *certtest.Pair) (net.Conn, *bufio.Reader) {
+	s.t.Helper()
+	c := s.tls(pair)
+	io.WriteString(c, getChat+"early\n")
+	in := bufio.NewReader(c)
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil || resp.StatusCode != 101 || len(resp.Header.Get(pep.HeaderDecision)) != 32 {
+		s.t.Fatalf("%+v, %v", resp, err)
+	}
+	s.hears(in, "early\n")
+	return c, in
+}
+
+func secureTunnelRig(t *testing.T, mode transport.Mode, guards ...pep.Guard) *secureRig {
+	r := newSecureRig(t, mode, testLimits(), parrot(t), guards...)
+	r.run()
+	r.swap(1, 1, r.tunnels(2))
+	if f, ok := r.next().(control.Released); !ok {
+		t.Fatalf("%+v", f)
+	}
+	return r
+}
+
+func (s *secureRig) tunnels(revision uint64) *program.Program {
+	p := s.program(revision, testLimits())
+	p.Sections[1].Data = tunnelProgram(revision, testLimits()).Sections[1].Data
+	return p
+}
+
+// Over TLS a tunnel carries every byte, and ends as any other.
+func TestATunnelOverTLS(t *testing.T) {
+	r := secureTunnelRig(t, transport.Simple)
+	c, in := r.securedTunnel(nil)
+	time.Sleep(50 * time.Millisecond) // net/http is reading ahead no more
+	block := strings.Repeat("0123456789abcdef", 32<<10)
+	go io.WriteString(c, block+"\n")
+	if line, err := in.ReadString('\n'); err != nil || line != block+"\n" {
+		t.Fatalf("%d of %d bytes, %v", len(line), len(block)+1, err)
+	}
+	if n := r.life.server.counters().Connections; n != 1 {
+		t.Errorf("%d connections are counted", n)
+	}
+	r.swap(2, 2, r.tunnels(3))
+	if b, err := in.ReadByte(); err != io.EOF { // with a word of farewell
+		t.Errorf("%q, %v", b, err)
+	}
+	eventually(t, "the tunnel is forgotten", func() bool { return r.life.server.counters().Connections == 0 })
+}
+
+// Whoever came with a certificate has a tunnel for no longer than that is good,
+// whatever credential the chain looked at.
+func TestATunnelEndsWithTheCertificateOfItsClient(t *testing.T) {
+	for name, expires := range map[string]time.Duration{"no credential": 0, "a credential that lasts longer": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			r := secureTunnelRig(t, transport.Mutual, guardFunc(func(x *pep.Exchange) pep.Decision {
+				if expires > 0 {
+					x.Expires = time.Now().Add(expires)
+				}
+				return pep.Decision{Verdict: abi.Allow}
+			}))
+			brief := r.people.Client(t, "ada", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(2 * time.Second) })
+			c, in := r.securedTunnel(&brief)
+			go func() { // it is never idle
+				for {
+					if _, err := io.WriteString(c, "x\n"); err != nil {
+						return
+					}
+					time.Sleep(50 * time.Millisecond)
+				}
+			}()
+			var timeout net.Error
+			if _, err := io.Copy(io.Discard, in); errors.As(err, &timeout) && timeout.Timeout() {
+				t.Error("the tunnel outlives the certificate")
+			}
+		})
 	}
 }

@@ -522,6 +522,11 @@ func upgrade(t *testing.T, addr string) (net.Conn, *bufio.Reader) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
+	return c, openTunnel(t, c)
+}
+
+func openTunnel(t *testing.T, c net.Conn) *bufio.Reader {
+	t.Helper()
 	c.SetDeadline(time.Now().Add(30 * time.Second))
 	io.WriteString(c, "GET /chat HTTP/1.1\r\nHost: f\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\nearly\n")
 	in := bufio.NewReader(c)
@@ -530,7 +535,7 @@ func upgrade(t *testing.T, addr string) (net.Conn, *bufio.Reader) {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	echo(t, in, "early")
-	return c, in
+	return in
 }
 
 func echo(t *testing.T, in *bufio.Reader, word string) {

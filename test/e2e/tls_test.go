@@ -201,3 +201,59 @@ func TestModuleChangeLosesNoRequestOfHTTP2(t *testing.T) {
 	end()
 	t.Logf("%d requests over two changes", done.Load())
 }
+
+// A proxy behind TLS tells its service so, over either protocol, and its tunnels
+// carry what the client said early; a new program ends them.
+func TestProxyOverTLS(t *testing.T) {
+	u := newUser(t)
+	l := startLegacy(t, "127.0.0.1:0", nil)
+	s := &secured{servers: certtest.New(t, "servers")}
+	pair := s.servers.Server(t, nil)
+	port := freePort(t)
+	s.addr = "127.0.0.1:" + port
+	fill := strings.NewReplacer("PORT", port, "UPSTREAM", l.port(), "  requestFilter:", `  tls: {mode: SIMPLE, certificate: secret/server-cert, key: secret/server-key}
+  secrets:
+    server-cert: {file: ./server.pem}
+    server-key: {file: ./server.key}
+  requestFilter:`)
+	dir := u.project(map[string]string{"policy.yaml": fill.Replace(frontPolicy), "workload.yaml": fill.Replace(frontWorkload),
+		"server.pem": string(pair.Chain), "server.key": string(pair.Key)})
+	x, _ := u.up(dir)
+	for _, h2 := range []bool{false, true} {
+		req, err := http.NewRequest("GET", "https://"+s.addr+"/plain", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Forwarded-Proto", "http")
+		r, err := s.http(h2, nil).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r.Body)
+		r.Body.Close()
+		if err != nil || (r.ProtoMajor == 2) != h2 {
+			t.Errorf("%s, %v", r.Proto, err)
+		}
+		for _, want := range []string{"X-Forwarded-Proto: https\r\n", "Forwarded: for=127.0.0.1;host=\"" + s.addr + "\";proto=https\r\n"} {
+			if strings.Count(string(b), want) != 1 {
+				t.Errorf("HTTP/2 %v: %q is not there once: %s", h2, want, b)
+			}
+		}
+	}
+	c, err := tls.Dial("tcp", s.addr, &tls.Config{RootCAs: s.servers.Pool()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	in := openTunnel(t, c)
+	long := strings.Repeat("x", 100_000)
+	io.WriteString(c, long+"\n")
+	echo(t, in, long)
+	edit(t, filepath.Join(dir, "policy.yaml"), "name: everything,", "name: all,")
+	if e := x.wait("applied"); e.Change != "program" {
+		t.Fatalf("%+v", e)
+	}
+	if b, err := in.ReadByte(); err != io.EOF {
+		t.Errorf("the tunnel lives on: %q, %v", b, err)
+	}
+}
