@@ -114,6 +114,14 @@ func (h *handler) rewrite(p *httputil.ProxyRequest) {
 			out.Header[name] = values
 		}
 	}
+	// net/http takes these for leave to repeat a POST. The service reads them in any
+	// case of letters.
+	for _, name := range [...]string{"Idempotency-Key", "X-Idempotency-Key"} {
+		if values, ok := out.Header[name]; ok {
+			delete(out.Header, name)
+			out.Header[strings.ToLower(name)] = values
+		}
+	}
 	client, proto := "unknown", "http"
 	if a, err := netip.ParseAddrPort(in.RemoteAddr); err == nil {
 		client = a.Addr().Unmap().WithZone("").String()
