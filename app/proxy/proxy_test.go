@@ -214,13 +214,13 @@ func TestForwarded(t *testing.T) {
 func TestHeadersThatClientsCannotSend(t *testing.T) {
 	for name, want := range map[string]bool{
 		"Forwarded": true, "X-Forwarded-For": true, "X_Forwarded_For": true, "x-forwarded-": true, "X-Forwarded": true, "X-Real-Ip": true, "X_real-IP": true,
-		"Via": true, "Proxy": true, "X-Original-Url": true, "Authorization": false, "Cookie": false, "X-Request-Id": false, "Proxy-Status": false,
+		"X.Forwarded.For": true, "X~real~Ip": true, "Client-Ip": true, "Remote_User": true, "Via": true, "Proxy": true, "X-Original-Url": true, "Authorization": false, "Cookie": false, "X-Request-Id": false, "Proxy-Status": false,
 	} {
 		if claims(name) != want {
 			t.Errorf("%s: %v", name, claims(name))
 		}
 	}
-	if !ours("Lorica-Principal") || !ours("lorica_groups") || ours("Loricate") {
+	if !ours("Lorica-Principal") || !ours("lorica_groups") || !ours("Lorica.principal") || ours("Loricate") {
 		t.Error("ours")
 	}
 }
