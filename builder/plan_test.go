@@ -277,3 +277,62 @@ func TestAPlannerForgetsWhatChanged(t *testing.T) {
 		t.Error("a module that takes Lorica's name was planned")
 	}
 }
+
+// A module that is reached by a link, or whose files claim the time of those
+// before them, is another one all the same.
+func TestAPlannerKnowsFilesFromLinks(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, text string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	source := "package app\n\nimport \"net/http\"\n\nfunc New() (http.Handler, error) { return http.NotFoundHandler(), nil }\n"
+	put("real/go.mod", "module example.com/app\n\ngo 1.26\n")
+	put("real/app.go", source+"\n// a\n")
+	put("real/shared/part.txt", "package app\n\n// a\n")
+	if err := os.Symlink("shared/part.txt", filepath.Join(dir, "real", "part.go")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("real", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	w := handlerIn(dir)
+	var p Planner
+	check := func(what string) {
+		t.Helper()
+		for _, module := range []string{"real", "link"} {
+			w.App.Handler.Module = module
+			fresh, err := new(Planner).Plan(context.Background(), selection(t, paymentsNeeds), w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if again, err := p.Plan(context.Background(), selection(t, paymentsNeeds), w); err != nil || again.ID != fresh.ID {
+				t.Errorf("%s, %s: an old plan, %v", what, module, err)
+			}
+		}
+	}
+	check("at first")
+	info, err := os.Stat(filepath.Join(dir, "real", "app.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put("real/app.go", source+"\n// bcdef\n")
+	check("another size")
+	put("real/app.go", source+"\n// ghijk\n")
+	if err := os.Chtimes(filepath.Join(dir, "real", "app.go"), info.ModTime(), info.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	check("another time")
+	put("real/app.go", source+"\n// lmnop\n")
+	if err := os.Chtimes(filepath.Join(dir, "real", "app.go"), info.ModTime(), info.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	check("the same size and time")
+	put("real/shared/part.txt", "package app\n\n// bcd\n")
+	check("a file behind a link")
+}

@@ -2,9 +2,7 @@ package builder
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
-	"io/fs"
 	"os/exec"
 	"path/filepath"
 	"sync"
@@ -25,7 +23,7 @@ type Planner struct {
 }
 
 type readApp struct {
-	stamp [sha256.Size]byte
+	stamp Stamp
 	app   *application
 }
 
@@ -57,7 +55,7 @@ func (p *Planner) read(ctx context.Context, w *api.Workload) (*toolchain, *appli
 	}
 	key := *h
 	key.Module = resolve(w.Dir, h.Module)
-	before, ok := folderStamp(key.Module)
+	before, ok := StampOf(key.Module)
 	if known, hit := p.apps[key]; hit && ok && known.stamp == before {
 		return p.tools, known.app, nil
 	}
@@ -66,7 +64,7 @@ func (p *Planner) read(ctx context.Context, w *api.Workload) (*toolchain, *appli
 		return nil, nil, err
 	}
 	delete(p.apps, key)
-	if after, still := folderStamp(key.Module); ok && still && before == after { // nothing was saved meanwhile
+	if after, still := StampOf(key.Module); ok && still && before == after { // nothing was saved meanwhile
 		p.apps[key] = readApp{before, app}
 	}
 	return p.tools, app, nil
@@ -82,30 +80,9 @@ func toolchainStamp() string {
 	if bin, err = filepath.EvalSymlinks(bin); err != nil {
 		return ""
 	}
-	stamp, ok := folderStamp(bin)
-	if !ok {
+	stamp, whole := StampOf(bin)
+	if !whole {
 		return ""
 	}
 	return fmt.Sprintf("%s %x", bin, stamp)
-}
-
-// folderStamp covers the names, sizes and times of everything below a folder; ok
-// is false where something cannot be looked at.
-func folderStamp(dir string) (stamp [sha256.Size]byte, ok bool) {
-	h, files := sha256.New(), 0
-	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if files++; files > maxFiles {
-			return fs.ErrInvalid
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(h, "%q %v %d %d\n", name, info.Mode(), info.Size(), info.ModTime().UnixNano())
-		return nil
-	})
-	return [sha256.Size]byte(h.Sum(nil)), err == nil
 }

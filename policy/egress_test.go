@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"lorica.dev/lorica/abi"
@@ -97,6 +98,9 @@ func TestHigherLevelsOnlyRemoveConnections(t *testing.T) {
 
 func TestEgressMistakes(t *testing.T) {
 	dir := frontFolder(t)
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil { // nobody will ever write to it
+		t.Fatal(err)
+	}
 	var got strings.Builder
 	rule := "{name: idp, action: Allow, to: [{names: [api.acme.internal]}, {cidrs: [\"2001:db8::/32\"]}], ports: [{protocol: TCP, portRange: 443-445}]}"
 	up := `upstream: "http://127.0.0.1:9000"`
@@ -152,6 +156,7 @@ func TestEgressMistakes(t *testing.T) {
 		{"a broken certificate", up, `upstream: "https://127.0.0.1:9000", trust: ./bad.pem`, nil},
 		{"text as trust", up, `upstream: "https://127.0.0.1:9000", trust: ./text.pem`, nil},
 		{"a folder as trust", up, `upstream: "https://127.0.0.1:9000", trust: ./public`, nil},
+		{"a pipe as trust", up, `upstream: "https://127.0.0.1:9000", trust: ./pipe`, nil},
 		{"a server name that is none", up, `upstream: "https://127.0.0.1:9000", trust: ./ca.pem, serverName: "https://x"`, nil},
 	} {
 		text := strings.NewReplacer(append([]string{m.old, m.new}, m.more...)...).Replace(front)

@@ -149,16 +149,21 @@ func (p *parsing) checkTrust(w *workload, x *api.ProxyApp) {
 		return
 	}
 	const what = "spec.app.proxy.trust"
-	f, err := os.Open(resolve(w.Dir, x.Trust))
+	path := resolve(w.Dir, x.Trust)
+	info, err := os.Stat(path) // before it is opened: a pipe would be waited for
+	if err == nil && !info.Mode().IsRegular() {
+		w.failAt(x.Pos, "name a file of PEM certificates", "%s: %s is not a regular file", what, x.Trust)
+		return
+	}
+	var f *os.File
+	if err == nil {
+		f, err = os.Open(path)
+	}
 	if err != nil {
 		w.failAt(x.Pos, "create it, or write the path relative to "+x.Pos.File, "%s: %s", what, fileProblem(x.Trust, err))
 		return
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		w.failAt(x.Pos, "name a file of PEM certificates", "%s: %s is not a regular file", what, x.Trust)
-		return
-	}
 	b, err := io.ReadAll(io.LimitReader(f, maxTrust+1))
 	if err == nil {
 		err = onlyCertificates(b)

@@ -13,7 +13,6 @@ import (
 // is whole, and need not be waited for.
 type bell struct {
 	file  *os.File
-	known map[string]bool
 	rings chan struct{} // room for one
 }
 
@@ -24,30 +23,26 @@ func newBell() *bell {
 	if err != nil {
 		return nil
 	}
-	b := &bell{file: os.NewFile(uintptr(fd), "inotify"), known: map[string]bool{}, rings: make(chan struct{}, 1)}
+	b := &bell{file: os.NewFile(uintptr(fd), "inotify"), rings: make(chan struct{}, 1)}
 	go b.listen()
 	return b
 }
 
-// hang watches folders that were not watched before. What cannot be watched is
-// looked at from time to time.
+// hang watches folders. One that is watched stays so; one that was replaced is a
+// new one to the kernel. What cannot be watched is looked at from time to time.
 func (b *bell) hang(folders []string) {
 	if b == nil {
 		return
 	}
-	for _, dir := range folders {
-		if b.known[dir] {
-			continue
-		}
-		b.known[dir] = true
-		raw, err := b.file.SyscallConn()
-		if err != nil {
-			return
-		}
-		_ = raw.Control(func(fd uintptr) {
-			_, _ = unix.InotifyAddWatch(int(fd), dir, unix.IN_MODIFY|unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO|unix.IN_MOVED_FROM|unix.IN_DELETE|unix.IN_ONLYDIR)
-		})
+	raw, err := b.file.SyscallConn()
+	if err != nil {
+		return
 	}
+	_ = raw.Control(func(fd uintptr) {
+		for _, dir := range folders {
+			_, _ = unix.InotifyAddWatch(int(fd), dir, unix.IN_MODIFY|unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO|unix.IN_MOVED_FROM|unix.IN_DELETE|unix.IN_ONLYDIR)
+		}
+	})
 }
 
 // listen rings once for whatever happened since the last ring was heard.

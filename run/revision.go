@@ -78,12 +78,7 @@ func (l *ledger) next() (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	tmp, err := keys.WriteTemp(l.path, b)
-	if err != nil {
-		return 0, err
-	}
-	if err := os.Rename(tmp, l.path); err != nil {
-		os.Remove(tmp)
+	if err := keys.Write(l.path, b); err != nil {
 		return 0, err
 	}
 	return f.Revision, nil

@@ -2,14 +2,12 @@ package run
 
 import (
 	"context"
-	"crypto/sha256"
-	"fmt"
-	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
+
+	"lorica.dev/lorica/builder"
 )
 
 // watchInterval is how often files are looked at. Looking works on every file
@@ -25,7 +23,7 @@ const afterBell = 10 * time.Millisecond
 // save is not taken: for one interval, or shortly where the kernel tells that the
 // writer has finished. The paths are asked for each time: a change of a document
 // may change them.
-func watch(ctx context.Context, taken stamp, paths func() []string) <-chan struct{} {
+func watch(ctx context.Context, taken builder.Stamp, paths func() []string) <-chan struct{} {
 	out := make(chan struct{})
 	go func() {
 		defer close(out)
@@ -33,14 +31,16 @@ func watch(ctx context.Context, taken stamp, paths func() []string) <-chan struc
 		defer tick.Stop()
 		ring := newBell()
 		defer ring.close()
-		seen := taken
+		seen, heard := taken, ring.heard()
 		for {
 			ring.hang(folders(paths()))
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-			case <-ring.heard():
+				heard = ring.heard()
+			case <-heard:
+				heard = nil
 				seen = stampOf(paths())
 				select {
 				case <-ctx.Done():
@@ -51,6 +51,9 @@ func watch(ctx context.Context, taken stamp, paths func() []string) <-chan struc
 			now := stampOf(paths())
 			settled := now == seen
 			seen = now
+			if now != taken { // else it rang for a log, or its like, which may go on
+				heard = ring.heard()
+			}
 			if !settled || now == taken {
 				continue
 			}
@@ -79,31 +82,8 @@ func folders(paths []string) []string {
 	return slices.Compact(list)
 }
 
-// A stamp is a hash of the names, sizes and times of files.
-type stamp [sha256.Size]byte
-
-// stampOf looks at everything under the paths. A file that is reached by two of
-// them counts once.
-func stampOf(paths []string) stamp {
-	files := map[string][2]int64{}
-	for _, p := range paths {
-		_ = filepath.WalkDir(p, func(name string, d fs.DirEntry, err error) error {
-			if abs, err := filepath.Abs(name); err == nil {
-				name = abs
-			}
-			if err != nil {
-				files[name] = [2]int64{-1} // a file that is gone is a change like any other
-				return nil
-			}
-			if info, err := d.Info(); err == nil && !d.IsDir() {
-				files[name] = [2]int64{info.Size(), info.ModTime().UnixNano()}
-			}
-			return nil
-		})
-	}
-	h := sha256.New()
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		fmt.Fprintf(h, "%q %v\n", name, files[name])
-	}
-	return stamp(h.Sum(nil))
+// stampOf is what tells a change. What cannot be looked at is gone, which is one.
+func stampOf(paths []string) builder.Stamp {
+	s, _ := builder.StampOf(paths...)
+	return s
 }

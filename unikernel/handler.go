@@ -13,6 +13,7 @@ import (
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
+	"lorica.dev/lorica/abi/route"
 	"lorica.dev/lorica/pep"
 )
 
@@ -210,7 +211,7 @@ func (s *server) call(w http.ResponseWriter, out *response, x *pep.Exchange) {
 // comparison does not rely on it.
 func strip(h http.Header) {
 	for k := range h {
-		if len(k) >= 7 && strings.EqualFold(k[:6], "lorica") && (k[6] == '-' || k[6] == '_') {
+		if len(k) >= 7 && strings.EqualFold(k[:6], "lorica") && (k[6] == '-' || route.OddName(k[6:7])) {
 			delete(h, k)
 		}
 	}

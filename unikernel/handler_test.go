@@ -95,7 +95,7 @@ func TestClientsCannotSpeakForTheImage(t *testing.T) {
 			fmt.Fprintln(w, "trailer", k)
 		}
 	})).run()
-	_, body := r.ask("POST /app/x HTTP/1.1\r\nHost: a\r\nLorica-Principal: root\r\nlorica-groups: admin\r\nLORICA_PRINCIPAL: root\r\n" +
+	_, body := r.ask("POST /app/x HTTP/1.1\r\nHost: a\r\nLorica-Principal: root\r\nlorica-groups: admin\r\nLORICA_PRINCIPAL: root\r\nLorica.Groups: admin\r\n" +
 		"Lorica-Anything: 1\r\nX-Mine: 1\r\nTrailer: Lorica-Principal, X-End\r\nTransfer-Encoding: chunked\r\n\r\n" +
 		"1\r\na\r\n0\r\nLorica-Principal: root\r\nX-End: 1\r\n\r\n")
 	if strings.Contains(strings.ToLower(body), "lorica") || !strings.Contains(body, "X-Mine") || !strings.Contains(body, "trailer X-End") {

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"lorica.dev/lorica/abi/egress"
+	"lorica.dev/lorica/abi/route"
 )
 
 // A Config is one upstream service. The builder checks it.
@@ -114,6 +115,14 @@ func (h *handler) rewrite(p *httputil.ProxyRequest) {
 			out.Header[name] = values
 		}
 	}
+	// net/http takes these for leave to repeat a POST. The service reads them in any
+	// case of letters.
+	for _, name := range [...]string{"Idempotency-Key", "X-Idempotency-Key"} {
+		if values, ok := out.Header[name]; ok {
+			delete(out.Header, name)
+			out.Header[strings.ToLower(name)] = values
+		}
+	}
 	client, proto := "unknown", "http"
 	if a, err := netip.ParseAddrPort(in.RemoteAddr); err == nil {
 		client = a.Addr().Unmap().WithZone("").String()
@@ -137,22 +146,20 @@ func forwarded(client, host, proto string) string {
 	return "for=" + client + `;host="` + quote.Replace(host) + `";proto=` + proto
 }
 
-// plain is a header name as servers see it that take underscores for hyphens.
-func plain(name string) string { return strings.ReplaceAll(strings.ToLower(name), "_", "-") }
-
 // claims reports headers in which somebody says who the client is or what it asked
 // for, and Proxy, which CGI programs take for a setting of theirs.
 func claims(name string) bool {
-	name = plain(name)
+	name = route.PlainName(name)
 	switch name {
-	case "forwarded", "via", "proxy", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip", "x-cluster-client-ip":
+	case "forwarded", "via", "proxy", "x-host", "remote-user", "x-remote-user", "client-ip", "x-client-ip", "x-real-ip", "x-remote-ip", "x-remote-addr",
+		"x-originating-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip", "fastly-client-ip":
 		return true
 	}
 	return strings.HasPrefix(name, "x-forwarded") || strings.HasPrefix(name, "x-original-")
 }
 
 // ours reports headers that the image alone may write.
-func ours(name string) bool { return strings.HasPrefix(plain(name), "lorica-") }
+func ours(name string) bool { return strings.HasPrefix(route.PlainName(name), "lorica-") }
 
 // fail answers where the upstream did not. The client learns no more than a
 // status, a word and the decision's name; the reason goes to the log.

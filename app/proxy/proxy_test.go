@@ -214,13 +214,13 @@ func TestForwarded(t *testing.T) {
 func TestHeadersThatClientsCannotSend(t *testing.T) {
 	for name, want := range map[string]bool{
 		"Forwarded": true, "X-Forwarded-For": true, "X_Forwarded_For": true, "x-forwarded-": true, "X-Forwarded": true, "X-Real-Ip": true, "X_real-IP": true,
-		"Via": true, "Proxy": true, "X-Original-Url": true, "Authorization": false, "Cookie": false, "X-Request-Id": false, "Proxy-Status": false,
+		"X.Forwarded.For": true, "X~real~Ip": true, "Client-Ip": true, "Remote_User": true, "Via": true, "Proxy": true, "X-Original-Url": true, "Authorization": false, "Cookie": false, "X-Request-Id": false, "Proxy-Status": false,
 	} {
 		if claims(name) != want {
 			t.Errorf("%s: %v", name, claims(name))
 		}
 	}
-	if !ours("Lorica-Principal") || !ours("lorica_groups") || ours("Loricate") {
+	if !ours("Lorica-Principal") || !ours("lorica_groups") || !ours("Lorica.principal") || ours("Loricate") {
 		t.Error("ours")
 	}
 }
@@ -249,6 +249,112 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 		change(&c)
 		if h, err := New(c, failing(nil))(); err == nil || h != nil {
 			t.Errorf("%s: %v", name, h)
+		}
+	}
+}
+
+// Whatever a client says about repeating, a POST that may have arrived is not sent
+// again; a GET is, on another connection.
+func TestAPostIsNotRepeatedWhateverTheClientSays(t *testing.T) {
+	var arrived atomic.Int64
+	keyed := ""
+	s := serve(t, config(), func(context.Context, string, uint16) (net.Conn, error) {
+		ours, theirs := net.Pipe()
+		go func() {
+			defer theirs.Close()
+			in := bufio.NewReader(theirs)
+			for n := range 2 { // the second request on a connection gets no answer
+				r, err := http.ReadRequest(in)
+				if err != nil {
+					return
+				}
+				if r.Method == "POST" && keyed != "" && r.Header.Get(keyed) != "1" {
+					t.Errorf("%s does not arrive", keyed)
+				}
+				if arrived.Add(1); n == 0 {
+					io.WriteString(theirs, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+				}
+			}
+		}()
+		return ours, nil
+	})
+	ask := func(method, name string) (status int, times int64) {
+		t.Helper()
+		before := arrived.Load()
+		r, err := http.NewRequest(method, s.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name != "" {
+			r.Header.Set(name, "1")
+		}
+		a, err := (&http.Transport{}).RoundTrip(r) // this one repeats nothing
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Body.Close()
+		return a.StatusCode, arrived.Load() - before
+	}
+	for _, name := range []string{"", "Idempotency-Key", "X-Idempotency-Key"} {
+		if status, times := ask("GET", ""); status != 200 || times != 1 {
+			t.Fatalf("GET: %d, sent %d times", status, times)
+		}
+		keyed = name
+		if status, times := ask("POST", name); status != 502 || times != 1 {
+			t.Errorf("POST with %q: %d, sent %d times", name, status, times)
+		}
+	}
+	ask("GET", "")
+	if status, times := ask("GET", ""); status != 200 || times != 2 {
+		t.Errorf("GET: %d, sent %d times", status, times)
+	}
+}
+
+// An upgrade that comes to nothing gives its place back.
+func TestUpgradesThatFailGiveTheirPlaceBack(t *testing.T) {
+	for name, head := range map[string]string{
+		"no Connection":      "Upgrade: websocket\r\n",
+		"another Connection": "Connection: keep-alive\r\nUpgrade: websocket\r\n",
+		"another letter":     "Connection: Upgrade\r\nUpgrade: websoc\u212aet\r\n",
+		"another protocol":   "Connection: Upgrade\r\nUpgrade: h2c\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			var open atomic.Int64
+			s := serve(t, config(), to(t, "HTTP/1.1 101 Switching Protocols\r\n"+head+"\r\n", &open))
+			for range 5 {
+				r, err := http.NewRequest("GET", s.URL, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.Header.Set("Connection", "Upgrade")
+				r.Header.Set("Upgrade", "websocket")
+				a, err := http.DefaultTransport.RoundTrip(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				a.Body.Close()
+				if a.StatusCode != 502 {
+					t.Fatalf("status %d", a.StatusCode)
+				}
+			}
+		})
+	}
+	// Nor does it hold one where the connection of the client cannot be had.
+	var open atomic.Int64
+	h, err := New(config(), to(t, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", &open))()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("Connection", "Upgrade")
+		r.Header.Set("Upgrade", "websocket")
+		ctx, cancel := context.WithCancel(context.Background())
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r.WithContext(ctx))
+		cancel() // as a server does when a handler returns
+		if w.Code != 502 {
+			t.Fatalf("status %d", w.Code)
 		}
 	}
 }

@@ -123,7 +123,10 @@ func (u *upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 	}
 	if both, ok := res.Body.(io.ReadWriteCloser); ok && res.StatusCode == http.StatusSwitchingProtocols {
-		out.Body = &tunnelBody{both, closing{done: done}}
+		tunnel := &tunnelBody{ReadWriteCloser: both, closing: closing{done: done}}
+		// ReverseProxy leaves it open where it finds that the upgrade came to nothing.
+		context.AfterFunc(r.Context(), func() { tunnel.Close() })
+		out.Body = tunnel
 		return &out, nil
 	}
 	out.Body = &responseBody{ReadCloser: res.Body, late: time.AfterFunc(u.config.ResponseTimeout, cancel),
@@ -155,7 +158,8 @@ func refuse(r *http.Request, res *http.Response) error {
 	switch {
 	case res.StatusCode == http.StatusSwitchingProtocols:
 		want := r.Header.Get("Upgrade")
-		if want == "" || !strings.EqualFold(res.Header.Get("Upgrade"), want) {
+		_, open := res.Body.(io.ReadWriteCloser) // only where Connection says Upgrade, too
+		if !open || want == "" || !strings.EqualFold(res.Header.Get("Upgrade"), want) {
 			return errors.New("the upstream changed to a protocol that nobody asked for")
 		}
 	case res.StatusCode < 200 || res.StatusCode > 599:

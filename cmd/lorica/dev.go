@@ -148,7 +148,7 @@ func (c *cli) devClientCommand() *cobra.Command {
 			}
 			files := []string{filepath.Join(dir, name+".pem"), filepath.Join(dir, name+".key")}
 			for i, b := range [][]byte{chain, key} {
-				if err := os.WriteFile(files[i], b, 0o600); err != nil {
+				if err := keys.Write(files[i], b); err != nil {
 					return err
 				}
 			}

@@ -270,4 +270,9 @@ func rewrite(r *http.Request, p route.Path, query string, hasQuery bool) {
 	for _, name := range overriding {
 		delete(r.Header, name)
 	}
+	for name := range r.Header {
+		if route.OddName(name) && slices.Contains(overriding[:], http.CanonicalHeaderKey(route.PlainName(name))) {
+			delete(r.Header, name)
+		}
+	}
 }

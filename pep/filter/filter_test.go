@@ -193,7 +193,7 @@ func TestTheApplicationSeesWhatWasJudged(t *testing.T) {
 		r := x.Request
 		fmt.Fprintf(w, "%s|%s|%s|%s|%v", r.URL.Path, r.URL.EscapedPath(), r.RequestURI, r.URL.RawQuery, x.Params)
 		for k := range r.Header {
-			if strings.HasPrefix(k, "X-") {
+			if strings.HasPrefix(k, "X") {
 				t.Errorf("header %s reached the application", k)
 			}
 		}
@@ -207,7 +207,7 @@ func TestTheApplicationSeesWhatWasJudged(t *testing.T) {
 		"/accounts/%28%29?":     "/accounts/()|/accounts/()|/accounts/()?||[{id ()}]|()",
 		"/accounts/%252e%252e":  "/accounts/%2e%2e|/accounts/%252e%252e|/accounts/%252e%252e||[{id %2e%2e}]|%2e%2e",
 	} {
-		got := send(t, addr, "GET "+target+" HTTP/1.1\r\nHost: h\r\nX-HTTP-Method-Override: DELETE\r\nX-Original-URL: /admin\r\nX-Rewrite-Url: /admin\r\nConnection: close\r\n\r\n")
+		got := send(t, addr, "GET "+target+" HTTP/1.1\r\nHost: h\r\nX-HTTP-Method-Override: DELETE\r\nX-Original-URL: /admin\r\nX-Rewrite-Url: /admin\r\nX_Original_URL: /admin\r\nX.Rewrite.Url: /admin\r\nConnection: close\r\n\r\n")
 		if !strings.HasSuffix(got, want) {
 			t.Errorf("%s: want %s, got:\n%s", target, want, got)
 		}

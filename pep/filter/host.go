@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"lorica.dev/lorica/abi/route"
 )
 
 // plainHost reports whether a Host is a name or an address with or without a port,
@@ -38,13 +40,13 @@ func plainHost(s string) bool {
 }
 
 // disguised reports whether a header could be taken for one that frames the
-// message: gateways that hand headers on as variables make "-" and "_" one.
+// message: gateways that hand headers on as variables make all signs one.
 func disguised(h http.Header) bool {
 	for name := range h {
-		if !strings.Contains(name, "_") {
+		if !route.OddName(name) {
 			continue
 		}
-		switch strings.ToLower(strings.ReplaceAll(name, "_", "-")) {
+		switch route.PlainName(name) {
 		case "transfer-encoding", "content-length":
 			return true
 		}

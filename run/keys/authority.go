@@ -48,11 +48,7 @@ func (d *Development) Authority(now time.Time) (string, error) {
 	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, want) {
 		return path, nil
 	}
-	tmp, err := WriteTemp(path, want)
-	if err != nil {
-		return "", err
-	}
-	return path, os.Rename(tmp, path)
+	return path, Write(path, want)
 }
 
 // Server returns the chain and the key of a certificate for the names and

@@ -19,6 +19,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // A modeError names a key file that others can read.
@@ -31,34 +33,39 @@ func (e *modeError) Error() string {
 // kept returns the content of a file that holds a key. Where the file is missing,
 // or is not good any more, makes a new one first.
 func kept(path string, good func([]byte) bool, make func() ([]byte, error)) ([]byte, error) {
+	b, err := readGood(path, good)
+	if b != nil || err != nil {
+		return b, err
+	}
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return nil, err
+	}
+	// Another process may have made one meanwhile.
+	if b, err = readGood(path, good); b != nil || err != nil {
+		return b, err
+	}
+	if b, err = make(); err != nil {
+		return nil, err
+	}
+	return b, Write(path, b)
+}
+
+// readGood returns nil for a file that is missing or not good.
+func readGood(path string, good func([]byte) bool) ([]byte, error) {
 	b, err := read(path)
-	if err == nil && (good == nil || good(b)) {
-		return b, nil
+	if errors.Is(err, fs.ErrNotExist) || err == nil && good != nil && !good(b) {
+		return nil, nil
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	missing := err != nil
-	fresh, err := make()
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	tmp, err := WriteTemp(path, fresh)
-	if err != nil {
-		return nil, err
-	}
-	defer os.Remove(tmp)
-	if missing { // another process may make one at the same moment: the first link wins
-		if err := os.Link(tmp, path); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, err
-		}
-	} else if err := os.Rename(tmp, path); err != nil {
-		return nil, err
-	}
-	return read(path)
+	return b, err
 }
 
 func read(path string) ([]byte, error) {
@@ -76,12 +83,12 @@ func read(path string) ([]byte, error) {
 	return b, nil
 }
 
-// WriteTemp writes data, synced, to a new file beside path, mode 0600, and
-// returns its name.
-func WriteTemp(path string, data []byte) (string, error) {
+// Write makes data the content of a file, mode 0600, whole or not at all. What was
+// there before is replaced, not written to: others may have it open, or a link.
+func Write(path string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
-		return "", err
+		return err
 	}
 	_, err = f.Write(data)
 	if err == nil {
@@ -90,11 +97,13 @@ func WriteTemp(path string, data []byte) (string, error) {
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
 	if err != nil {
 		os.Remove(f.Name())
-		return "", err
 	}
-	return f.Name(), nil
+	return err
 }
 
 // Types of PEM blocks.

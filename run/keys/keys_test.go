@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"math/big"
 	"net"
 	"os"
@@ -191,6 +192,64 @@ func TestAnAuthorityIsMadeAgainBeforeItEnds(t *testing.T) {
 		if err != nil || a.cert.Equal(first.cert) != c.same {
 			t.Errorf("after %v: %v", c.after, err)
 		}
+	}
+}
+
+// Processes that find an authority too old at the same moment go on with one: a
+// server's certificate of another would be vouched for by nobody.
+func TestOneAuthorityFollowsAnother(t *testing.T) {
+	dir := t.TempDir()
+	for life := range 5 {
+		at := now().Add(time.Duration(life) * authorityLife)
+		var mu sync.Mutex
+		var seen []string
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				a, err := NewDevelopment(dir).authority("authority", at)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				seen = append(seen, string(a.cert.Raw))
+			})
+		}
+		wg.Wait()
+		slices.Sort(seen)
+		if n := len(slices.Compact(seen)); n != 1 {
+			t.Fatalf("life %d: %d authorities", life, n)
+		}
+	}
+}
+
+// What was at a path before does not read along, nor is it overwritten.
+func TestWriteReplaces(t *testing.T) {
+	dir := t.TempDir()
+	other, path, open := filepath.Join(dir, "other"), filepath.Join(dir, "link"), filepath.Join(dir, "open")
+	for _, p := range []string{other, open} {
+		if err := os.WriteFile(p, []byte("before"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(other, path); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{path, open} {
+		if err := Write(p, []byte("key")); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(p)
+		if info, lerr := os.Lstat(p); err != nil || lerr != nil || string(b) != "key" || info.Mode() != 0o600 {
+			t.Errorf("%s: %q, %v, %v", p, b, info.Mode(), errors.Join(err, lerr))
+		}
+	}
+	if b, _ := os.ReadFile(other); string(b) != "before" {
+		t.Error("it wrote through a link")
+	}
+	if err := Write(filepath.Join(dir, "none", "x"), nil); err == nil {
+		t.Error("written to a folder that is not there")
 	}
 }
 

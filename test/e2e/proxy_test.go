@@ -313,7 +313,7 @@ func TestProxyWritesWhoAsks(t *testing.T) {
 	_, addr, _ := u.front(l.port())
 	got := exchange(t, addr, "GET /plain HTTP/1.1\r\nHost: front.example\r\nConnection: close, TE\r\nTE: trailers\r\nKeep-Alive: 5\r\nProxy-Authorization: x\r\n"+
 		"Forwarded: for=evil\r\nX-Forwarded-For: evil\r\nX_Forwarded_For: evil\r\nX-Forwarded-Port: evil\r\nX-Forwarded-Proto: evil\r\nX-Real-IP: evil\r\n"+
-		"Via: evil\r\nLorica-Principal: evil\r\nLorica_Groups: evil\r\nProxy: evil\r\nX-Original-Host: evil\r\nAccept-Encoding: br\r\nX-Mine: mine\r\n\r\n")
+		"Via: evil\r\nLorica-Principal: evil\r\nLorica_Groups: evil\r\nLorica.Groups: evil\r\nX.Forwarded.For: evil\r\nRemote-User: evil\r\nProxy: evil\r\nX-Original-Host: evil\r\nAccept-Encoding: br\r\nX-Mine: mine\r\n\r\n")
 	for _, want := range []string{"GET /plain 127.0.0.1:" + l.port() + "\n", "X-Forwarded-For: 127.0.0.1\r\n", "X-Forwarded-Host: front.example\r\n", "X-Forwarded-Proto: http\r\n",
 		"Forwarded: for=127.0.0.1;host=\"front.example\";proto=http\r\n", "Via: 1.1 lorica\r\n", "Accept-Encoding: br\r\n", "X-Mine: mine\r\n"} {
 		if strings.Count(got, want) != 1 {
