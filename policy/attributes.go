@@ -90,7 +90,7 @@ func (p *parsing) source(s *securityPolicy, x *authz.Attribute, w *api.Attribute
 		s.failAt(w.Pos, "write groups: basic.groups", "attribute %q: basic.groups are the parents of the principal, not an attribute of the context", x.Name)
 		return false
 	case !slices.Contains(types, x.Type):
-		s.failAt(w.Pos, "declare it as "+typeNames(types), "attribute %q: %s does not give a %s", x.Name, w.Source, typeName(x.Type))
+		s.failAt(w.Pos, "declare it as "+typeNames(types), "attribute %q: %s gives no %s", x.Name, w.Source, typeName(x.Type))
 		return false
 	}
 	x.Source = src

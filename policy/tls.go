@@ -23,6 +23,13 @@ func (d *decoder) tls(s *api.SecurityPolicy) func(*yaml.Node) {
 			field{name: "key", read: d.secretName(&t.Key, p+"key", "./server.key")},
 			field{name: "clientTrust", read: d.secretName(&t.ClientTrust, p+"clientTrust", "./clients.pem")})
 		t.Mode, _ = transport.ParseMode(mode)
+		if mode == transport.None.String() {
+			for _, name := range []string{"minVersion", "http2"} {
+				if at := value(n, name); at != n {
+					d.fail(at, "write mode: SIMPLE, or remove "+name, "%s%s is used by nothing: mode is NONE", p, name)
+				}
+			}
+		}
 		if version == transport.TLS12.String() {
 			t.MinVersion = transport.TLS12
 		}
