@@ -304,9 +304,11 @@ func (u *upping) printHints(s *tender.Status, ids identities) {
 	if u.requests != nil {
 		f, list = u.requests, u.requests.Requests
 	}
-	for i, r := range list {
-		if i < 3 && r.From == "" {
-			fmt.Fprintf(u.out, "  %s\n", f.Curl(by, r))
+	shown := 0
+	for _, r := range list {
+		if line, ok := f.Curl(by, r); ok && shown < 3 {
+			fmt.Fprintf(u.out, "  %s\n", line)
+			shown++
 		}
 	}
 	fmt.Fprintf(u.out, "  %s ps\n  %s inspect %s\n", os.Args[0], os.Args[0], s.Workload)
