@@ -301,8 +301,12 @@ func (u *upping) printHints(s *tender.Status, ids identities) {
 		by.Base, by.Authority = "https://"+addresses(s), fmt.Sprintf(`"$(%s dev ca)"`, by.Command)
 	}
 	f, list := &try.File{}, []try.Request{{Send: "GET /"}}
-	if u.requests != nil {
+	switch {
+	case u.requests != nil:
 		f, list = u.requests, u.requests.Requests
+	case len(ids.issuers()) == 1:
+		f.Users = map[string]try.User{"ada": {Token: &try.Token{}}}
+		list = append(list, try.Request{As: "ada", Send: "GET /"})
 	}
 	shown := 0
 	for _, r := range list {
