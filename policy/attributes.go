@@ -109,7 +109,7 @@ func (p *parsing) checkCredential(s *securityPolicy, x *authz.Attribute, w *api.
 		switch {
 		case s.bad["spec.tls"]:
 		case !clientCertificates(s.SecurityPolicy):
-			s.failAt(w.Pos, "add tls: {mode: MUTUAL, clientTrust: secret/NAME}, or OPTIONAL_MUTUAL", "attribute %q: %s reads a client certificate, and tls does not ask for any", x.Name, w.Source)
+			s.failAt(w.Pos, askClients(s.SecurityPolicy), "attribute %q: %s reads a client certificate, and tls does not ask for any", x.Name, w.Source)
 		case s.TLS.Mode != transport.Mutual && !x.Optional:
 			s.failAt(w.Pos, fmt.Sprintf("declare %q?: String and ask `context has %s` first, or write mode: MUTUAL", x.Name, x.Name), "attribute %q: clients without a certificate have no %s, and the schema requires it", x.Name, w.Source)
 		}

@@ -250,8 +250,16 @@ func (p *parsing) checkAuthentication(s *securityPolicy) {
 		first[j.Issuer] = j.Pos.Line
 	}
 	if a.MTLS != nil && !clientCertificates(s.SecurityPolicy) && !s.bad["spec.tls"] {
-		s.failAt(a.MTLS.Pos, "add tls: {mode: MUTUAL, clientTrust: secret/NAME}, or OPTIONAL_MUTUAL", "authentication.mtls needs client certificates, and tls does not ask for any")
+		s.failAt(a.MTLS.Pos, askClients(s.SecurityPolicy), "authentication.mtls needs client certificates, and tls does not ask for any")
 	}
+}
+
+// askClients is what to write where client certificates are missing.
+func askClients(s *api.SecurityPolicy) string {
+	if s.TLS != nil {
+		return "write mode: MUTUAL or OPTIONAL_MUTUAL in spec.tls, and clientTrust: secret/NAME"
+	}
+	return "add tls: {mode: MUTUAL, clientTrust: secret/NAME}, or OPTIONAL_MUTUAL"
 }
 
 // clientCertificates reports whether TLS asks clients for certificates.

@@ -185,6 +185,7 @@ func mistakes() []mistake {
 		{"a secret from elsewhere", "{file: ./users.txt}", "{vault: kv/users}", nil},
 		{"upgrade that is a truth value", "path: /items}", "path: /items}, upgrade: true", nil},
 		{"version of TLS that is a number", "  levels:", "  tls: {mode: SIMPLE, minVersion: 1.2}\n  levels:", nil},
+		{"client certificates where TLS asks for none", "basic: {name: login, users: secret/users}", "basic: {name: login, users: secret/users}, mtls: {name: mesh, principal: spiffe}", []string{"  levels:", "  tls: {mode: SIMPLE}\n  levels:"}},
 		{"no TLS, and how", "  levels:", "  tls: {mode: NONE, minVersion: \"1.2\", http2: true}\n  levels:", nil},
 		{"jwt with a long leeway", "basic: {name: login, users: secret/users}", "jwt: [{name: idp, issuer: \"https://idp\", audiences: [shop], jwks: secret/users, leeway: 1h}]", []string{"users: {file: ./users.txt}", "users: {file: ./jwks.json}", "groups: basic.groups", "groups: jwt.groups"}},
 		{"jwt of one issuer twice", "basic: {name: login, users: secret/users}", "jwt: [{name: idp, issuer: \"https://idp\", audiences: [shop], jwks: secret/users}, {name: again, issuer: \"https://idp\", audiences: [pay], jwks: secret/users}]", []string{"users: {file: ./users.txt}", "users: {file: ./jwks.json}", "groups: basic.groups", "groups: jwt.groups"}},
