@@ -103,7 +103,11 @@ func (p *parsing) checkCredential(s *securityPolicy, x *authz.Attribute, w *api.
 	switch x.Source.Kind {
 	case authz.SourceClaim, authz.SourceClaimHas:
 		if (s.Authentication == nil || len(s.Authentication.JWT) == 0) && !s.bad["spec.authentication"] {
-			s.failAt(w.Pos, "add authentication: {jwt: [...]}, or use another source", "attribute %q: %s reads a token, and no method takes one", x.Name, w.Source)
+			fix := "add authentication: {require: true, jwt: [...]}, or use another source"
+			if s.Authentication != nil {
+				fix = "add jwt: [...] to spec.authentication, or use another source"
+			}
+			s.failAt(w.Pos, fix, "attribute %q: %s reads a token, and no method takes one", x.Name, w.Source)
 		}
 	case authz.SourceSPIFFE, authz.SourceDNS, authz.SourceSubject:
 		switch {

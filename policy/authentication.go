@@ -172,7 +172,7 @@ func (d *decoder) mtls(n *yaml.Node) *api.MTLS {
 func (d *decoder) secretName(dst *string, path, file string) func(*yaml.Node) {
 	return func(n *yaml.Node) {
 		var s string
-		if d.str(&s, path)(n); s == "" {
+		if d.str(&s, path)(n); n.Tag != "!!str" {
 			return
 		}
 		name, ok := strings.CutPrefix(s, "secret/")
