@@ -77,6 +77,10 @@ func TestOneTokenHasTwoSpellings(t *testing.T) {
 			t.Errorf("%s: %v", name, !x.ok)
 		}
 	}
+	c.signature = append(append(r.FillBytes(make([]byte, 32)), 0), s.FillBytes(make([]byte, 32))...)
+	if c.verifies() {
+		t.Error("a zero before s verifies")
+	}
 	if more := new(big.Int).Add(r, n); more.BitLen() <= 256 {
 		c.signature = append(more.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
 		if c.verifies() {
