@@ -344,6 +344,7 @@ func mistakes() []mistake {
 		{"test at an unknown level", "call: read,", "level: locked, call: read,", nil},
 		{"test with an unknown attribute", "call: read,", "call: read, context: {cuont: 5},", nil},
 		{"test with a wrong value", "call: read,", "call: read, context: {count: five},", nil},
+		{"test at a time that is none", "call: read,", "call: read, context: {count: 0},", []string{`"body.json:/count"`, "clock.weekday"}},
 		{"test as nobody", "user: ann,", "user: anonymous,", nil},
 		{"test as a list", "user: ann,", "user: [ann],", nil},
 		{"test without subject", "call: read, ", "", nil},
