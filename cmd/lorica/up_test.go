@@ -41,11 +41,12 @@ func TestHintsSignATokenWhereThePolicyTakesOne(t *testing.T) {
 	for _, want := range []bool{true, false} {
 		var said strings.Builder
 		u := &upping{cli: &cli{out: &said, format: "text"}, path: "shop"}
+		p.Routes = []api.Route{{Method: "POST", Path: "/a"}, {Method: "GET", Path: "/b/{id}"}, {Method: "GET", Path: "/c"}}
 		if !want {
 			p.Secrets[0].Development = ""
 		}
 		u.printHints(&tender.Status{Workload: "a/b"}, identities{deployment: &policy.Deployment{Policy: p}})
-		if got := strings.Contains(said.String(), " dev token ada -f shop)\" http://"); got != want || !strings.HasPrefix(said.String(), "Try:\n  curl -i http://") {
+		if got := strings.Contains(said.String(), " dev token ada -f shop)\" http://"); got != want || !strings.HasPrefix(said.String(), "Try:\n  curl -i http://") || !strings.Contains(said.String(), "/c\n") {
 			t.Errorf("development keys %v: %s", want, said.String())
 		}
 	}
