@@ -307,11 +307,11 @@ func TestAPlannerKnowsFilesFromLinks(t *testing.T) {
 		t.Helper()
 		for _, module := range []string{"real", "link"} {
 			w.App.Handler.Module = module
-			fresh, err := new(Planner).Plan(context.Background(), selection(t, paymentsNeeds), w)
+			fresh, err := new(Planner).Plan(context.Background(), selection(t, accountsNeeds), w)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if again, err := p.Plan(context.Background(), selection(t, paymentsNeeds), w); err != nil || again.ID != fresh.ID {
+			if again, err := p.Plan(context.Background(), selection(t, accountsNeeds), w); err != nil || again.ID != fresh.ID {
 				t.Errorf("%s, %s: an old plan, %v", what, module, err)
 			}
 		}

@@ -90,7 +90,7 @@ func (p *parsing) source(s *securityPolicy, x *authz.Attribute, w *api.Attribute
 		s.failAt(w.Pos, "write groups: basic.groups", "attribute %q: basic.groups are the parents of the principal, not an attribute of the context", x.Name)
 		return false
 	case !slices.Contains(types, x.Type):
-		s.failAt(w.Pos, "declare it as "+typeNames(types), "attribute %q: %s does not give a %s", x.Name, w.Source, typeName(x.Type))
+		s.failAt(w.Pos, "declare it as "+typeNames(types), "attribute %q: %s gives no %s", x.Name, w.Source, typeName(x.Type))
 		return false
 	}
 	x.Source = src
@@ -103,13 +103,17 @@ func (p *parsing) checkCredential(s *securityPolicy, x *authz.Attribute, w *api.
 	switch x.Source.Kind {
 	case authz.SourceClaim, authz.SourceClaimHas:
 		if (s.Authentication == nil || len(s.Authentication.JWT) == 0) && !s.bad["spec.authentication"] {
-			s.failAt(w.Pos, "add authentication: {jwt: [...]}, or use another source", "attribute %q: %s reads a token, and no method takes one", x.Name, w.Source)
+			fix := "add authentication: {require: true, jwt: [...]}, or use another source"
+			if s.Authentication != nil {
+				fix = "add jwt: [...] to spec.authentication, or use another source"
+			}
+			s.failAt(w.Pos, fix, "attribute %q: %s reads a token, and no method takes one", x.Name, w.Source)
 		}
 	case authz.SourceSPIFFE, authz.SourceDNS, authz.SourceSubject:
 		switch {
 		case s.bad["spec.tls"]:
 		case !clientCertificates(s.SecurityPolicy):
-			s.failAt(w.Pos, "add tls: {mode: MUTUAL, clientTrust: secret/NAME}, or OPTIONAL_MUTUAL", "attribute %q: %s reads a client certificate, and tls does not ask for any", x.Name, w.Source)
+			s.failAt(w.Pos, askClients(s.SecurityPolicy), "attribute %q: %s reads a client certificate, and tls does not ask for any", x.Name, w.Source)
 		case s.TLS.Mode != transport.Mutual && !x.Optional:
 			s.failAt(w.Pos, fmt.Sprintf("declare %q?: String and ask `context has %s` first, or write mode: MUTUAL", x.Name, x.Name), "attribute %q: clients without a certificate have no %s, and the schema requires it", x.Name, w.Source)
 		}

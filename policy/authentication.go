@@ -73,7 +73,9 @@ func (d *decoder) jwt(n *yaml.Node) api.JWT {
 		field{name: "audiences", must: true, read: func(n *yaml.Node) {
 			d.list(p+"audiences", func(n *yaml.Node) {
 				var s string
-				if d.claimText(&s, p+"audiences")(n); s != "" {
+				if d.claimText(&s, p+"audiences")(n); slices.Contains(j.Audiences, s) {
+					d.fail(n, "name each audience once", "%saudiences names %q twice", p, clip(s))
+				} else if s != "" {
 					j.Audiences = append(j.Audiences, s)
 				}
 			})(n)
@@ -84,7 +86,22 @@ func (d *decoder) jwt(n *yaml.Node) api.JWT {
 		}},
 		field{name: "jwks", must: true, read: d.secretName(&j.Keys, p+"jwks", "./jwks.json")},
 		field{name: "algorithms", read: d.algorithms(&j.Algorithms, p+"algorithms")},
-		field{name: "principal", read: d.claimText(&j.Principal, p+"principal")},
+		field{name: "principal", read: func(n *yaml.Node) {
+			// A source or a pointer is a mistake that nothing else would show: no
+			// token has a claim of that name, and each would be refused.
+			s := n.Value
+			for _, prefix := range []string{"jwt.", "jwt:/", "/"} {
+				if name, ok := strings.CutPrefix(s, prefix); ok && n.Tag == "!!str" {
+					fix := "write the name of a claim of the token itself, such as sub"
+					if claimForm.MatchString(name) {
+						fix = "write " + name
+					}
+					d.fail(n, fix, "%sprincipal %q is not the name of a claim", p, clip(s))
+					return
+				}
+			}
+			d.claimText(&j.Principal, p+"principal")(n)
+		}},
 		field{name: "leeway", read: func(n *yaml.Node) {
 			before := d.count()
 			if d.duration(&j.Leeway, p+"leeway", 0, jwt.MaxLeeway)(n); d.count() == before && j.Leeway%time.Second != 0 {
@@ -115,6 +132,10 @@ func (d *decoder) claimText(dst *string, path string) func(*yaml.Node) {
 func (d *decoder) algorithms(dst *[]string, path string) func(*yaml.Node) {
 	return func(n *yaml.Node) {
 		d.list(path, func(n *yaml.Node) {
+			if n.Kind == yaml.ScalarNode && strings.HasPrefix(n.Value, "HS") {
+				d.fail(n, "write "+strings.Join(jwt.AlgorithmNames(), " or "), "%s: %s is symmetric: whoever can verify a token could sign one", path, clip(n.Value))
+				return
+			}
 			var s string
 			d.choice(&s, path, jwt.AlgorithmNames(), "ES384", "ES512", "RS384", "RS512", "PS256", "PS384", "PS512")(n)
 			if s != "" && slices.Contains(*dst, s) {
@@ -151,7 +172,7 @@ func (d *decoder) mtls(n *yaml.Node) *api.MTLS {
 func (d *decoder) secretName(dst *string, path, file string) func(*yaml.Node) {
 	return func(n *yaml.Node) {
 		var s string
-		if d.str(&s, path)(n); s == "" {
+		if d.str(&s, path)(n); n.Tag != "!!str" {
 			return
 		}
 		name, ok := strings.CutPrefix(s, "secret/")
@@ -229,8 +250,16 @@ func (p *parsing) checkAuthentication(s *securityPolicy) {
 		first[j.Issuer] = j.Pos.Line
 	}
 	if a.MTLS != nil && !clientCertificates(s.SecurityPolicy) && !s.bad["spec.tls"] {
-		s.failAt(a.MTLS.Pos, "add tls: {mode: MUTUAL, clientTrust: secret/NAME}, or OPTIONAL_MUTUAL", "authentication.mtls needs client certificates, and tls does not ask for any")
+		s.failAt(a.MTLS.Pos, askClients(s.SecurityPolicy), "authentication.mtls needs client certificates, and tls does not ask for any")
 	}
+}
+
+// askClients is what to write where client certificates are missing.
+func askClients(s *api.SecurityPolicy) string {
+	if s.TLS != nil {
+		return "write mode: MUTUAL or OPTIONAL_MUTUAL in spec.tls, and clientTrust: secret/NAME"
+	}
+	return "add tls: {mode: MUTUAL, clientTrust: secret/NAME}, or OPTIONAL_MUTUAL"
 }
 
 // clientCertificates reports whether TLS asks clients for certificates.

@@ -50,7 +50,7 @@ func (d *decoder) object(n *yaml.Node, path string, fields ...field) {
 		what, prefix = "a resource", ""
 	}
 	if n.Kind != yaml.MappingNode {
-		d.fail(n, "write fields: "+names(fields), "%s must be a mapping, not %s", what, kindOf(n))
+		d.fail(n, "write fields: "+strings.Join(supported(fields), ", "), "%s must be a mapping, not %s", what, kindOf(n))
 		return
 	}
 	seen := make(map[string]bool)
@@ -60,10 +60,7 @@ func (d *decoder) object(n *yaml.Node, path string, fields ...field) {
 		at := slices.IndexFunc(fields, func(f field) bool { return f.name == k.Value })
 		switch {
 		case at < 0:
-			known := make([]string, len(fields))
-			for i, f := range fields {
-				known[i] = f.name
-			}
+			known := supported(fields)
 			d.fail(k, didYouMean(k.Value, known), "%s%s is unknown", prefix, clip(k.Value))
 			if near, ok := nearest(k.Value, known); ok {
 				seen[near], d.bad[prefix+near] = true, true
@@ -88,14 +85,15 @@ func (d *decoder) object(n *yaml.Node, path string, fields ...field) {
 	}
 }
 
-func names(fields []field) string {
+// supported names the fields that can be written.
+func supported(fields []field) []string {
 	var s []string
 	for _, f := range fields {
 		if !f.notYet {
 			s = append(s, f.name)
 		}
 	}
-	return strings.Join(s, ", ")
+	return s
 }
 
 // entries reads a mapping whose keys are the user's own, in file order.
@@ -180,6 +178,10 @@ func (d *decoder) words(dst *[]string, path string) func(*yaml.Node) {
 // yet.
 func (d *decoder) choice(dst *string, path string, words []string, later ...string) func(*yaml.Node) {
 	return func(n *yaml.Node) {
+		if n.Kind == yaml.ScalarNode && n.Tag != "!!str" && !slices.Contains(words, n.Value) {
+			d.fail(n, "known: "+strings.Join(words, ", "), "%s cannot be %s", path, kindOf(n)) // quotes would not help
+			return
+		}
 		var s string
 		d.str(&s, path)(n)
 		switch {
@@ -267,7 +269,7 @@ func (d *decoder) duration(dst *time.Duration, path string, lo, hi time.Duration
 	return func(n *yaml.Node) {
 		v, err := time.ParseDuration(n.Value)
 		if n.Tag != "!!str" || err != nil || v < lo || v > hi {
-			d.fail(n, fmt.Sprintf("write a duration from %s to %s, for example 30s or 5m", lo, hi), "%s cannot be %s", path, shown(n))
+			d.fail(n, fmt.Sprintf("write a duration from %s to %s, for example 30s or 5m", span(lo), span(hi)), "%s cannot be %s", path, shown(n))
 			return
 		}
 		*dst = v

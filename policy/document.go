@@ -141,6 +141,7 @@ func (d *decoder) secrets(s *api.SecurityPolicy) func(*yaml.Node) {
 			x := api.Secret{Pos: d.pos(k)}
 			d.word(&x.Name, "spec.secrets")(k)
 			path := "spec.secrets." + clip(k.Value)
+			before := d.count()
 			d.object(v, path,
 				field{name: "file", read: d.path(&x.File, path+".file")},
 				field{name: "development", read: d.choice(&x.Development, path+".development", []string{api.DevelopmentJWKS, api.DevelopmentClientCA})},
@@ -150,7 +151,7 @@ func (d *decoder) secrets(s *api.SecurityPolicy) func(*yaml.Node) {
 			case v.Kind != yaml.MappingNode:
 			case file && development:
 				d.fail(v, "keep one of them", "%s has both a file and a development secret", path)
-			case !file && !development && value(v, "descriptor") == v:
+			case !file && !development && d.count() == before:
 				d.fail(v, "add file: ./FILE", "%s.file is missing", path)
 			}
 			s.Secrets = append(s.Secrets, x)

@@ -44,6 +44,7 @@ func (d *decoder) egress(n *yaml.Node) api.EgressRule {
 func (d *decoder) destination(n *yaml.Node) api.Destination {
 	const p = "spec.network.egress.to"
 	t := api.Destination{Pos: d.pos(n)}
+	before := d.count()
 	if n.Kind == yaml.ScalarNode {
 		d.fail(n, "write {cidrs: [...]} or {names: [...]}", "%s must hold networks or names, not %s", p, kindOf(n))
 		return t
@@ -69,7 +70,7 @@ func (d *decoder) destination(n *yaml.Node) api.Destination {
 	if n.Kind != yaml.MappingNode {
 		return t
 	}
-	if (value(n, "cidrs") == n) == (value(n, "names") == n) {
+	if d.count() == before && (value(n, "cidrs") == n) == (value(n, "names") == n) {
 		d.fail(n, "write {cidrs: [...]} or {names: [...]}, one entry for each", "%s: an entry has exactly one of cidrs and names", p)
 	}
 	for _, name := range []string{"cidrs", "names"} {
@@ -183,6 +184,10 @@ func (p *parsing) checkProxied(w *workload, s *securityPolicy) {
 	if x == nil || x.Host == "" || s.bad["spec.network"] || s.bad["spec.levels"] {
 		return
 	}
+	known := func(l string) bool { return l == "" || slices.Contains(s.Levels.Names, l) }
+	if s.Network != nil && slices.ContainsFunc(s.Network.Egress, func(r api.EgressRule) bool { return !known(r.MinLevel) || !known(r.MaxLevel) }) {
+		return // reported; where the rule exists is not known
+	}
 	level := slices.Index(s.Levels.Names, s.Levels.Initial)
 	t, err := egress.ParseTarget(x.Host, x.Port)
 	if err != nil || level < 0 {
@@ -192,15 +197,16 @@ func (p *parsing) checkProxied(w *workload, s *securityPolicy) {
 	if res.Verdict == abi.Allow {
 		return
 	}
-	at := s.specPos
+	at, fix, why := s.specPos, "add network: {egress: ["+allowing(t)+"]}", "no rule matches"
 	if s.Network != nil {
-		at = s.Network.Pos
+		at, fix = s.Network.Pos, "add "+allowing(t)+" to network.egress"
+		for _, r := range s.Network.Egress {
+			if r.Name == res.Rule.ID {
+				at, fix, why = r.Pos, "put "+allowing(t)+" before it", fmt.Sprintf("rule %q denies", r.Name)
+			}
+		}
 	}
-	why := "no rule matches"
-	if res.Rule.ID != abi.RuleEgress {
-		why = fmt.Sprintf("rule %q denies", res.Rule.ID)
-	}
-	s.failAt(at, "add network: {egress: ["+allowing(t)+"]}", "workload %s cannot connect to its upstream %s (%s): %s it at level %s",
+	s.failAt(at, fix, "workload %s cannot connect to its upstream %s (%s): %s it at level %s",
 		w.Metadata.Name, t, x.Pos.Short(), why, s.Levels.Initial)
 }
 

@@ -116,6 +116,7 @@ func TestEgressMistakes(t *testing.T) {
 		{"empty lists", rule, "{name: idp, action: Allow, to: [], ports: []}", nil},
 		{"an empty destination", rule, "{name: idp, action: Allow, to: [{cidrs: []}, {names: []}, {}]}", nil},
 		{"both in one", rule, "{name: idp, action: Allow, to: [{cidrs: [10.0.0.0/8], names: [a.b]}]}", nil},
+		{"a destination as an endpoint", rule, "{name: idp, action: Allow, to: [{endpoints: [corp]}]}", nil},
 		{"a destination as a word", rule, "{name: idp, action: Allow, to: [any]}", nil},
 		{"an address", rule, "{name: idp, action: Allow, to: [{cidrs: [10.0.0.1]}]}", nil},
 		{"host bits", rule, "{name: idp, action: Allow, to: [{cidrs: [10.0.0.1/8]}]}", nil},

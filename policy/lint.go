@@ -25,9 +25,17 @@ func (p *parsing) unreachable(w *workload, s *securityPolicy) {
 	}
 }
 
-// lint warns about what is valid and certainly without effect: a network rule
-// that one earlier rule covers at every level where it exists.
+// lint warns about what is valid and without effect: permits where the default
+// allows, limits of TLS without TLS, a network rule that one earlier rule covers
+// at every level where it exists.
 func (p *parsing) lint(s *securityPolicy) {
+	forbids := func(r CedarRule) bool { return r.forbids() }
+	if s.auth != nil && s.Default.Authorization == abi.Allow && !slices.ContainsFunc(s.auth.Rules, forbids) {
+		p.warn(s.src, s.Authorization.Pos, "write default: {authorization: Deny}, or a forbid", "no policy forbids anything, and default.authorization is Allow: whom no permit names may do everything as well")
+	}
+	if f := s.RequestFilter; f != nil && !secured(s.SecurityPolicy) && (f.HandshakeTimeout > 0 || f.MaxStreams > 0) {
+		p.warn(s.src, f.Pos, "add tls, or remove them", "requestFilter: handshakeTimeout and maxStreams are about TLS and HTTP/2, which there is not without TLS")
+	}
 	if s.Network == nil {
 		return
 	}

@@ -158,6 +158,33 @@ func TestClosedPortIsAWarning(t *testing.T) {
 	}
 }
 
+// What reads as protection and is none is not passed over in silence.
+func TestWhatChangesNothingIsAWarning(t *testing.T) {
+	for name, x := range map[string]struct{ old, new, want string }{
+		"permits under Allow": {"  levels:", "  default: {authorization: Allow}\n  levels:", "shop.yaml:26:5: no policy forbids anything"},
+		"a forbid under Allow": {`@id("may-buy")
+      permit (`, `@id("may-buy")
+      forbid (`, ""},
+		"streams without TLS":   {"  tests:", "  requestFilter: {maxStreams: 5}\n  tests:", "shop.yaml:37:18: requestFilter: handshakeTimeout and maxStreams"},
+		"handshake without TLS": {"  tests:", "  requestFilter: {handshakeTimeout: 5s}\n  tests:", "shop.yaml:37:18: requestFilter: handshakeTimeout and maxStreams"},
+		"handshake with TLS":    {"  tests:", "  tls: {mode: SIMPLE}\n  requestFilter: {handshakeTimeout: 5s}\n  tests:", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := strings.Replace(base, x.old, x.new, 1)
+			if strings.Contains(name, "forbid") {
+				text = strings.Replace(text, "  levels:", "  default: {authorization: Allow}\n  levels:", 1)
+			}
+			b, err := parse(folder(t), text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := b.Warnings.Error(); !strings.HasPrefix(got, x.want) || (x.want == "") != (got == "") {
+				t.Errorf("got %q, want %q", got, x.want)
+			}
+		})
+	}
+}
+
 func TestShadowedRuleIsAWarning(t *testing.T) {
 	const rule = "      - {name: web-in, action: Allow, from: [local], ports: [{protocol: TCP, port: 8080}]}\n"
 	cases := []struct {

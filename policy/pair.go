@@ -95,14 +95,17 @@ func (p *parsing) checkPair(w *workload, s *securityPolicy) {
 			}
 		}
 		if a := s.Authentication; a != nil && plain {
-			p.inTheClear(w, l, a)
+			p.inTheClear(w, l, a, s.TLS != nil)
 		}
 	}
 }
 
 // inTheClear reports credentials that cross a network without TLS.
-func (p *parsing) inTheClear(w *workload, l api.Listen, a *api.Authentication) {
-	const fix = "add tls: {mode: SIMPLE, certificate: secret/NAME, key: secret/NAME}, or listen on 127.0.0.1"
+func (p *parsing) inTheClear(w *workload, l api.Listen, a *api.Authentication, written bool) {
+	fix := "add tls: {mode: SIMPLE, certificate: secret/NAME, key: secret/NAME}, or listen on 127.0.0.1"
+	if written {
+		fix = "write tls: {mode: SIMPLE, certificate: secret/NAME, key: secret/NAME} in the place of mode: NONE, or listen on 127.0.0.1"
+	}
 	if a.Basic != nil {
 		w.failAt(l.Pos, fix, "passwords of HTTP Basic (%s) would cross the network in the clear on %s", a.Basic.Pos.Short(), l.Address)
 	}

@@ -52,7 +52,12 @@ func (p *parsing) checkSecrets(s *securityPolicy) {
 		case u.secret == "":
 		case !ok && s.bad["spec.secrets"]:
 		case !ok:
-			fix := "add secrets: {" + u.secret + ": {file: " + u.file + "}}"
+			fix := u.secret + ": {file: " + u.file + "}"
+			if len(known) > 0 {
+				fix = "add " + fix + " to spec.secrets"
+			} else {
+				fix = "add secrets: {" + fix + "}"
+			}
 			if n, ok := nearest(u.secret, known); ok {
 				fix = fmt.Sprintf("did you mean %q?", "secret/"+n)
 			}

@@ -66,7 +66,11 @@ func parseSource(s string) (src authz.Source, types []authz.Type, fix, wrong str
 	}
 	for _, l := range laterSources {
 		if strings.HasPrefix(s, l) {
-			return src, nil, didYouMean(s, known), fmt.Sprintf("the source %q is not supported yet", clip(s))
+			kin := slices.DeleteFunc(slices.Clone(known), func(k string) bool { return !strings.HasPrefix(k, l) })
+			if len(kin) == 0 {
+				kin = known
+			}
+			return src, nil, didYouMean(s, kin), fmt.Sprintf("the source %q is not supported yet", clip(s))
 		}
 	}
 	return src, nil, didYouMean(s, known), fmt.Sprintf("the source %q is unknown", clip(s))
@@ -109,7 +113,10 @@ var (
 // either with has "TEXT" behind it, and makes a pointer of it.
 func checkClaim(src *authz.Source, named bool) (fix, wrong string) {
 	claim, text, has := strings.Cut(src.Arg, " has ")
+	const example = `write 'jwt.amr has "mfa"', in single quotes for YAML`
 	switch {
+	case named && strings.ContainsAny(claim, " \t"):
+		return example, fmt.Sprintf("%q is neither a claim nor a question about one", clip(src.Arg))
 	case named && !claimForm.MatchString(claim):
 		fix = `write jwt.NAME, or a pointer: "jwt:/realm_access/level"`
 		if p := "/" + strings.ReplaceAll(claim, ".", "/"); strings.Contains(claim, ".") && isPointer(p) {
@@ -125,7 +132,7 @@ func checkClaim(src *authz.Source, named bool) (fix, wrong string) {
 	if has {
 		m := hasForm.FindStringSubmatch(text)
 		if m == nil || !printable(text) {
-			return `write 'jwt.amr has "mfa"', in single quotes for YAML`, fmt.Sprintf("%s is not text in double quotes", clip(text))
+			return example, fmt.Sprintf("%s is not text in double quotes", clip(text))
 		}
 		src.Kind, src.Has = authz.SourceClaimHas, m[1]
 	}

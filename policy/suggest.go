@@ -33,7 +33,11 @@ func nearest(got string, known []string) (string, bool) {
 		if len(k) > 64 || max(len(k)-len(got), len(got)-len(k)) > at {
 			continue
 		}
-		if d := distance(strings.ToLower(got), strings.ToLower(k)); d < at || d == at && best != "" && k < best {
+		d := distance(strings.ToLower(got), strings.ToLower(k))
+		if d >= max(len(got), len(k)) {
+			continue // nothing in common
+		}
+		if d < at || d == at && best != "" && k < best {
 			best, at = k, d
 		}
 	}

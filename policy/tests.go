@@ -110,6 +110,9 @@ func (d *Deployment) values(route string, set map[string]string) (map[string]ced
 			return nil, fmt.Errorf("attribute %q is the level: set the level itself", name)
 		}
 		v, err := ParseValue(a.Type, set[name])
+		if err == nil {
+			err = onTheClock(a.Source.Kind, v)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("attribute %q: %w", name, err)
 		}
@@ -123,6 +126,25 @@ func (d *Deployment) values(route string, set map[string]string) (map[string]ced
 		}
 	}
 	return out, nil
+}
+
+// onTheClock refuses a time that no clock shows: a test of it would say nothing.
+func onTheClock(k authz.SourceKind, v cedar.Value) error {
+	lo, hi := cedar.Long(0), cedar.Long(0)
+	switch k {
+	case authz.SourceHour:
+		hi = 23
+	case authz.SourceMinute:
+		hi = 1439
+	case authz.SourceWeekday:
+		lo, hi = 1, 7
+	default:
+		return nil
+	}
+	if n, ok := v.(cedar.Long); !ok || n < lo || n > hi {
+		return fmt.Errorf("%v is not from %d to %d", v, lo, hi)
+	}
+	return nil
 }
 
 // checkTests checks what tests refer to.

@@ -23,6 +23,13 @@ func (d *decoder) tls(s *api.SecurityPolicy) func(*yaml.Node) {
 			field{name: "key", read: d.secretName(&t.Key, p+"key", "./server.key")},
 			field{name: "clientTrust", read: d.secretName(&t.ClientTrust, p+"clientTrust", "./clients.pem")})
 		t.Mode, _ = transport.ParseMode(mode)
+		if mode == transport.None.String() {
+			for _, name := range []string{"minVersion", "http2"} {
+				if at := value(n, name); at != n {
+					d.fail(at, "write mode: SIMPLE, or remove "+name, "%s%s is used by nothing: mode is NONE", p, name)
+				}
+			}
+		}
 		if version == transport.TLS12.String() {
 			t.MinVersion = transport.TLS12
 		}
@@ -41,7 +48,11 @@ func (p *parsing) checkTLS(s *securityPolicy) {
 	}
 	if t.Mode == transport.None {
 		if t.Certificate != "" || t.Key != "" || t.ClientTrust != "" {
-			s.failAt(t.Pos, "write mode: SIMPLE, or remove them", "spec.tls: mode is NONE, and certificate, key or clientTrust are written")
+			fix := "write mode: SIMPLE, or remove them"
+			if t.ClientTrust != "" {
+				fix = "write mode: MUTUAL or OPTIONAL_MUTUAL, or remove them"
+			}
+			s.failAt(t.Pos, fix, "spec.tls: mode is NONE, and certificate, key or clientTrust are written")
 		}
 		return
 	}
@@ -59,10 +70,10 @@ func (p *parsing) checkTLS(s *securityPolicy) {
 
 // tlsUses lists the secrets of spec.tls and how each is read.
 func tlsUses(s *api.SecurityPolicy) []use {
-	if !secured(s) {
+	t := s.TLS
+	if t == nil {
 		return nil
 	}
-	t := s.TLS
 	var chain []*x509.Certificate
 	return []use{
 		{t.Certificate, t.Pos, "./server.pem", "", func(p *parsing, s *securityPolicy, x api.Secret) {

@@ -7,13 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"lorica.dev/lorica/abi/authn"
+	"lorica.dev/lorica/abi/mtls"
+	"lorica.dev/lorica/abi/strictjson"
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/internal/try"
 	"lorica.dev/lorica/policy"
@@ -73,11 +78,20 @@ func (c *cli) devTokenCommand() *cobra.Command {
 section whose keys are {development: jwks}.`,
 		Example: `  lorica dev token staff-3 --groups staff -f examples/payments
   lorica dev token ops-1 --claim mfa=true --claim 'amr=["mfa"]' --for 5m`,
-		Args: args(cobra.ExactArgs(1)),
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(_ *cobra.Command, list []string) error {
 			var err error
 			if t.Claims, err = parseClaims(claims); err != nil {
 				return usageError{err}
+			}
+			if t.For > maxLife {
+				return usageError{fmt.Errorf("--for %s: development tokens are short-lived; at most %s", t.For, maxLife)}
+			}
+			for _, s := range append([]string{list[0]}, t.Groups...) {
+				if !authn.ValidPrincipal(s) {
+					return usageError{fmt.Errorf("%q cannot be the name of a user or a group, and no policy would take it", s)}
+				}
 			}
 			t.Issuer = issuer
 			m, err := machine()
@@ -92,7 +106,11 @@ section whose keys are {development: jwks}.`,
 			if err != nil {
 				return err
 			}
-			token, err := identities{m.Development(), d}.Token(list[0], t)
+			ids := identities{m.Development(), d}
+			if err := ids.known(issuer); err != nil {
+				return err
+			}
+			token, err := ids.Token(list[0], t)
 			if err != nil {
 				return err
 			}
@@ -101,14 +119,17 @@ section whose keys are {development: jwks}.`,
 	}
 	fileFlag(cmd, &path)
 	cmd.Flags().StringVar(&workload, "workload", "", "which workload, where the documents have several")
-	cmd.Flags().StringVar(&issuer, "issuer", "", "which issuer, where the policy has several")
-	cmd.Flags().StringSliceVar(&t.Groups, "groups", nil, "the claim groups, separated by commas")
+	cmd.Flags().StringVar(&issuer, "issuer", "", "which issuer, by its name in the policy, where that has several")
+	cmd.Flags().StringSliceVar(&t.Groups, "groups", nil, "the groups, separated by commas, in the claim that the policy reads")
 	cmd.Flags().StringArrayVar(&claims, "claim", nil, "another claim, NAME=JSON; text may go without quotes; may be repeated")
 	cmd.Flags().DurationVar(&t.For, "for", time.Hour, "how long the token lasts")
 	return cmd
 }
 
-// parseClaims reads NAME=JSON; what is not JSON is text.
+// maxLife bounds tokens: whoever finds one can use it until it ends.
+const maxLife = 24 * time.Hour
+
+// parseClaims reads NAME=JSON; a word that is not JSON is text.
 func parseClaims(list []string) (map[string]any, error) {
 	claims := map[string]any{}
 	for _, s := range list {
@@ -116,8 +137,15 @@ func parseClaims(list []string) (map[string]any, error) {
 		if !ok || name == "" {
 			return nil, fmt.Errorf("--claim %s: write NAME=VALUE", s)
 		}
+		switch name {
+		case "iss", "aud", "sub", "exp", "iat":
+			return nil, fmt.Errorf("--claim %s: %s is what the policy asks for, the USER, or what --for says", s, name)
+		}
 		var value any
-		if json.Unmarshal([]byte(text), &value) != nil {
+		if err := json.Unmarshal([]byte(text), &value); err != nil {
+			if strings.HasPrefix(text, "[") || strings.HasPrefix(text, "{") || strings.HasPrefix(text, `"`) {
+				return nil, fmt.Errorf("--claim %s: not JSON: %w", s, err)
+			}
 			value = text
 		}
 		claims[name] = value
@@ -132,11 +160,15 @@ func (c *cli) devClientCommand() *cobra.Command {
 		Short: "Issue a client certificate: NAME.pem and NAME.key",
 		Example: `  lorica dev client ops-1
   curl --cacert "$(lorica dev ca)" --cert ops-1.pem --key ops-1.key https://localhost:8443/admin/`,
-		Args: args(cobra.ExactArgs(1)),
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(_ *cobra.Command, list []string) error {
 			name := list[0]
 			if name != filepath.Base(name) || strings.HasPrefix(name, ".") {
 				return usageError{fmt.Errorf("%q cannot be the name of a file", name)}
+			}
+			if _, ok := mtls.TrustDomain(spiffe); spiffe != "" && !ok {
+				return usageError{fmt.Errorf("--spiffe %s: write spiffe://trust.domain/name", spiffe)}
 			}
 			m, err := machine()
 			if err != nil {
@@ -177,8 +209,22 @@ func (i identities) Token(user string, t try.Token) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if x.Issuer == "" {
+	if x.Issuer == "" || x.Issuer == j.Name {
 		x.Issuer = j.Issuer
+	}
+	// What the policy reads is where it reads it.
+	x.Claims = maps.Clone(x.Claims)
+	if x.Claims == nil {
+		x.Claims = map[string]any{}
+	}
+	if _, written := x.Claims[j.Principal]; !written {
+		x.Claims[j.Principal] = user
+	}
+	if a := i.deployment.Authorization; a != nil && a.GroupClaim != "" && x.Groups != nil {
+		if err := put(x.Claims, a.GroupClaim, x.Groups); err != nil {
+			return "", err
+		}
+		x.Groups = nil
 	}
 	if x.Audience == "" && len(j.Audiences) > 0 {
 		x.Audience = j.Audiences[0]
@@ -186,21 +232,47 @@ func (i identities) Token(user string, t try.Token) (string, error) {
 	return i.keys.Sign(x, time.Now())
 }
 
-// issuer returns the JWT section whose keys are development keys. One that is
-// named and unknown is for a token that must be refused.
-func (i identities) issuer(name string) (*api.JWT, error) {
+// put stores a value where a JSON pointer leads.
+func put(claims map[string]any, pointer string, value any) error {
+	p, err := strictjson.ParsePointer(pointer)
+	if err != nil || len(p) == 0 {
+		return fmt.Errorf("the groups cannot be put at %q", pointer)
+	}
+	last := len(p) - 1
+	for _, name := range p[:last] {
+		inner, ok := claims[name].(map[string]any)
+		if !ok {
+			inner = map[string]any{}
+			claims[name] = inner
+		}
+		claims = inner
+	}
+	claims[p[last]] = value
+	return nil
+}
+
+// issuers returns the JWT sections whose keys are development keys.
+func (i identities) issuers() []*api.JWT {
 	p := i.deployment.Policy
+	if p.Authentication == nil {
+		return nil
+	}
 	var found []*api.JWT
-	if p.Authentication != nil {
-		for n := range p.Authentication.JWT {
-			j := &p.Authentication.JWT[n]
-			for _, s := range p.Secrets {
-				if s.Name == j.Keys && s.Development == api.DevelopmentJWKS {
-					found = append(found, j)
-				}
+	for n := range p.Authentication.JWT {
+		j := &p.Authentication.JWT[n]
+		for _, s := range p.Secrets {
+			if s.Name == j.Keys && s.Development == api.DevelopmentJWKS {
+				found = append(found, j)
 			}
 		}
 	}
+	return found
+}
+
+// issuer returns one of them. A name that is unknown is for a token that must be
+// refused, where one can tell whose it would be.
+func (i identities) issuer(name string) (*api.JWT, error) {
+	found := i.issuers()
 	for _, j := range found {
 		if len(found) == 1 || j.Issuer == name || j.Name == name {
 			return j, nil
@@ -209,7 +281,24 @@ func (i identities) issuer(name string) (*api.JWT, error) {
 	if len(found) == 0 {
 		return nil, errors.New("the policy takes no development tokens: write authentication.jwt with jwks: secret/NAME, and secrets: {NAME: {development: jwks}}")
 	}
-	return nil, errors.New("the policy has several issuers: choose one with --issuer")
+	return nil, fmt.Errorf("choose one of the policy's issuers of development tokens with --issuer: %s", issuerNames(found))
+}
+
+// known refuses an issuer whose tokens the policy would refuse.
+func (i identities) known(name string) error {
+	found := i.issuers()
+	if name == "" || len(found) == 0 || slices.ContainsFunc(found, func(j *api.JWT) bool { return j.Name == name || j.Issuer == name }) {
+		return nil
+	}
+	return usageError{fmt.Errorf("--issuer %s: the policy takes development tokens of %s", name, issuerNames(found))}
+}
+
+func issuerNames(list []*api.JWT) string {
+	var names []string
+	for _, j := range list {
+		names = append(names, j.Name)
+	}
+	return strings.Join(names, ", ")
 }
 
 // Certificate issues a client certificate.

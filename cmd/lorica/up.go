@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
+	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/internal/try"
 	"lorica.dev/lorica/run"
 	"lorica.dev/lorica/tender"
@@ -294,19 +296,36 @@ func (u *upping) hints() {
 	fmt.Fprintln(u.out, "Decisions follow. Save a change of the files and it is taken over; Ctrl-C drains and ends.")
 }
 
+// firstPath is one that a route has, as far as one can tell without parameters.
+func firstPath(p *api.SecurityPolicy) string {
+	for _, r := range p.Routes {
+		if (r.Method == "GET" || r.Method == "*") && !strings.Contains(r.Path, "{") {
+			return r.Path
+		}
+	}
+	return "/"
+}
+
 func (u *upping) printHints(s *tender.Status, ids identities) {
 	fmt.Fprintln(u.out, "Try:")
 	by := try.Reach{Base: "http://" + addresses(s), Command: os.Args[0], Documents: u.path}
 	if run.Secured(ids.deployment.Policy) {
 		by.Base, by.Authority = "https://"+addresses(s), fmt.Sprintf(`"$(%s dev ca)"`, by.Command)
 	}
-	f, list := &try.File{}, []try.Request{{Send: "GET /"}}
-	if u.requests != nil {
+	send := "GET " + firstPath(ids.deployment.Policy)
+	f, list := &try.File{}, []try.Request{{Send: send}}
+	switch {
+	case u.requests != nil:
 		f, list = u.requests, u.requests.Requests
+	case len(ids.issuers()) == 1:
+		f.Users = map[string]try.User{"ada": {Token: &try.Token{}}}
+		list = append(list, try.Request{As: "ada", Send: send})
 	}
-	for i, r := range list {
-		if i < 3 && r.From == "" {
-			fmt.Fprintf(u.out, "  %s\n", f.Curl(by, r))
+	shown := 0
+	for _, r := range list {
+		if line, ok := f.Curl(by, r); ok && shown < 3 {
+			fmt.Fprintf(u.out, "  %s\n", line)
+			shown++
 		}
 	}
 	fmt.Fprintf(u.out, "  %s ps\n  %s inspect %s\n", os.Args[0], os.Args[0], s.Workload)

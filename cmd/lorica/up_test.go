@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/policy"
 	"lorica.dev/lorica/run"
 	"lorica.dev/lorica/tender"
 )
@@ -29,6 +31,23 @@ func TestARefusalSaysWhatRuns(t *testing.T) {
 		u.event(run.Event{Kind: run.EventRefused, Text: "no"})
 		if !strings.Contains(said.String(), x.want) {
 			t.Errorf("after %s: %q", x.event.Kind, said.String())
+		}
+	}
+}
+
+// Where the policy takes development tokens, what is shown to try gets in.
+func TestHintsSignATokenWhereThePolicyTakesOne(t *testing.T) {
+	p := &api.SecurityPolicy{Authentication: &api.Authentication{JWT: []api.JWT{{Name: "idp", Keys: "dev"}}}, Secrets: []api.Secret{{Name: "dev", Development: api.DevelopmentJWKS}}}
+	for _, want := range []bool{true, false} {
+		var said strings.Builder
+		u := &upping{cli: &cli{out: &said, format: "text"}, path: "shop"}
+		p.Routes = []api.Route{{Method: "POST", Path: "/a"}, {Method: "GET", Path: "/b/{id}"}, {Method: "GET", Path: "/c"}}
+		if !want {
+			p.Secrets[0].Development = ""
+		}
+		u.printHints(&tender.Status{Workload: "a/b"}, identities{deployment: &policy.Deployment{Policy: p}})
+		if got := strings.Contains(said.String(), " dev token ada -f shop)\" http://"); got != want || !strings.HasPrefix(said.String(), "Try:\n  curl -i http://") || !strings.Contains(said.String(), "/c\n") {
+			t.Errorf("development keys %v: %s", want, said.String())
 		}
 	}
 }

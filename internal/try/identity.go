@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -105,40 +109,85 @@ type Reach struct {
 	Documents string // for its -f
 }
 
-// Curl returns a command line that makes the same request by hand.
-func (f *File) Curl(by Reach, r Request) string {
+// Curl returns a command line for a POSIX shell that makes the same request by
+// hand, or false where none does.
+func (f *File) Curl(by Reach, r Request) (string, bool) {
 	method, target, _ := strings.Cut(r.Send, " ")
-	var b strings.Builder
-	b.WriteString("curl -i")
-	if by.Authority != "" {
-		fmt.Fprintf(&b, " --cacert %s", by.Authority)
-	}
 	u := f.Users[r.As]
+	var issue []string
+	args := []string{"curl", "-i"}
+	if by.Authority != "" {
+		args = append(args, "--cacert", by.Authority)
+	}
 	if u.Certificate != nil {
-		fmt.Fprintf(&b, " --cert %s.pem --key %s.key", r.As, r.As)
+		issue = []string{quote(by.Command), "dev", "client", quote(r.As)}
+		if u.Certificate.SPIFFE != "" {
+			issue = append(issue, "--spiffe", quote(u.Certificate.SPIFFE))
+		}
+		issue = append(issue, "&&")
+		args = append(args, "--cert", quote(r.As+".pem"), "--key", quote(r.As+".key"))
 	}
 	switch {
+	case r.From != "":
+		return "", false
+	case r.Token != "":
+		args = append(args, "-H", quote("Authorization: Bearer "+r.Token))
 	case u.Token != nil:
-		fmt.Fprintf(&b, " -H \"Authorization: Bearer $(%s dev token %s%s -f %s)\"", by.Command, r.As, groupFlag(u.Token.Groups), by.Documents)
+		token, ok := u.Token.command(by, r.As)
+		if !ok {
+			return "", false
+		}
+		args = append(args, "-H", `"Authorization: Bearer $(`+token+`)"`)
 	case r.As != "" && f.password(r) != "":
-		fmt.Fprintf(&b, " -u '%s:%s'", r.As, f.password(r))
+		args = append(args, "-u", quote(r.As+":"+f.password(r)))
 	}
-	if method != "GET" {
-		fmt.Fprintf(&b, " -X %s", method)
+	switch method {
+	case "GET":
+	case "HEAD":
+		args = append(args, "-I") // with -X, curl would wait for a body
+	default:
+		args = append(args, "-X", quote(method))
 	}
 	if r.JSON != "" {
-		fmt.Fprintf(&b, " --json '%s'", r.JSON)
+		args = append(args, "--json", quote(r.JSON))
 	}
 	if strings.ContainsAny(target, "%") || strings.Contains(target, "/.") {
-		b.WriteString(" --path-as-is")
+		args = append(args, "--path-as-is")
 	}
-	fmt.Fprintf(&b, " %s%s", by.Base, target)
-	return b.String()
+	if strings.ContainsAny(target, "[]{}") {
+		args = append(args, "-g") // which curl would expand
+	}
+	return strings.Join(append(append(issue, args...), quote(by.Base+target)), " "), true
 }
 
-func groupFlag(groups []string) string {
-	if len(groups) == 0 {
-		return ""
+// command is the command line that signs the token, if there is one.
+func (t *Token) command(by Reach, user string) (string, bool) {
+	if t.Audience != "" || t.Issuer != "" {
+		return "", false // for a token that is refused
 	}
-	return " --groups " + strings.Join(groups, ",")
+	args := []string{quote(by.Command), "dev", "token", quote(user)}
+	if len(t.Groups) > 0 {
+		args = append(args, "--groups", quote(strings.Join(t.Groups, ",")))
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Claims)) {
+		b, err := json.Marshal(t.Claims[name])
+		if err != nil {
+			return "", false
+		}
+		args = append(args, "--claim", quote(name+"="+string(b)))
+	}
+	if t.For != 0 {
+		args = append(args, "--for", t.For.String())
+	}
+	return strings.Join(append(args, "-f", quote(by.Documents)), " "), true
+}
+
+// plainWord is what a shell takes as it is.
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9@%_+=:,./-]+$`)
+
+func quote(s string) string {
+	if plainWord.MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -6,9 +6,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
@@ -112,8 +114,52 @@ func TestARefusedConnection(t *testing.T) {
 
 func TestCurl(t *testing.T) {
 	f := &File{Users: map[string]User{"ada": {Password: "secret"}}}
-	got := f.Curl(Reach{Base: "http://127.0.0.1:1"}, Request{As: "ada", Send: "POST /x", JSON: `{"a":1}`})
-	if want := `curl -i -u 'ada:secret' -X POST --json '{"a":1}' http://127.0.0.1:1/x`; got != want {
+	got, _ := f.Curl(Reach{Base: "http://127.0.0.1:1"}, Request{As: "ada", Send: "POST /x", JSON: `{"a":1}`})
+	if want := `curl -i -u ada:secret -X POST --json '{"a":1}' http://127.0.0.1:1/x`; got != want {
 		t.Errorf("%s\n%s", got, want)
+	}
+}
+
+// A line that is shown can be pasted: a shell makes of it the words that were
+// meant, whatever they hold.
+func TestCurlCanBePasted(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"curl", "lo rica"} {
+		script := "#!/bin/sh\n[ \"${0##*/}\" = curl ] || { [ $2 = client ] || { printf '%s|' \"$@\"; exit; }; }\nprintf '%s\\n' \"${0##*/}\" \"$@\"\n"
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	by := Reach{Base: "http://127.0.0.1:1", Command: filepath.Join(dir, "lo rica"), Documents: "my documents"}
+	f := &File{Users: map[string]User{
+		"ada": {Password: "it's $HOME"},
+		"bob": {Token: &Token{Groups: []string{"staff", "ops"}, Claims: map[string]any{"amr": []string{"pwd", "mfa"}}, For: -time.Minute}},
+		"ops": {Certificate: &Certificate{SPIFFE: "spiffe://a.b/ops"}},
+		"eve": {Token: &Token{Audience: "another"}},
+	}}
+	for _, x := range []struct {
+		r    Request
+		want string
+	}{
+		{Request{As: "ada", Send: "GET /a?b=1&c=$d;e"}, "curl -i -u ada:it's $HOME http://127.0.0.1:1/a?b=1&c=$d;e"},
+		{Request{As: "bob", Send: "GET /"}, `curl -i -H Authorization: Bearer dev|token|bob|--groups|staff,ops|--claim|amr=["pwd","mfa"]|--for|-1m0s|-f|my documents| http://127.0.0.1:1/`},
+		{Request{Token: "a.b.c", Send: "HEAD /[x]"}, "curl -i -H Authorization: Bearer a.b.c -I -g http://127.0.0.1:1/[x]"},
+		{Request{As: "ops", Send: "PUT /%2e", JSON: `{"a": "it's"}`}, `lo rica dev client ops --spiffe spiffe://a.b/ops curl -i --cert ops.pem --key ops.key -X PUT --json {"a": "it's"} --path-as-is http://127.0.0.1:1/%2e`},
+	} {
+		line, ok := f.Curl(by, x.r)
+		if !ok {
+			t.Errorf("%s: no line", x.r.Send)
+		}
+		shell := exec.Command("/bin/sh", "-c", line)
+		shell.Env = []string{"PATH=" + dir + ":/usr/bin:/bin"}
+		out, err := shell.CombinedOutput()
+		if got := strings.Join(strings.Fields(string(out)), " "); err != nil || got != x.want {
+			t.Errorf("%s:\n%s\ngave %s, want\n     %s (%v)", x.r.Send, line, got, x.want, err)
+		}
+	}
+	for _, r := range []Request{{As: "eve", Send: "GET /"}, {From: "127.0.0.2", Send: "GET /"}} {
+		if line, ok := f.Curl(by, r); ok {
+			t.Errorf("%+v: %s", r, line)
+		}
 	}
 }

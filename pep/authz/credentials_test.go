@@ -52,6 +52,7 @@ func TestClaims(t *testing.T) {
 		"a list":                          {claim(authz.TypeString, false, "/x"), isHello, `{"x": ["hello"]}`, abi.RuleRequest},
 		"a claim in another case":         {claim(authz.TypeString, true, "/x"), present, `{"X": "hello"}`, abi.RuleRequest},
 		"has it, in a list":               {claimHas(false), isTrue, `{"amr": ["pwd", "mfa"]}`, "permit-it"},
+		"has it, and another behind it":   {claimHas(false), isTrue, `{"amr": ["mfa", "pwd"]}`, "permit-it"},
 		"has it, alone":                   {claimHas(false), isTrue, `{"amr": "mfa"}`, "permit-it"},
 		"has something that begins alike": {claimHas(false), isTrue, `{"amr": ["mfa2", "mf"]}`, abi.RuleAuthz},
 		"has nothing":                     {claimHas(false), isTrue, `{"amr": []}`, abi.RuleAuthz},

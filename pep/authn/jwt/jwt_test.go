@@ -172,6 +172,10 @@ func TestRefusals(t *testing.T) {
 		"invalid UTF-8":                     text(`"ada"`, "\"\xff\""),
 		"sub twice":                         text(`"sub":"ada"`, `"sub":"ada","sub":"root"`),
 		"sub twice, in another case":        text(`"sub":"ada"`, `"sub":"ada","SUB":"root"`),
+		"sub twice, one of them escaped":    text(`"sub":"ada"`, `"sub":"ada","\u0073ub":"root"`),
+		"sub twice, with a long s":          text(`"sub":"ada"`, `"sub":"ada","\u017fub":"root"`),
+		"iss twice, one of them escaped":    text(`"sub":"ada"`, `"sub":"ada","is\u0073":"https://evil"`),
+		"a kid in another case":             es.raw(`{"alg": "ES256", "kid": "es", "\u212aid": "rs"}`, body),
 		"a member twice, deep inside":       text(`"sub":"ada"`, `"sub":"ada","x":[{"a":1,"a":2}]`),
 		"a bomb":                            es.raw(es.header(), nested(1000)),
 		"just too deep":                     es.raw(es.header(), nested(65)),
@@ -296,6 +300,14 @@ func TestWithoutAKidOneKeyMustFit(t *testing.T) {
 	if got := somebody.status(st, b.token(nil)); got != 200 {
 		t.Errorf("with the kid: %d", got)
 	}
+	// A kid is text, and an empty one is none that a key could have.
+	unnamed, seven := newES256(""), newEdDSA("7")
+	st = prepare(t, jwt.New(), section(), set(unnamed, seven))
+	for kid, token := range map[string]string{"an empty kid": unnamed.raw(`{"alg": "ES256", "kid": ""}`, claims(nil)), "a number": seven.raw(`{"alg": "EdDSA", "kid": 7}`, claims(nil))} {
+		if got := somebody.status(st, token); got != 401 {
+			t.Errorf("%s: %d", kid, got)
+		}
+	}
 }
 
 func TestIssuersAreVerifiedWithTheirOwnKeys(t *testing.T) {
@@ -364,6 +376,7 @@ func TestChangesReachRememberedTokens(t *testing.T) {
 		"a key was added":          {section(), set(next, s), 200, "ada", 1},
 		"the key was taken out":    {section(), set(next), 401, "", 0},
 		"the key was replaced":     {section(), set(same), 401, "", 0},
+		"the key has another kid":  {section(), set(&signer{s.alg, "renamed", s.key}), 401, "", 0},
 		"another issuer":           {change(func(x *wire.Section) { x.Issuers[0].Issuer = "x" }), set(s), 401, "", 0},
 		"another audience":         {change(func(x *wire.Section) { x.Issuers[0].Audiences = []string{"x"} }), set(s), 401, "", 0},
 		"another principal":        {change(func(x *wire.Section) { x.Issuers[0].Principal = "email" }), set(s), 200, "ada@acme", 1},

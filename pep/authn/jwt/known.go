@@ -12,7 +12,7 @@ type tag [16]byte
 
 // known remembers verified tokens, in two halves: when the newer one is full, the
 // older one goes. Each is bounded in entries and in bytes; only tokens that an
-// issuer signed can fill them.
+// issuer signed can fill them, each twice at most (ECDSA has two signatures).
 type known struct {
 	tags  cipher.AEAD
 	rooms sync.Pool // of *room

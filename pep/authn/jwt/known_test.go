@@ -1,10 +1,16 @@
 package jwt
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
+	"math/big"
 	"strings"
 	"testing"
 
+	"lorica.dev/lorica/abi/jwt"
 	"lorica.dev/lorica/pep/authn/attempt"
 )
 
@@ -41,6 +47,44 @@ func TestKnownIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
 		}
 		if k.get(numbered(0)) != nil || k.get(tag{1, 2}) != nil {
 			t.Errorf("%s: the oldest, or one that never was, is known", name)
+		}
+	}
+}
+
+// ES256 has two signatures for each that was made: (r, s) and (r, n-s). A token
+// can so be remembered twice, and not without end.
+func TestOneTokenHasTwoSpellings(t *testing.T) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := candidate{key: &key{Key: jwt.Key{Algorithm: jwt.ES256, Public: &private.PublicKey}}, signed: []byte("a.b")}
+	digest := sha256.Sum256(c.signed)
+	r, s, err := ecdsa.Sign(rand.Reader, private, digest[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := elliptic.P256().Params().N
+	for name, x := range map[string]struct {
+		r, s *big.Int
+		ok   bool
+	}{
+		"as it was made": {r, s, true}, "the other s": {r, new(big.Int).Sub(n, s), true},
+		"the other r": {new(big.Int).Sub(n, r), s, false}, "nothing": {new(big.Int), new(big.Int), false}, "n": {n, n, false},
+	} {
+		c.signature = append(x.r.FillBytes(make([]byte, 32)), x.s.FillBytes(make([]byte, 32))...)
+		if c.verifies() != x.ok {
+			t.Errorf("%s: %v", name, !x.ok)
+		}
+	}
+	c.signature = append(append(r.FillBytes(make([]byte, 32)), 0), s.FillBytes(make([]byte, 32))...)
+	if c.verifies() {
+		t.Error("a zero before s verifies")
+	}
+	if more := new(big.Int).Add(r, n); more.BitLen() <= 256 {
+		c.signature = append(more.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
+		if c.verifies() {
+			t.Error("r + n verifies")
 		}
 	}
 }
