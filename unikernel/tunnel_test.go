@@ -90,6 +90,23 @@ func closes(t *testing.T, in *bufio.Reader) {
 	}
 }
 
+// ends waits until a tunnel that is never idle is closed.
+func ends(t *testing.T, c net.Conn, in *bufio.Reader) {
+	t.Helper()
+	go func() {
+		for {
+			if _, err := io.WriteString(c, "x\n"); err != nil {
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}()
+	var timeout net.Error
+	if _, err := io.Copy(io.Discard, in); errors.As(err, &timeout) && timeout.Timeout() {
+		t.Error("the tunnel lives")
+	}
+}
+
 func TestATunnelIsClosedWithItsProgram(t *testing.T) {
 	r := tunnelRig(t, testLimits())
 	c, in := r.tunnelled()
@@ -99,7 +116,7 @@ func TestATunnelIsClosedWithItsProgram(t *testing.T) {
 		t.Errorf("%d connections are counted", n)
 	}
 	r.swap(2, 2, tunnelProgram(3, testLimits()))
-	closes(t, in)
+	ends(t, c, in)
 	eventually(t, "the tunnel is forgotten", func() bool { return r.life.server.counters().Connections == 0 })
 	c, in = r.tunnelled()
 	io.WriteString(c, "again\n")
@@ -137,10 +154,10 @@ func TestATunnelEndsWithItsCredential(t *testing.T) {
 		x.Expires = time.Now().Add(left)
 		return pep.Decision{Verdict: abi.Allow}
 	}))
-	_, in := r.tunnelled()
-	closes(t, in)
+	c, in := r.tunnelled()
+	ends(t, c, in)
 	left = -time.Second
-	c := r.dial()
+	c = r.dial()
 	io.WriteString(c, getChat)
 	if resp, _, err := answer(c); err == nil && resp.StatusCode == 101 {
 		t.Error("it was opened after the end")
@@ -163,9 +180,9 @@ func TestAnIdleTunnelIsClosed(t *testing.T) {
 
 func TestADrainClosesTunnels(t *testing.T) {
 	r := tunnelRig(t, testLimits())
-	_, in := r.tunnelled()
+	c, in := r.tunnelled()
 	r.send(control.Drain{Grace: 100 * time.Millisecond, Limit: 5 * time.Second}.Frame())
-	closes(t, in)
+	ends(t, c, in)
 	if f := r.next(); f != control.KindDrained {
 		t.Errorf("%+v", f)
 	}
@@ -230,9 +247,7 @@ func TestATunnelOverTLS(t *testing.T) {
 		t.Errorf("%d connections are counted", n)
 	}
 	r.swap(2, 2, r.tunnels(3))
-	if b, err := in.ReadByte(); err != io.EOF { // with a word of farewell
-		t.Errorf("%q, %v", b, err)
-	}
+	ends(t, c, in)
 	eventually(t, "the tunnel is forgotten", func() bool { return r.life.server.counters().Connections == 0 })
 }
 
@@ -249,18 +264,7 @@ func TestATunnelEndsWithTheCertificateOfItsClient(t *testing.T) {
 			}))
 			brief := r.people.Client(t, "ada", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(2 * time.Second) })
 			c, in := r.securedTunnel(&brief)
-			go func() { // it is never idle
-				for {
-					if _, err := io.WriteString(c, "x\n"); err != nil {
-						return
-					}
-					time.Sleep(50 * time.Millisecond)
-				}
-			}()
-			var timeout net.Error
-			if _, err := io.Copy(io.Discard, in); errors.As(err, &timeout) && timeout.Timeout() {
-				t.Error("the tunnel outlives the certificate")
-			}
+			ends(t, c, in)
 		})
 	}
 }
