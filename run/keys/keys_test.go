@@ -277,7 +277,10 @@ func TestTokensVerifyWithTheSet(t *testing.T) {
 		return b
 	}
 	number := func(b []byte) *big.Int { return new(big.Int).SetBytes(b) }
-	public := &ecdsa.PublicKey{Curve: elliptic.P256(), X: number(raw(keys.Keys[0]["x"])), Y: number(raw(keys.Keys[0]["y"]))}
+	public, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, raw(keys.Keys[0]["x"]), raw(keys.Keys[0]["y"])))
+	if err != nil {
+		t.Fatal(err)
+	}
 	parts := strings.Split(token, ".")
 	sum := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
 	signature := raw(parts[2])
