@@ -157,10 +157,16 @@ func (d *dialer) keep(o *outgoing, target egress.Target, c *net.TCPConn) *undial
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	res := d.rules.section.Decide(target)
-	if d.ended || res.Verdict != abi.Allow {
+	failed := &undialed{egress.Unreachable, "the image has ended"}
+	if !d.ended {
+		failed = nil
+		if res := d.rules.section.Decide(target); res.Verdict != abi.Allow {
+			failed = denied(res)
+		}
+	}
+	if failed != nil {
 		unix.Close(fd)
-		return denied(res)
+		return failed
 	}
 	o.fd, o.target, o.made = fd, target, true
 	return nil

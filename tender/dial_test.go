@@ -405,3 +405,29 @@ func wait(t *testing.T, what string, ok func() bool) {
 	}
 	t.Fatal(what + ": not in time")
 }
+
+// A connection that is made when its image has ended is let go of, and no rule is
+// blamed for it.
+func TestAConnectionThatComesTooLate(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	at := ln.Addr().(*net.TCPAddr).AddrPort()
+	x := newDialing(t, allow(nil, at.Port(), "127.0.0.1/32"), nil)
+	x.d.end()
+	x.d.mu.Lock()
+	o := &outgoing{fd: -1}
+	x.d.open[1], x.d.busy = o, 1
+	x.d.mu.Unlock()
+	x.d.connect(egress.Dial{ID: 1, Host: "127.0.0.1", Port: at.Port()}, o, x.d.rules)
+	if o.fd >= 0 || len(x.d.open) > 0 || x.d.busy != 0 {
+		t.Errorf("kept: %+v, %d open, %d busy", o, len(x.d.open), x.d.busy)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if log := x.log.String(); !strings.Contains(log, "the image has ended") || strings.Contains(log, "denied") {
+		t.Error(log)
+	}
+}
