@@ -147,9 +147,9 @@ func (o *outlet) try(t egress.Target, addrs []netip.Addr) (*net.TCPConn, egress.
 			failed = denied(res)
 			continue
 		}
-		// A share for each, so that none waits for one that never answers. TCP_NODELAY
-		// and keep-alive are defaults.
-		d := net.Dialer{Timeout: max(connectWithin/time.Duration(len(addrs)), time.Second)}
+		// A share for each, so that none waits for one that never answers, nor the image
+		// for all of them. TCP_NODELAY and keep-alive are defaults.
+		d := net.Dialer{Timeout: connectWithin / time.Duration(len(addrs))}
 		c, err := d.Dial("tcp", netip.AddrPortFrom(t.Addr, t.Port).String())
 		if err == nil {
 			return c.(*net.TCPConn), t, nil
