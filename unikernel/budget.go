@@ -44,13 +44,18 @@ func (b *budget) give(n int64) {
 	}
 }
 
-// take waits until there is room for n, at most for d or until gone is closed.
-// What is larger than the whole fits when nothing else is there.
-func (b *budget) take(n int64, d time.Duration, gone <-chan struct{}) error {
+// take waits until there is room for n, in half of the budget if so asked, at most
+// for d or until gone is closed. What is larger than the whole fits when nothing
+// else is there.
+func (b *budget) take(n int64, half bool, d time.Duration, gone <-chan struct{}) error {
+	most := b.most
+	if half {
+		most /= 2
+	}
 	var timer *time.Timer
 	for {
 		b.mu.Lock()
-		if b.used+n <= b.most || b.used == 0 {
+		if b.used+n <= most || b.used == 0 {
 			b.used += n
 			b.mu.Unlock()
 			return nil

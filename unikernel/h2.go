@@ -35,6 +35,7 @@ type h2 struct {
 	parked    int64 // of it, for requests that were withdrawn and that net/http may still hold
 	bodies    int64 // memory taken for bodies, less what was given back
 	reserved  int   // memory taken for this many streams
+	pending   int   // requests that wait for that
 	begun     int   // requests that reached the chain
 	running   int   // of them, those that have not left it
 	told      int   // records about requests that did not
@@ -110,13 +111,13 @@ func (h *h2) afford() error {
 	}
 	f, began := h.conn.front, time.Now()
 	if head > 0 {
-		if err := f.blocks.take(head, l.HeaderTimeout, h.conn.gone); err != nil {
+		if err := f.blocks.take(head, false, l.HeaderTimeout, h.conn.gone); err != nil {
 			h.starved(err, "no memory is free for its head")
 			return err
 		}
 	}
 	if body > 0 {
-		if err := f.bodies.take(body, l.BodyTimeout, h.conn.gone); err != nil {
+		if err := f.bodies.take(body, false, l.BodyTimeout, h.conn.gone); err != nil {
 			f.blocks.give(head)
 			h.starved(err, "no memory is free for its body")
 			return err
@@ -154,7 +155,7 @@ func (h *h2) settle(e effect) {
 	} else {
 		e.heads += e.withdrawn
 	}
-	h.give(e.heads, e.bodies, h.reserved-len(h.account.open))
+	h.give(e.heads, e.bodies, h.reserved-(len(h.account.open)-h.pending))
 }
 
 // give gives memory back, all of which close has done. Where nothing was taken
@@ -177,11 +178,25 @@ func (h *h2) give(heads, bodies int64, streams int) {
 	}
 }
 
-// reserve takes the memory for one more stream and more. Half of it is for
-// connections that have one only, so that few cannot fill all of it. The caller
-// holds h.mu.
-func (h *h2) reserve(more int64) bool {
-	if h.closed || !h.conn.front.streams.try(streamMemory+more, h.reserved > 0) {
+// admit takes the memory of one more stream and its head, and waits for it as long
+// as a client may take for a head: requests of honest clients end soon. Meanwhile
+// the request holds the memory of its block, so that few can wait.
+func (h *h2) admit(memory int64, gone <-chan struct{}) bool {
+	h.mu.Lock()
+	streams, several, patience := h.conn.front.streams, h.reserved > 0, h.account.limits.HeaderTimeout
+	h.pending++
+	h.mu.Unlock()
+	// Half of it is for connections that have one request only, so that few
+	// connections cannot fill all of it.
+	err := streams.take(streamMemory+memory, several, patience, gone)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.pending--
+	if err != nil {
+		return false
+	}
+	if h.closed {
+		streams.give(streamMemory + memory)
 		return false
 	}
 	h.reserved++
@@ -192,9 +207,10 @@ func (h *h2) reserve(more int64) bool {
 // nobody takes, and reports whether there was room. The caller holds h.mu.
 func (h *h2) unserved() bool {
 	for h.reserved < len(h.account.open)-len(h.account.waiting) {
-		if !h.reserve(0) {
+		if !h.conn.front.streams.try(streamMemory, h.reserved > 0) {
 			return false
 		}
+		h.reserved++
 	}
 	return true
 }
@@ -246,10 +262,12 @@ func (h *h2) begin(r *http.Request) (memory int64, room bool) {
 	}
 	memory += int64(len(r.RequestURI)+len(r.Host)) + fieldMemory
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.begun++
 	h.running++
-	room = h.reserve(memory)
+	h.mu.Unlock()
+	room = h.admit(memory, r.Context().Done())
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if !room {
 		memory = 0
 		h.account.resets.earn(1) // it pays for no refusal that is not its fault

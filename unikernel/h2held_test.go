@@ -1,6 +1,7 @@
 package unikernel
 
 import (
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -210,9 +211,12 @@ func TestABodyThatEndsWhileItWaitsHoldsNothing(t *testing.T) {
 }
 
 // A client that does not take its responses holds what they hold, within bounds:
-// further requests are refused, and one connection fills no more than half.
+// further requests wait, and are refused in the end; one connection fills no more
+// than half.
 func TestResponsesThatNobodyTakesFitTheMemory(t *testing.T) {
-	r := newSecureRig(t, transport.Simple, testLimits(), text(strings.Repeat("x", 100_000)))
+	l := testLimits()
+	l.HeaderTimeout = time.Second // before the responses that nobody takes are late
+	r := newSecureRig(t, transport.Simple, l, text(strings.Repeat("x", 100_000)))
 	r.life.server.memory = 64 * streamMemory // a quarter: 16 requests
 	r.run()
 	deaf := func(n uint32) *framed {
@@ -274,5 +278,46 @@ func TestRefusalsThatNobodyTakesFitTheMemory(t *testing.T) {
 		return slices.ContainsFunc(r.records, func(k audit.Record) bool { return k.Reason == "no memory is free for a response that it does not take" })
 	})
 	f.Close()
+	eventually(t, "all is given back", func() bool { return r.life.server.front.streams.held() == 0 })
+}
+
+// More requests at once than fit the memory are served one after the other where
+// their responses are taken.
+func TestRequestsBeyondTheMemoryWait(t *testing.T) {
+	enter, leave := make(chan struct{}, 64), make(chan struct{})
+	r := newSecureRig(t, transport.Simple, testLimits(), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		enter <- struct{}{}
+		<-leave
+		io.WriteString(w, "ok")
+	}))
+	r.life.server.memory = 64 * streamMemory // a quarter: 16 requests, 8 of one connection
+	r.run()
+	f := newFramed(t, r.tls(nil, "h2"))
+	for id := uint32(1); id < 2*32; id += 2 {
+		f.request(id, "GET", "/app/x")
+	}
+	for range 7 {
+		<-enter
+	}
+	eventually(t, "the others wait", func() bool {
+		streams := r.life.server.front.streams
+		streams.mu.Lock()
+		defer streams.mu.Unlock()
+		return streams.freed != nil
+	})
+	if n := len(enter); n > 1 {
+		t.Errorf("%d more are served at once", n)
+	}
+	close(leave)
+	answered := 0
+	for answered < 32 {
+		x, _, err := f.next()
+		if err != nil || x.kind == frameReset {
+			t.Fatalf("after %d answers: %+v, %v", answered, x, err)
+		}
+		if x.kind == frameHeaders {
+			answered++
+		}
+	}
 	eventually(t, "all is given back", func() bool { return r.life.server.front.streams.held() == 0 })
 }
