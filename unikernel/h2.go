@@ -178,12 +178,13 @@ func (h *h2) give(heads, bodies int64, streams int) {
 	}
 }
 
-// admit takes the memory of one more stream and its head, and waits for it as long
-// as a client may take for a head: requests of honest clients end soon. Meanwhile
-// the request holds the memory of its block, so that few can wait.
+// admit takes the memory of one more stream and its head, and waits for it half as
+// long as a client may take for a head: requests of honest clients end soon.
+// Meanwhile the request holds the memory of its block, so that few can wait, and no
+// longer than who waits for that memory.
 func (h *h2) admit(memory int64, gone <-chan struct{}) bool {
 	h.mu.Lock()
-	streams, several, patience := h.conn.front.streams, h.reserved > 0, h.account.limits.HeaderTimeout
+	streams, several, patience := h.conn.front.streams, h.reserved > 0, h.account.limits.HeaderTimeout/2
 	h.pending++
 	h.mu.Unlock()
 	// Half of it is for connections that have one request only, so that few
