@@ -6,17 +6,18 @@ import (
 	"strings"
 )
 
-// workload is the benchmarks' application, listening on a port.
-func (b *bench) workload(port int) string {
+// workload is the benchmarks' application under a name of its own, listening on a
+// port.
+func (b *bench) workload(name string, port int) string {
 	return fmt.Sprintf(`apiVersion: lorica.dev/v1alpha1
 kind: Workload
-metadata: {name: bench, labels: {app: bench}}
+metadata: {name: %s, labels: {app: bench}}
 spec:
   app: {handler: {module: %s}}
   listen: [{name: web, port: %d}]
   resources: {memory: 256Mi}
   confinement: {minimum: no-landlock}
-`, filepath.Join(b.root, "test", "bench", "testdata", "app"), port)
+`, name, filepath.Join(b.root, "test", "bench", "testdata", "app"), port)
 }
 
 const policyHead = `apiVersion: lorica.dev/v1alpha1

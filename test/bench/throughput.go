@@ -45,7 +45,7 @@ func (b *bench) sealed(name string, policy func(port int) string) (*target, func
 	if err != nil {
 		return nil, nil, err
 	}
-	dir, err := b.project(name, b.workload(port), policy(port))
+	dir, err := b.project(name, b.workload(name, port), policy(port))
 	if err != nil {
 		return nil, nil, err
 	}
