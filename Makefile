@@ -22,6 +22,10 @@ demo: bin/lorica ## generate and run examples/payments and show what is allowed,
 test: ## everything that this project promises and can show on this machine
 	@scripts/test
 
+.PHONY: bench
+bench: ## measure every promise of speed side by side, and write docs/performance.md (ROUNDS, SECONDS_EACH)
+	@scripts/bench
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@scripts/lint

@@ -53,13 +53,16 @@ func Normalize(raw string, rejectSlash bool) (Path, error) {
 		return Path{}, errForm
 	}
 	p := Path{Canonical: raw, Decoded: raw} // most need no change
-	if strings.ContainsFunc(raw, func(r rune) bool { return r != '/' && (r >= utf8.RuneSelf || !isPlain(byte(r))) }) {
+	if !isCanonical(raw) {
 		var err error
 		if p, err = resolve(raw, rejectSlash); err != nil {
 			return Path{}, err
 		}
+		if err := checkText(p.Decoded); err != nil {
+			return Path{}, err
+		}
 	}
-	if err := check(p.Decoded); err != nil {
+	if err := checkSegments(p.Decoded); err != nil {
 		return Path{}, err
 	}
 	if p.Canonical != "/" {
@@ -96,14 +99,29 @@ func resolve(raw string, rejectSlash bool) (Path, error) {
 	return Path{Canonical: string(canonical), Decoded: string(decoded)}, nil
 }
 
-// check judges a decoded path, which starts with a slash.
-func check(s string) error {
+// isCanonical reports whether a path needs no escape and has none: it is text then.
+func isCanonical(s string) bool {
+	for i := range len(s) {
+		if s[i] != '/' && !isPlain(s[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// checkText judges the characters of a decoded path.
+func checkText(s string) error {
 	if !utf8.ValidString(s) {
 		return errUTF8
 	}
 	if strings.ContainsFunc(s, func(r rune) bool { return r == '\\' || unicode.IsControl(r) }) {
 		return errControl
 	}
+	return nil
+}
+
+// checkSegments judges the segments of a decoded path, which starts with a slash.
+func checkSegments(s string) error {
 	for rest, more := s[1:], true; more; {
 		var segment string
 		segment, rest, more = strings.Cut(rest, "/")
@@ -154,8 +172,18 @@ func Unescape(s string) string {
 
 // isPlain reports whether c may stand for itself in a segment (pchar).
 func isPlain(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
-		strings.IndexByte("-._~!$&'()*+,;=:@", c) >= 0
+	const (
+		letters = 1<<26 - 1
+		low     = (1<<10-1)<<'0' | 1<<'-' | 1<<'.' | 1<<'!' | 1<<'$' | 1<<'&' | 1<<'\'' | 1<<'(' | 1<<')' | 1<<'*' | 1<<'+' | 1<<',' | 1<<';' | 1<<'=' | 1<<':'
+		high    = letters<<('A'-64) | letters<<('a'-64) | 1<<('_'-64) | 1<<('~'-64) | 1<<('@'-64)
+	)
+	switch {
+	case c < 64:
+		return uint64(low)>>c&1 != 0
+	case c < 128:
+		return uint64(high)>>(c-64)&1 != 0
+	}
+	return false
 }
 
 func isHex(c byte) bool {

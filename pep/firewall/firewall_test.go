@@ -264,9 +264,9 @@ func manyRules(n int) *flow.Section {
 }
 
 func BenchmarkAdmit(b *testing.B) {
-	for _, n := range []int{10, 1000, 10_000} {
+	for _, n := range []int{10, 100, 1000, 10_000, 100_000} {
 		st := prepare(b, manyRules(n))
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
+		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
 			f := tcp("192.0.2.1", 443)
 			b.ReportAllocs()
 			for b.Loop() {

@@ -15,18 +15,7 @@ import (
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/authn"
-	"lorica.dev/lorica/abi/authz"
-	"lorica.dev/lorica/abi/basic"
-	"lorica.dev/lorica/abi/jwt"
-	"lorica.dev/lorica/abi/program"
-	"lorica.dev/lorica/abi/route"
-	"lorica.dev/lorica/compiler"
 	"lorica.dev/lorica/pep"
-	pepauthn "lorica.dev/lorica/pep/authn"
-	pepbasic "lorica.dev/lorica/pep/authn/basic"
-	pepjwt "lorica.dev/lorica/pep/authn/jwt"
-	pepauthz "lorica.dev/lorica/pep/authz"
-	"lorica.dev/lorica/pep/filter"
 	"lorica.dev/lorica/policy"
 )
 
@@ -68,36 +57,6 @@ spec:
       @id("gold")
       permit (principal, action, resource) when { context.plan == "gold" && context has limit && context.limit > 100 };
 `
-
-// chain runs a request through filter, methods and authorization, as the image
-// of the level would.
-func chain(t *testing.T, d *policy.Deployment, secrets map[string][]byte) func(*pep.Exchange) pep.Decision {
-	t.Helper()
-	out, err := compiler.Compile(d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := out.Levels[0].Program(d, program.PlanID{}, 1)
-	var states []pep.GuardState
-	for _, m := range []struct {
-		section string
-		guard   pep.Guard
-	}{{route.Name, filter.New()}, {jwt.Name, pepjwt.New()}, {basic.Name, pepbasic.New()}, {authn.Name, pepauthn.New()}, {authz.Name, pepauthz.New()}} {
-		s, err := m.guard.Prepare(&pep.Input{Level: "normal", Levels: p.Levels, Section: p.Section(m.section), Secrets: secrets})
-		if err != nil {
-			t.Fatalf("%s: %v", m.section, err)
-		}
-		states = append(states, s)
-	}
-	return func(x *pep.Exchange) (d pep.Decision) {
-		for _, s := range states {
-			if d = s.Judge(x); d.Verdict != abi.Allow {
-				break
-			}
-		}
-		return d
-	}
-}
 
 // amrs are claims, and whether they say mfa.
 var amrs = []struct {

@@ -1,0 +1,79 @@
+// Command bench measures every promise of speed side by side with what it is
+// compared to: in one run, in turn, as medians of ratios, since machines are
+// shared and noisy. It ends with one line for each figure,
+//
+//	figure NAME VALUE TARGET met|short
+//
+// writes docs/performance.md, and exits with 0 whatever it measured.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+func main() {
+	b := &bench{}
+	only := flag.String("only", "", "measure only these groups, separated by commas")
+	flag.IntVar(&b.rounds, "rounds", 5, "rounds of each comparison")
+	flag.IntVar(&b.seconds, "seconds", 3, "seconds of load for each server and round")
+	out := flag.String("out", "", "file to write the results to")
+	flag.Parse()
+	if err := b.prepare(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	defer os.RemoveAll(b.dir)
+	groups := []struct {
+		name string
+		run  func() error
+	}{
+		{"throughput", b.throughput}, {"chain", b.chain}, {"basic", b.basic}, {"handshakes", b.handshakes},
+		{"starts", b.starts}, {"changes", b.changes}, {"micro", b.micro}, {"growth", b.growth},
+	}
+	for _, g := range groups {
+		if *only != "" && !strings.Contains(","+*only+",", ","+g.name+",") {
+			continue
+		}
+		fmt.Println("==", g.name)
+		if err := g.run(); err != nil {
+			b.cannot(g.name, err)
+		}
+	}
+	if *out != "" {
+		if err := b.report(*out); err != nil {
+			b.cannot(*out, err)
+		}
+	}
+	fmt.Println()
+	for _, m := range b.missing {
+		fmt.Println("not measured:", m)
+	}
+	for _, f := range b.figures {
+		f.line(os.Stdout)
+	}
+}
+
+// prepare builds the command into a folder of its own.
+func (b *bench) prepare() error {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return fmt.Errorf("run it in the repository: %w", err)
+	}
+	b.root = strings.TrimSpace(string(out))
+	if b.dir, err = os.MkdirTemp("", "lorica-bench-"); err != nil {
+		return err
+	}
+	b.lorica = filepath.Join(b.dir, "lorica")
+	build := exec.Command("go", "build", "-trimpath", "-o", b.lorica, "./cmd/lorica")
+	build.Dir = b.root
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return os.MkdirAll(b.home(), 0o700)
+}
