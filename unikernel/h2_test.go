@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -569,29 +568,7 @@ func TestDrainFinishesHTTP2(t *testing.T) {
 func TestNewLimitsLoseNoRequestOfHTTP2(t *testing.T) {
 	r := newSecureRig(t, transport.Simple, testLimits(), text("ok"))
 	r.run()
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	var done atomic.Int64
-	for range 4 {
-		c := r.client(nil)
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				resp, err := c.Get(r.url("/app/x"))
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				io.Copy(io.Discard, resp.Body)
-				resp.Body.Close()
-				done.Add(1)
-			}
-		})
-	}
+	done, stop := r.load(nil)
 	l := testLimits()
 	l.IdleTimeout -= time.Second
 	r.swap(1, 1, r.program(2, l))
@@ -602,6 +579,5 @@ func TestNewLimitsLoseNoRequestOfHTTP2(t *testing.T) {
 	})
 	n := done.Load()
 	eventually(t, "requests go on", func() bool { return done.Load() > n+10 })
-	close(stop)
-	wg.Wait()
+	stop()
 }

@@ -81,6 +81,37 @@ func (s *secureRig) client(pair *certtest.Pair) *http.Client {
 	return &http.Client{Transport: t, Timeout: 20 * time.Second}
 }
 
+// load has four clients of HTTP/2 ask until stop, which waits for them; a request
+// that fails fails the test.
+func (s *secureRig) load(pair *certtest.Pair) (done *atomic.Int64, stop func()) {
+	done = new(atomic.Int64)
+	ended := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		c := s.client(pair)
+		wg.Go(func() {
+			for {
+				select {
+				case <-ended:
+					return
+				default:
+				}
+				resp, err := c.Get(s.url("/app/x"))
+				if err != nil {
+					s.t.Error(err)
+					return
+				}
+				io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+				done.Add(1)
+			}
+		})
+	}
+	stop = sync.OnceFunc(func() { close(ended); wg.Wait() })
+	s.t.Cleanup(stop)
+	return done, stop
+}
+
 func (s *secureRig) url(path string) string {
 	_, port, _ := net.SplitHostPort(s.addr)
 	return "https://localhost:" + port + path
@@ -246,27 +277,7 @@ func TestAnotherCertificateDropsNoConnection(t *testing.T) {
 	if err := ask(); err != nil {
 		t.Fatal(err)
 	}
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	h2 := r.client(&ada)
-	for range 4 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				resp, err := h2.Get(r.url("/app/x"))
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				io.Copy(io.Discard, resp.Body)
-				resp.Body.Close()
-			}
-		})
-	}
+	_, stop := r.load(&ada)
 	serial := func() string { return r.tls(&ada).ConnectionState().PeerCertificates[0].SerialNumber.String() }
 	for i := range 5 {
 		next := r.servers.Server(t, nil)
@@ -282,8 +293,7 @@ func TestAnotherCertificateDropsNoConnection(t *testing.T) {
 			t.Fatalf("change %d: the kept connection: %v", i, err)
 		}
 	}
-	close(stop)
-	wg.Wait()
+	stop()
 	r.denials(0)
 }
 

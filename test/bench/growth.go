@@ -96,7 +96,8 @@ type named struct {
 func (b *bench) report(file string) error {
 	var w strings.Builder
 	w.WriteString("# Performance\n\nWritten by `make bench`; ratios are taken side by side in one run, round by round. Values are medians, the spread is the least and the\ngreatest round.\n\n")
-	fmt.Fprintf(&w, "Measured on %s, %d processors (%s), Linux %s, %s.\n\n", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), processor(), kernel(), runtime.Version())
+	fmt.Fprintf(&w, "Measured on %s, %d processors (%s), Linux %s, %s, in %d rounds with %d seconds of load for each server.\n\n",
+		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), processor(), kernel(), runtime.Version(), b.rounds, b.seconds)
 	w.WriteString("| figure | value | spread | target | |\n|---|---|---|---|---|\n")
 	for _, f := range b.figures {
 		fmt.Fprintf(&w, "| %s | %s | %s | %s | %s |\n", f.Name, f.value(), f.spread(), f.target(), f.verdict())

@@ -73,20 +73,7 @@ func chain(t testing.TB, d *policy.Deployment, secrets map[string][]byte) func(*
 // whole is a policy with everything on the way of a request.
 func whole(policies int) string {
 	var w strings.Builder
-	w.WriteString(`
-apiVersion: lorica.dev/v1alpha1
-kind: Workload
-metadata: {name: w, labels: {app: w}}
-spec:
-  app: {static: {dir: public}}
-  listen: [{name: api, port: 8080}]
----
-apiVersion: lorica.dev/v1alpha1
-kind: SecurityPolicy
-metadata: {name: p}
-spec:
-  selector: {matchLabels: {app: w}}
-  default: {network: Allow}
+	w.WriteString(head + `  default: {network: Allow}
   authentication:
     require: true
     jwt: [{name: idp, issuer: "https://idp", audiences: [w], jwks: secret/keys}]

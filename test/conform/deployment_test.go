@@ -159,9 +159,8 @@ func (img image) judge(t testing.TB, method, target, body, who string, groups []
 	return img.authz.Judge(x)
 }
 
-// everything reads an attribute of each source, so that one document shows that
-// the loader, the compiler and the image mean the same.
-const everything = `
+// head begins a document: a workload, and a policy that selects it.
+const head = `
 apiVersion: lorica.dev/v1alpha1
 kind: Workload
 metadata: {name: w, labels: {app: w}}
@@ -174,7 +173,11 @@ kind: SecurityPolicy
 metadata: {name: p}
 spec:
   selector: {matchLabels: {app: w}}
-  levels: {names: [low, high], initial: low}
+`
+
+// everything reads an attribute of each source, so that one document shows that
+// the loader, the compiler and the image mean the same.
+const everything = head + `  levels: {names: [low, high], initial: low}
   network: {ingress: [{name: in, action: Allow, from: [any]}]}
   authentication: {require: true, basic: {name: login, realm: r, users: secret/users}}
   secrets: {users: {file: users.txt}}

@@ -20,20 +20,7 @@ import (
 )
 
 // tokens is a policy about what a token says, beside a user list.
-const tokens = `
-apiVersion: lorica.dev/v1alpha1
-kind: Workload
-metadata: {name: w, labels: {app: w}}
-spec:
-  app: {static: {dir: public}}
-  listen: [{name: api, port: 8080}]
----
-apiVersion: lorica.dev/v1alpha1
-kind: SecurityPolicy
-metadata: {name: p}
-spec:
-  selector: {matchLabels: {app: w}}
-  default: {network: Allow}
+const tokens = head + `  default: {network: Allow}
   authentication:
     require: false
     jwt: [{name: idp, issuer: "https://idp", audiences: [w], jwks: secret/keys}]
