@@ -179,6 +179,13 @@ type Exchange struct {
 	read    bool
 }
 
+// Limit bounds the body of the request by MaxBody.
+func (x *Exchange) Limit() {
+	if r := x.Request; r.Body != nil && r.Body != http.NoBody {
+		r.Body = http.MaxBytesReader(nil, r.Body, x.MaxBody)
+	}
+}
+
 // ErrBody reports a body that could not be read within its bounds.
 var ErrBody = errors.New("pep: the body is too large or did not arrive in time")
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"lorica.dev/lorica/abi/route"
+	"lorica.dev/lorica/unikernel/http1"
 )
 
 // retireGrace is how long a front with outdated limits answers with Connection:
@@ -18,12 +19,12 @@ import (
 const retireGrace = time.Second
 
 // A front serves connections that the gates admitted, with one set of limits. It
-// is one http.Server for each protocol: what was negotiated is what is spoken.
+// is one server for each protocol: what was negotiated is what is spoken.
 type front struct {
-	http    *http.Server
+	http1   *http1.Server
 	http2   *http.Server // nil without TLS
 	limits  route.Limits
-	in, in2 chan net.Conn
+	in2     chan net.Conn // for http2
 	gone    chan struct{}
 	once    sync.Once
 	blocks  *budget       // for header blocks of HTTP/2 until their requests are known
@@ -37,21 +38,37 @@ type connKey struct{}
 
 // newFront starts a front with the given limits. The caller holds s.mu.
 func (s *server) newFront(l route.Limits, secured bool) *front {
-	f := &front{limits: l, in: make(chan net.Conn), in2: make(chan net.Conn), gone: make(chan struct{}),
+	f := &front{limits: l, in2: make(chan net.Conn), gone: make(chan struct{}),
 		heads: make(chan struct{}, largeHeads(s.memory, l.MaxHeaderBytes)),
 		// With securedMemory for as many connections as there may be, this is all of it.
 		blocks: &budget{most: s.memory / 8}, streams: &budget{most: s.memory / 4}, bodies: &budget{most: s.memory / 8}}
-	f.http = s.newServer(f)
-	f.http.Protocols.SetHTTP1(true)
-	// net/http allows 4096 bytes more than it is told.
-	f.http.MaxHeaderBytes = max(1, int(l.MaxHeaderBytes)-4096)
+	f.http1 = http1.NewServer(http1.Limits{Head: int(l.MaxHeaderBytes), Header: l.HeaderTimeout, Body: l.BodyTimeout,
+		Write: l.WriteTimeout, Idle: l.IdleTimeout})
 	s.fronts[f] = struct{}{}
-	go f.http.Serve(door{f, f.in})
 	if secured {
-		f.http2 = s.newServer(f)
-		f.http2.Protocols.SetUnencryptedHTTP2(true) // TLS ends before it
-		f.http2.MaxHeaderBytes = int(l.MaxHeaderBytes)
-		f.http2.HTTP2 = &http.HTTP2Config{
+		f.http2 = s.newHTTP2(f)
+		go f.http2.Serve(door{f})
+	}
+	return f
+}
+
+func (s *server) newHTTP2(f *front) *http.Server {
+	l := f.limits
+	h := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s.serveHTTP2(r.Context().Value(connKey{}).(*conn), w, r)
+		}),
+		MaxHeaderBytes:               int(l.MaxHeaderBytes),
+		ReadHeaderTimeout:            l.HeaderTimeout,
+		WriteTimeout:                 l.WriteTimeout,
+		IdleTimeout:                  l.IdleTimeout,
+		DisableGeneralOptionsHandler: true, // guards judge "OPTIONS *" as well
+		ErrorLog:                     log.New(lines{s.out}, "", 0),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		},
+		Protocols: new(http.Protocols),
+		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          int(l.MaxStreams),
 			MaxDecoderHeaderTableSize:     4 << 10,
 			MaxEncoderHeaderTableSize:     4 << 10,
@@ -61,65 +78,46 @@ func (s *server) newFront(l route.Limits, secured bool) *front {
 			SendPingTimeout:               l.IdleTimeout,
 			PingTimeout:                   l.HeaderTimeout,
 			WriteByteTimeout:              l.WriteTimeout,
-		}
-		go f.http2.Serve(door{f, f.in2})
-	}
-	return f
-}
-
-func (s *server) newServer(f *front) *http.Server {
-	return &http.Server{
-		Handler:                      http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(f, w, r) }),
-		ReadHeaderTimeout:            f.limits.HeaderTimeout,
-		WriteTimeout:                 f.limits.WriteTimeout,
-		IdleTimeout:                  f.limits.IdleTimeout,
-		DisableGeneralOptionsHandler: true, // guards judge "OPTIONS *" as well
-		ErrorLog:                     log.New(lines{s.out}, "", 0),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, connKey{}, c)
 		},
-		ConnState: s.follow,
-		Protocols: new(http.Protocols),
 	}
-}
-
-// follow keeps count of what net/http does with a connection by itself.
-func (s *server) follow(nc net.Conn, state http.ConnState) {
-	c := nc.(*conn)
-	if c.h2 != nil {
-		return // its frames are counted as they pass
-	}
-	switch state {
-	case http.StateIdle:
-		c.idle()
-	case http.StateClosed:
-		c.ended()
-	}
+	h.Protocols.SetUnencryptedHTTP2(true) // TLS ends before it
+	return h
 }
 
 // deliver hands c to the front; false when it is gone.
 func (f *front) deliver(c *conn) bool {
-	in := f.in
-	if c.h2 != nil {
-		in = f.in2
+	if c.h2 == nil {
+		return f.serve(c)
 	}
 	select {
-	case in <- c:
+	case f.in2 <- c:
 		return true
 	case <-f.gone:
 		return false
 	}
 }
 
-// A door is the listener of one http.Server of a front.
-type door struct {
-	*front
-	in chan net.Conn
+// serve has c served over HTTP/1; false when the front is gone.
+func (f *front) serve(c *conn) bool {
+	select {
+	case <-f.gone:
+		return false
+	default:
+		c.front = f
+		go f.http1.Serve(c, c)
+		return true
+	}
 }
+
+// leave has the front take no more connections.
+func (f *front) leave() { f.once.Do(func() { close(f.gone) }) }
+
+// A door is the listener of the server of HTTP/2 of a front.
+type door struct{ *front }
 
 func (d door) Accept() (net.Conn, error) {
 	select {
-	case c := <-d.in:
+	case c := <-d.in2:
 		c.(*conn).front = d.front
 		return c, nil
 	case <-d.gone:
@@ -128,7 +126,7 @@ func (d door) Accept() (net.Conn, error) {
 }
 
 func (d door) Close() error {
-	d.once.Do(func() { close(d.gone) })
+	d.leave()
 	return nil
 }
 
@@ -140,15 +138,19 @@ func (s *server) retire(f *front, grace, limit time.Duration) {
 	time.Sleep(grace)
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
+	f.leave()
 	var wg sync.WaitGroup
-	for _, h := range []*http.Server{f.http, f.http2} {
-		if h != nil {
-			wg.Go(func() {
-				if h.Shutdown(ctx) != nil {
-					h.Close()
-				}
-			})
+	wg.Go(func() {
+		if f.http1.Shutdown(ctx) != nil {
+			f.http1.Close()
 		}
+	})
+	if f.http2 != nil {
+		wg.Go(func() {
+			if f.http2.Shutdown(ctx) != nil {
+				f.http2.Close()
+			}
+		})
 	}
 	wg.Wait()
 	s.mu.Lock()

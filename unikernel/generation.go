@@ -4,7 +4,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -40,7 +39,7 @@ type generation struct {
 	digest   program.Digest
 	gates    []gate
 	tls      pep.TransportState // nil: connections are plain
-	guards   []guard
+	guards   pep.Chain
 	watch    []pep.Observer
 	audit    pep.AuditState
 	egress   pep.OutboundState // nil: the image makes no connections
@@ -53,11 +52,6 @@ type generation struct {
 type gate struct {
 	stage string
 	state pep.GateState
-}
-
-type guard struct {
-	stage string
-	state pep.GuardState
 }
 
 // pin takes a use of g, unless the last one has gone already.
@@ -85,7 +79,7 @@ func (g *generation) unpin() {
 func (g *generation) admit(f flow.Flow) pep.Decision {
 	last, record := pep.Decision{Verdict: abi.Allow, Stage: abi.StageFirewall}, false
 	for i, x := range g.gates {
-		d := guarded(x.stage, func() pep.Decision { return x.state.Admit(f) })
+		d := pep.Guarded(x.stage, x.state.Admit, f)
 		if d.Verdict != abi.Allow {
 			return d
 		}
@@ -104,46 +98,7 @@ func (g *generation) remain(p *pep.Peer, now time.Time) pep.Decision {
 	if g.tls == nil {
 		return pep.Decision{Verdict: abi.Allow, Stage: abi.StageTLS}
 	}
-	return guarded(abi.StageTLS, func() pep.Decision { return g.tls.Remain(p, now) })
-}
-
-// judge asks the guards about x, in order; the first denial ends it. An
-// allowed request carries the rule of the last guard that names one. No guard:
-// denied.
-func (g *generation) judge(x *pep.Exchange) pep.Decision {
-	last, record := pep.Decision{Status: http.StatusForbidden, Rule: abi.Rule{ID: abi.RuleError}, Reason: "no guard"}, false
-	for i, y := range g.guards {
-		d := guarded(y.stage, func() pep.Decision { return y.state.Judge(x) })
-		if d.Verdict != abi.Allow {
-			if d.Status < 400 || d.Status > 599 {
-				d.Status = http.StatusForbidden
-			}
-			return d
-		}
-		if i == 0 || d.Rule.ID != "" {
-			last = d
-		}
-		record = record || d.Record
-	}
-	last.Record = record
-	return last
-}
-
-// guarded asks a module. A panic and a verdict that does not exist are denials.
-func guarded(stage string, decide func() pep.Decision) (d pep.Decision) {
-	defer func() {
-		if v := recover(); v != nil {
-			d = pep.Decision{Stage: stage, Rule: abi.Rule{ID: abi.RuleError}, Reason: fmt.Sprintf("panic: %v", v)}
-		}
-	}()
-	d = decide()
-	if d.Verdict != abi.Allow {
-		d.Verdict = abi.Deny
-	}
-	if d.Stage == "" {
-		d.Stage = stage
-	}
-	return d
+	return pep.Guarded(abi.StageTLS, func(p *pep.Peer) pep.Decision { return g.tls.Remain(p, now) }, p)
 }
 
 // An opener turns programs into generations.
@@ -247,7 +202,7 @@ func (o *opener) prepare(g *generation, p *program.Program, secrets []control.Se
 		if o, ok := s.(pep.Observer); ok {
 			g.watch = append(g.watch, o)
 		}
-		g.guards = append(g.guards, guard{m.Section, s})
+		g.guards = append(g.guards, pep.Link{Stage: m.Section, Guard: s})
 	}
 	s, err := o.img.Audit.Module.Prepare(input(o.img.Audit.Section))
 	if err != nil {

@@ -240,7 +240,7 @@ func (h *h2) write(p []byte) (int, error) {
 	h.rest()
 	h.mu.Unlock()
 	for ; unread > 0; unread-- {
-		h.conn.server.unreadable(h.conn, "a request that is malformed, too large, or one too many")
+		h.conn.server.unreadable(h.conn, http.StatusBadRequest, "a request that is malformed, too large, or one too many")
 	}
 	if why := e.flood + e.fault; why != "" {
 		h.conn.unreadable(why)

@@ -16,6 +16,7 @@ import (
 	"lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/abi/route"
 	"lorica.dev/lorica/pep"
+	"lorica.dev/lorica/unikernel/http1"
 )
 
 // newID returns the random name of a decision, 128 bits in hexadecimal. It is no
@@ -75,39 +76,48 @@ func observed(o pep.Observer, x *pep.Exchange, d pep.Decision) (alert pep.Decisi
 	return alert, ok, nil
 }
 
-// serve is the chain: guards, record, application.
-func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
+// serveHTTP1 serves a request of HTTP/1.
+func (s *server) serveHTTP1(c *conn, w *http1.Response, r *http.Request) {
 	s.requests.Add(1)
-	c := r.Context().Value(connKey{}).(*conn)
-	room := true
-	if c.h2 == nil {
-		c.begin()
-	} else {
-		var memory int64
-		memory, room = c.h2.begin(r)
-		defer c.h2.finish(memory)
+	if w.Note == nil {
+		c.clean(r)
 	}
+	s.serve(c, w, r, w.Arrived, true)
+}
+
+// serveHTTP2 serves a request of HTTP/2, when there is room for it.
+func (s *server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
+	s.requests.Add(1)
+	memory, room := c.h2.begin(r)
+	defer c.h2.finish(memory)
 	// From here on the request is a copy: what guards replace in it, its body
 	// above all, must not hide from net/http what it still has to read.
 	r, original := r.WithContext(appContext{r.Context()}), r
+	c.clean(r)
+	now := time.Now()
+	if r.Body != nil && r.Body != http.NoBody {
+		http.NewResponseController(w).SetReadDeadline(now.Add(c.front.limits.BodyTimeout))
+		r.Body = &body{r.Body, original}
+	}
+	s.serve(c, w, r, now, room)
+}
+
+// clean takes out of a request what only the image may say, and adds what it
+// knows of the connection. Trailers were announced, or are not kept.
+func (c *conn) clean(r *http.Request) {
 	strip(r.Header)
-	strip(r.Trailer) // announced names
+	strip(r.Trailer)
 	if sec := c.secure.Load(); sec != nil {
 		r.TLS = sec.State
 	}
-	if r.Body != nil && r.Body != http.NoBody {
-		late := time.Now().Add(f.limits.BodyTimeout)
-		if c.h2 == nil {
-			c.SetReadDeadline(late)
-		} else { // of the stream
-			http.NewResponseController(w).SetReadDeadline(late)
-		}
-		r.Body = &body{r.Body, c, original}
-	}
-	x := &pep.Exchange{ID: newID(), Request: r, Header: w.Header(), Flow: c.flow, Now: time.Now(), Peer: c.peer()}
-	out := &response{to: w, front: f, id: x.ID}
+}
 
-	d, revision, err := s.decide(c, x, room)
+// serve is the chain: guards, record, application.
+func (s *server) serve(c *conn, w http.ResponseWriter, r *http.Request, now time.Time, room bool) {
+	x := &pep.Exchange{ID: newID(), Request: r, Header: w.Header(), Flow: c.flow, Now: now, Peer: c.peer()}
+	out := &response{to: w, front: c.front, id: x.ID}
+
+	d, revision, err := s.decide(c, w, x, room)
 	if err != nil { // no evidence, no answer
 		s.denied.Add(1)
 		if !errors.Is(err, errRefused) {
@@ -125,8 +135,8 @@ func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
 	}
 	s.allowed.Add(1)
 	out.last = x.Header.Get("Connection") == "close"
-	if upgrades(x) {
-		s.call(&upgradable{response: out, conn: c, expires: expiry(x), revision: revision}, out, x)
+	if w, ok := w.(*http1.Response); ok && upgrades(x) {
+		s.call(&upgradable{response: out, to: w, conn: c, expires: expiry(x), revision: revision}, out, x)
 		return
 	}
 	s.call(out, out, x)
@@ -139,7 +149,7 @@ var errRefused = errors.New("the connection is refused")
 // the record is written: how long the application then takes must not hold up a
 // change of policy. It returns the revision that judged. Without room for it,
 // a request is denied unread.
-func (s *server) decide(c *conn, x *pep.Exchange, room bool) (d pep.Decision, revision uint64, err error) {
+func (s *server) decide(c *conn, w http.ResponseWriter, x *pep.Exchange, room bool) (d pep.Decision, revision uint64, err error) {
 	g := s.pin()
 	defer g.unpin()
 	if ok, err := s.remains(g, c, x.Now); !ok {
@@ -148,7 +158,7 @@ func (s *server) decide(c *conn, x *pep.Exchange, room bool) (d pep.Decision, re
 	d = pep.Decision{Stage: abi.StageFilter, Rule: abi.Rule{ID: abi.RuleRequest}, Status: http.StatusServiceUnavailable,
 		Reason: "the requests that are served fill their memory"}
 	if room {
-		d = g.judge(x)
+		d = g.judge(c, w, x)
 	}
 	r, keep, err := record(g.audit, x, d)
 	if err == nil && keep {
@@ -160,13 +170,43 @@ func (s *server) decide(c *conn, x *pep.Exchange, room bool) (d pep.Decision, re
 	return d, g.revision, err
 }
 
-// unreadable records a request that ended before it could be judged.
-func (s *server) unreadable(c *conn, reason string) {
+// A note is what a program of some revision found out about a request.
+type note struct {
+	revision uint64
+	judged   *pep.Judged
+}
+
+// judge asks the guards about x; where they have seen the same head on the same
+// connection twice before, only those that may say something else now.
+func (g *generation) judge(c *conn, to http.ResponseWriter, x *pep.Exchange) pep.Decision {
+	w, ok := to.(*http1.Response)
+	if !ok || !w.Again {
+		return g.guards.Judge(x)
+	}
+	if n, ok := w.Note.(note); ok {
+		if n.revision == g.revision {
+			if d, ok := g.guards.Again(x, n.judged); ok {
+				return d
+			}
+		}
+		x.Request = w.Anew()
+		c.clean(x.Request)
+	}
+	d, judged := g.guards.Learn(x)
+	if judged != nil {
+		w.Keep(x.Request, note{g.revision, judged})
+	}
+	return d
+}
+
+// unreadable records a request that ended before it could be judged, and returns
+// the name of the record. An error means that there is no evidence of it.
+func (s *server) unreadable(c *conn, status int, reason string) (id string, err error) {
 	s.requests.Add(1)
 	s.denied.Add(1)
 	g := s.pin()
 	defer g.unpin()
-	d := pep.Decision{Stage: abi.StageFilter, Rule: abi.Rule{ID: abi.RuleRequest}, Status: http.StatusBadRequest, Reason: reason}
+	d := pep.Decision{Stage: abi.StageFilter, Rule: abi.Rule{ID: abi.RuleRequest}, Status: status, Reason: reason}
 	if c.starved.Load() { // not the client's fault
 		d.Status = http.StatusServiceUnavailable
 	}
@@ -181,6 +221,7 @@ func (s *server) unreadable(c *conn, reason string) {
 	if err != nil {
 		s.out.log(err.Error())
 	}
+	return x.ID, err
 }
 
 // call hands the request to the application, which answers on w, a view of out. A
@@ -233,21 +274,15 @@ func (c appContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// A body lifts the read deadline when all of it has arrived: net/http goes on to
-// read, to notice that the client went away, and must not take the deadline for
-// that.
+// A body of HTTP/2 strips the trailers when all of it has arrived.
 type body struct {
 	io.ReadCloser
-	conn     *conn
 	original *http.Request // gets the trailers
 }
 
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
-		if b.conn.h2 == nil { // a stream's ends with it
-			b.conn.SetReadDeadline(time.Time{})
-		}
 		strip(b.original.Trailer)
 	}
 	return n, err
@@ -316,10 +351,12 @@ func (w *response) fail() {
 	w.answer(http.StatusInternalServerError, "error")
 }
 
+const plainText = "text/plain; charset=utf-8"
+
 // answer says no more than a status, a word and the decision's name.
 func (w *response) answer(status int, word string) {
 	h := w.Header()
-	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Content-Type", plainText)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)

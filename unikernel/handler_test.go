@@ -51,7 +51,7 @@ func TestTheFirstDenialEndsTheChain(t *testing.T) {
 
 func TestNoGuardNoEntry(t *testing.T) {
 	var g generation
-	if d := g.judge(&pep.Exchange{}); d.Verdict != abi.Deny {
+	if d := g.guards.Judge(&pep.Exchange{}); d.Verdict != abi.Deny {
 		t.Errorf("decided %+v", d)
 	}
 }

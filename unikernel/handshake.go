@@ -138,10 +138,10 @@ func (s *server) shake(c *conn) (sec pep.Secured, d pep.Decision, err error) {
 	h.ctx, h.turns = ctx, s.turns
 	d = pep.Decision{Stage: abi.StageTLS, Rule: abi.Rule{ID: abi.RuleTLS}, Reason: "too many handshakes at once"}
 	if h.wait() == nil {
-		d = guarded(abi.StageTLS, func() (d pep.Decision) {
+		d = pep.Guarded(abi.StageTLS, func(h *hello) (d pep.Decision) {
 			sec, d = g.tls.Secure(ctx, h)
 			return d
-		})
+		}, h)
 		<-h.turns
 	}
 	switch {

@@ -3,10 +3,8 @@ package unikernel
 import (
 	"bufio"
 	"errors"
-	"io"
 	"maps"
 	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +12,7 @@ import (
 	"time"
 
 	"lorica.dev/lorica/pep"
+	"lorica.dev/lorica/unikernel/http1"
 )
 
 // upgrades reports whether x may change its connection to another protocol: only
@@ -36,6 +35,7 @@ func expiry(x *pep.Exchange) time.Time {
 // An upgradable is a response whose connection the application may take over.
 type upgradable struct {
 	*response
+	to       *http1.Response
 	conn     *conn
 	expires  time.Time // see expiry
 	revision uint64    // of the program that let the request pass
@@ -46,23 +46,13 @@ var errTunnel = errors.New("the program has changed, the credential has expired,
 // Hijack implements http.Hijacker. What the client sent after its request is read
 // first from the connection, too, not only from the buffer.
 func (u *upgradable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	h, ok := u.to.(http.Hijacker)
-	if !ok {
-		return nil, nil, http.ErrNotSupported
-	}
 	u.stamp()
 	u.Header().Del("Connection") // the upgrade has its own
-	nc, buf, err := h.Hijack()
+	nc, early, err := u.to.Hijack()
 	if err != nil {
 		return nil, nil, err
 	}
 	u.wrote = true
-	u.conn.shrink()
-	early := make([]byte, buf.Reader.Buffered())
-	if _, err := io.ReadFull(buf.Reader, early); err != nil {
-		nc.Close()
-		return nil, nil, err
-	}
 	t := &tunnel{Conn: nc, server: u.conn.server, early: early, idle: u.front.limits.IdleTimeout}
 	if !t.server.enter(t, u.revision) || !u.expires.IsZero() && !u.expires.After(time.Now()) {
 		t.Close()

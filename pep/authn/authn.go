@@ -55,6 +55,9 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	return pep.Decision{Verdict: abi.Allow, Stage: abi.StageAuthn, Rule: s.section.Rule}
 }
 
+// Steady implements pep.Steady.
+func (s *state) Steady(*pep.Exchange) bool { return true }
+
 func (s *state) refuse(x *pep.Exchange, reason string) pep.Decision {
 	for _, c := range s.section.Challenges {
 		x.Header.Add("WWW-Authenticate", c)

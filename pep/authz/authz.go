@@ -80,6 +80,7 @@ type state struct {
 	view     *authz.View
 	levels   []string
 	bodies   uint64 // set of the attributes that come from a body
+	clocks   uint64 // of those that come from the clock
 	tokens   uint64 // and of those that come from a token
 	pointers [authz.MaxAttributes]strictjson.Pointer
 	seed     maphash.Seed
@@ -105,6 +106,7 @@ func (s *state) attribute(i int, a authz.Attribute) error {
 		want = authz.TypeString
 	case authz.SourceHour, authz.SourceMinute, authz.SourceWeekday:
 		want = authz.TypeLong
+		s.clocks |= 1 << i
 	case authz.SourcePeer:
 		want = authz.TypeIP
 	case authz.SourceBody, authz.SourceClaim, authz.SourceClaimHas:
@@ -154,6 +156,13 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	d := s.decide(w, x, route)
 	slot.put(hash, w.key, d)
 	return d
+}
+
+// Steady implements pep.Steady: it is so where no rule of the route reads what a
+// head does not say, the body or the clock.
+func (s *state) Steady(x *pep.Exchange) bool {
+	route, ok := s.view.Route(x.Route.Name)
+	return ok && route.Reads&(s.bodies|s.clocks) == 0
 }
 
 // start begins the key with the route and who asks.

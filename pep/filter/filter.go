@@ -113,11 +113,12 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	if r.ContentLength != 0 && !s.takes(r.Header["Content-Type"]) {
 		return refuse(x, http.StatusUnsupportedMediaType, "a body of this type is not expected")
 	}
-	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = http.MaxBytesReader(nil, r.Body, x.MaxBody)
-	}
+	x.Limit()
 	return d
 }
+
+// Steady implements pep.Steady: all that is judged here is in the head.
+func (s *state) Steady(*pep.Exchange) bool { return true }
 
 // unknown denies a request that no route expects.
 func (s *state) unknown(x *pep.Exchange, allow []string) pep.Decision {

@@ -125,6 +125,10 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	return s.enter(x, u)
 }
 
+// Steady implements pep.Steady. Failures lock guesses out: whoever is in, on this
+// connection and with these words, stays.
+func (s *state) Steady(*pep.Exchange) bool { return true }
+
 // charge charges every attempt, also when one must wait: a guess that the source
 // may not have hashed still counts against the name.
 func (s *state) charge(list []attempt.Key, now time.Time) error {

@@ -148,6 +148,9 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	return s.enter(x, i, &v.verified)
 }
 
+// Steady implements pep.Steady: a token says the same until it ends.
+func (s *state) Steady(*pep.Exchange) bool { return true }
+
 // limited is the error of a source over its limit.
 type limited struct{ wait time.Duration }
 

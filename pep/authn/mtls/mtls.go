@@ -48,6 +48,9 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	return pep.Decision{Verdict: abi.Allow, Stage: abi.StageAuthn, Rule: s.section.Rule}
 }
 
+// Steady implements pep.Steady: a certificate says the same until it ends.
+func (s *state) Steady(*pep.Exchange) bool { return true }
+
 func (s *state) name(p *pep.Peer) (string, error) {
 	name := ""
 	switch s.section.Principal {
