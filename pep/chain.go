@@ -34,21 +34,23 @@ func (c Chain) Judge(x *Exchange) Decision { return c.judge(x, nil) }
 // Learn is Judge, and returns what Again needs; nil where there is nothing to
 // spare.
 func (c Chain) Learn(x *Exchange) (Decision, *Judged) {
-	j := &Judged{since: x.Now, steps: make([]Decision, 0, len(c))}
-	if d := c.judge(x, j); d.Verdict != abi.Allow || len(x.Header) > 0 || !j.steady {
+	j := &Judged{guards: len(c), since: x.Now, by: -1}
+	d := c.judge(x, j)
+	if d.Verdict != abi.Allow || len(x.Header) > 0 || len(j.ask) == len(c) {
 		return d, nil
-	} else {
-		j.path, j.route, j.params, j.maxBody = x.Path, x.Route, x.Params, x.MaxBody
-		j.principal, j.groups, j.claims, j.expires = x.Principal, x.Groups, x.Claims, x.Expires
-		return d, j
 	}
+	j.path, j.route, j.params, j.maxBody = x.Path, x.Route, x.Params, x.MaxBody
+	j.principal, j.groups, j.claims, j.expires = x.Principal, x.Groups, x.Claims, x.Expires
+	return d, j
 }
 
 // A Judged is what was found out about an allowed request. It is immutable.
 type Judged struct {
+	guards          int      // of the chain
+	ask             []int    // those that are not steady, in order
+	said            Decision // by the others
+	by              int      // the guard whose decision that is; -1: none of them counts
 	since, expires  time.Time
-	steps           []Decision // of the steady guards; of others the zero one
-	steady          bool       // there is one at least
 	path, principal string
 	route           *route.Route
 	params          []Param
@@ -62,7 +64,7 @@ type Judged struct {
 // the guards left it then. Steady guards are not asked again. ok is false where j
 // holds no longer: then nobody was asked.
 func (c Chain) Again(x *Exchange, j *Judged) (d Decision, ok bool) {
-	if len(j.steps) != len(c) || x.Now.Before(j.since) || !j.expires.IsZero() && !x.Now.Before(j.expires) {
+	if j.guards != len(c) || x.Now.Before(j.since) || !j.expires.IsZero() && !x.Now.Before(j.expires) {
 		return Decision{}, false
 	}
 	x.Path, x.Route, x.Params, x.MaxBody = j.path, j.route, j.params, j.maxBody
@@ -71,69 +73,94 @@ func (c Chain) Again(x *Exchange, j *Judged) (d Decision, ok bool) {
 	return c.replay(x, j), true
 }
 
-func (c Chain) judge(x *Exchange, learn *Judged) Decision {
+func (c Chain) judge(x *Exchange, learn *Judged) (d Decision) {
+	at := 0
+	defer c.failed(&at, &d)
 	last, record := noGuard, false
 	for i := range c {
-		d := Guarded(c[i].Stage, c[i].Guard.Judge, x)
-		if d.Verdict != abi.Allow {
-			return denied(d)
+		at = i
+		if d = c[i].judge(x); d.Verdict != abi.Allow {
+			return d
 		}
+		if i == 0 || d.Rule.ID != "" {
+			last = d
+		}
+		record = record || d.Record
 		if learn != nil {
-			learn.step(c[i].Guard, x, d)
+			learn.note(i, c[i].Guard, x, d)
 		}
-		last, record = follow(i, last, d), record || d.Record
 	}
 	last.Record = record
 	return last
 }
 
-func (c Chain) replay(x *Exchange, j *Judged) Decision {
-	last, record := noGuard, false
-	for i := range c {
-		d := j.steps[i]
-		if d.Verdict != abi.Allow { // not steady
-			if d = Guarded(c[i].Stage, c[i].Guard.Judge, x); d.Verdict != abi.Allow {
-				return denied(d)
-			}
-		}
-		last, record = follow(i, last, d), record || d.Record
-	}
-	last.Record = record
-	return last
-}
-
-// step notes what a guard said, where it will say so again.
-func (j *Judged) step(g GuardState, x *Exchange, d Decision) {
+// note keeps what the guard i says, or that it is to be asked again.
+func (j *Judged) note(i int, g GuardState, x *Exchange, d Decision) {
 	if s, ok := g.(Steady); !ok || !s.Steady(x) {
-		d = Decision{}
-	} else {
-		j.steady = true
+		j.ask = append(j.ask, i)
+		return
 	}
-	j.steps = append(j.steps, d)
+	record := j.said.Record || d.Record
+	if i == 0 || d.Rule.ID != "" {
+		j.said, j.by = d, i
+	}
+	j.said.Record = record
 }
 
-var noGuard = Decision{Status: http.StatusForbidden, Rule: abi.Rule{ID: abi.RuleError}, Reason: "no guard"}
-
-func follow(i int, last, d Decision) Decision {
-	if i == 0 || d.Rule.ID != "" {
-		return d
+func (c Chain) replay(x *Exchange, j *Judged) (d Decision) {
+	at := 0
+	defer c.failed(&at, &d)
+	last, by, record := j.said, j.by, j.said.Record
+	for _, i := range j.ask {
+		at = i
+		if d = c[i].judge(x); d.Verdict != abi.Allow {
+			return d
+		}
+		if i == 0 && by < 0 || i > by && d.Rule.ID != "" {
+			last, by = d, i
+		}
+		record = record || d.Record
 	}
+	last.Record = record
 	return last
 }
 
-func denied(d Decision) Decision {
-	if d.Status < 400 || d.Status > 599 {
-		d.Status = http.StatusForbidden
+// judge asks the guard. A verdict that does not exist, and a status that is none of
+// a denial, are those of a plain one.
+func (l *Link) judge(x *Exchange) Decision {
+	d := l.Guard.Judge(x)
+	if d.Stage == "" {
+		d.Stage = l.Stage
+	}
+	if d.Verdict != abi.Allow {
+		d.Verdict = abi.Deny
+		if d.Status < 400 || d.Status > 599 {
+			d.Status = http.StatusForbidden
+		}
 	}
 	return d
 }
 
-// Guarded asks a module about x. A panic and a verdict that does not exist are
+// failed makes a panic of the guard at an index a denial.
+func (c Chain) failed(at *int, d *Decision) {
+	if v := recover(); v != nil {
+		*d = panicked(c[*at].Stage, v)
+		d.Status = http.StatusForbidden
+	}
+}
+
+var noGuard = Decision{Status: http.StatusForbidden, Rule: abi.Rule{ID: abi.RuleError}, Reason: "no guard"}
+
+func panicked(stage string, v any) Decision {
+	return Decision{Stage: stage, Rule: abi.Rule{ID: abi.RuleError}, Reason: fmt.Sprintf("panic: %v", v)}
+}
+
+// Guarded asks a module that is no guard about x. A panic and a verdict that does not exist are
 // denials.
 func Guarded[T any](stage string, decide func(T) Decision, x T) (d Decision) {
 	defer func() {
 		if v := recover(); v != nil {
-			d = Decision{Stage: stage, Rule: abi.Rule{ID: abi.RuleError}, Reason: fmt.Sprintf("panic: %v", v)}
+			d = panicked(stage, v)
 		}
 	}()
 	d = decide(x)

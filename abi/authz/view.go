@@ -114,13 +114,25 @@ func (v *View) entity(typ uint32, name string) uint32 {
 	return i
 }
 
-// find returns the index of text, or None. The conversions do not allocate.
+// find returns the index of text, or None. It is written out: every request looks
+// for its route, its principal and their groups among the strings of all rules.
 func (v *View) find(text string) uint32 {
-	i := search(len(v.spans)/spanSize, func(i uint32) bool { return string(v.String(i)) >= text })
-	if i == None || string(v.String(i)) != text {
-		return None
+	lo, hi := uint32(0), uint32(len(v.spans)/spanSize)
+	for lo < hi {
+		mid := lo + (hi-lo)/2
+		span := binary.LittleEndian.Uint64(v.spans[spanSize*mid:])
+		at, n := uint32(span), uint32(span>>32)
+		s := v.text[at : at+n]
+		switch { // the conversions do not allocate
+		case string(s) == text:
+			return mid
+		case string(s) < text:
+			lo = mid + 1
+		default:
+			hi = mid
+		}
 	}
-	return i
+	return None
 }
 
 // search returns the first of n indices for which reached holds, or None.

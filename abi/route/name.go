@@ -20,7 +20,10 @@ func PlainName(name string) string {
 // OddName reports whether a header's name has another sign than the hyphen: its
 // PlainName may be that of another header.
 func OddName(name string) bool {
-	return strings.ContainsFunc(name, func(c rune) bool {
-		return (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-'
-	})
+	for i := range len(name) {
+		if c := name[i]; (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' {
+			return true
+		}
+	}
+	return false
 }

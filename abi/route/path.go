@@ -66,9 +66,34 @@ func Normalize(raw string, rejectSlash bool) (Path, error) {
 		return Path{}, err
 	}
 	if p.Canonical != "/" {
-		p.Segments = strings.Split(p.Canonical[1:], "/")
+		p.Segments = split(p.Canonical[1:])
 	}
 	return p, nil
+}
+
+// split is strings.Split by slashes, for few short segments.
+func split(s string) []string {
+	list := make([]string, 0, 4)
+	for {
+		i := strings.IndexByte(s, '/')
+		if i < 0 {
+			return append(list, s)
+		}
+		list, s = append(list, s[:i]), s[i+1:]
+	}
+}
+
+// Bare reports whether nothing in p could be escaped in a URL, by the ways of
+// net/url.
+func (p *Path) Bare() bool {
+	for i := range len(p.Canonical) {
+		switch c := p.Canonical[i]; {
+		case 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '/' <= c && c <= '9' || c == '-' || c == '_' || c == '.' || c == '~':
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // resolve decodes every escape once and escapes again what must be.
@@ -122,15 +147,23 @@ func checkText(s string) error {
 
 // checkSegments judges the segments of a decoded path, which starts with a slash.
 func checkSegments(s string) error {
-	for rest, more := s[1:], true; more; {
-		var segment string
-		segment, rest, more = strings.Cut(rest, "/")
-		if segment == "" && more {
-			return errEmpty
+	from := 1 // where the segment begins
+	for i := 1; i <= len(s); i++ {
+		if i < len(s) && s[i] != '/' {
+			continue
 		}
-		if name, _, _ := strings.Cut(segment, ";"); name == "." || name == ".." {
-			return errDots
+		if i == from {
+			if i < len(s) {
+				return errEmpty
+			}
+			return nil
 		}
+		if s[from] == '.' {
+			if name, _, _ := strings.Cut(s[from:i], ";"); name == "." || name == ".." {
+				return errDots
+			}
+		}
+		from = i + 1
 	}
 	return nil
 }

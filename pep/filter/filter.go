@@ -4,11 +4,10 @@
 // rewrites the request so that the application sees exactly the path that was
 // judged.
 //
-// net/http has already refused several Host or differing Content-Length headers,
-// and has read a body with both Transfer-Encoding and Content-Length as chunked
-// (RFC 9112, section 6.3) without telling. So after every chunked request, and
-// after every HTTP/1.0 request, whose Transfer-Encoding net/http ignores, the
-// connection is closed: nothing can ride behind an ambiguous body.
+// The server in front has refused requests that say their length twice, and whose
+// lines or fields could be read in two ways. What it would let pass by mistake is
+// refused here: after every chunked request, and after every one of HTTP/1.0, the
+// connection is closed, so that nothing can ride behind an ambiguous body.
 package filter
 
 import (
@@ -70,14 +69,15 @@ var overriding = [...]string{
 // request.
 func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	r := x.Request
+	h := survey(r)
 	if !framed(r) && (r.ProtoMajor != 1 || r.ProtoMinor == 0 || len(r.TransferEncoding) > 0) {
 		x.Header.Set("Connection", "close")
 	}
-	if status, reason := malformed(r); status != 0 {
+	if status, reason := malformed(r, &h); status != 0 {
 		return refuse(x, status, reason)
 	}
-	if n := fields(r); n > int64(s.section.Limits.MaxHeaders) {
-		return refuse(x, http.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("%d header fields", n))
+	if h.fields > int64(s.section.Limits.MaxHeaders) {
+		return refuse(x, http.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("%d header fields", h.fields))
 	}
 	target, query, hasQuery := strings.Cut(r.RequestURI, "?")
 	if len(target) > int(s.section.Limits.MaxPathBytes) {
@@ -91,6 +91,9 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 		return refuse(x, http.StatusBadRequest, err.Error())
 	}
 	rewrite(r, p, query, hasQuery)
+	if h.overrides {
+		drop(r.Header)
+	}
 	x.Path = p.Canonical
 
 	d := pep.Decision{Verdict: abi.Allow, Stage: abi.StageFilter}
@@ -103,14 +106,14 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 		x.Route, x.Params = found.Route, found.values(p.Segments)
 		d.Rule = abi.Rule{ID: found.Name, Line: found.Line}
 	}
-	if upgrade(r) && (x.Route == nil || x.Route.Upgrade != webSocket) {
+	if h.upgrade() && (x.Route == nil || x.Route.Upgrade != webSocket) {
 		return refuse(x, http.StatusNotImplemented, "the route serves no protocol upgrades")
 	}
 	x.MaxBody = int64(min(s.section.Limits.MaxBodyBytes, math.MaxInt64-1))
 	if r.ContentLength > x.MaxBody {
 		return refuse(x, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has %d bytes", r.ContentLength))
 	}
-	if r.ContentLength != 0 && !s.takes(r.Header["Content-Type"]) {
+	if r.ContentLength != 0 && !s.takes(h.contentType) {
 		return refuse(x, http.StatusUnsupportedMediaType, "a body of this type is not expected")
 	}
 	x.Limit()
@@ -150,36 +153,80 @@ func deny(status int, rule abi.Rule, reason string) pep.Decision {
 // of HTTP/2 on a connection of HTTP/1.
 func framed(r *http.Request) bool { return r.ProtoMajor == 2 && r.Method != "PRI" }
 
+// A headers is what the filter looks at in the fields of a request, found in one
+// pass over them.
+type headers struct {
+	host, length, coding, connection, upgrades, expect, contentType []string
+
+	fields    int64 // with those that the server took away
+	disguised bool  // one could be taken for another that frames the message
+	overrides bool  // one could replace the method or the path
+}
+
+func survey(r *http.Request) (h headers) {
+	h.fields = int64(len(r.TransferEncoding))
+	if r.Host != "" {
+		h.fields++
+	}
+	for name, values := range r.Header {
+		h.fields += int64(len(values))
+		switch name {
+		case "Host":
+			h.host = values
+		case "Content-Length":
+			h.length = values
+		case "Transfer-Encoding":
+			h.coding = values
+		case "Connection":
+			h.connection = values
+		case "Upgrade":
+			h.upgrades = values
+		case "Expect":
+			h.expect = values
+		case "Content-Type":
+			h.contentType = values
+		default:
+			if route.OddName(name) {
+				plain := route.PlainName(name)
+				h.disguised = h.disguised || plain == "transfer-encoding" || plain == "content-length"
+				name = http.CanonicalHeaderKey(plain)
+			}
+			h.overrides = h.overrides || strings.HasPrefix(name, "X") && slices.Contains(overriding[:], name)
+		}
+	}
+	return h
+}
+
 // malformed refuses requests that this server and another could read as
 // different ones, and what is not served. The status is 0 where nothing is wrong.
-func malformed(r *http.Request) (status int, reason string) {
-	h := r.Header
-	if framed(r) && len(h["Host"]) == 1 && h["Host"][0] == r.Host { // says what :authority says
-		delete(h, "Host")
+func malformed(r *http.Request, h *headers) (status int, reason string) {
+	if framed(r) && len(h.host) == 1 && h.host[0] == r.Host { // says what :authority says
+		delete(r.Header, "Host")
+		h.host, h.fields = nil, h.fields-1
 	}
 	switch {
 	case r.ProtoMajor != 1 && !framed(r):
 		return http.StatusHTTPVersionNotSupported, "the protocol is neither HTTP/1 nor HTTP/2"
 	case framed(r) && r.Host == "":
 		return http.StatusBadRequest, "there is no authority"
-	case framed(r) && len(h["Content-Length"]) == 1 && h["Content-Length"][0] != strconv.FormatInt(r.ContentLength, 10):
+	case framed(r) && len(h.length) == 1 && h.length[0] != strconv.FormatInt(r.ContentLength, 10):
 		return http.StatusBadRequest, "the length is not that of the body"
 	case r.Method == http.MethodTrace || r.Method == http.MethodConnect:
 		return http.StatusNotImplemented, "method " + r.Method + " is not served"
-	case upgrade(r) && !websocket(r):
+	case h.upgrade() && !h.websocket(r):
 		return http.StatusNotImplemented, "the upgrade is not one to WebSocket"
-	case len(h["Host"]) > 0 || len(h["Transfer-Encoding"]) > 0 || len(h["Content-Length"]) > 1:
-		// net/http takes these away; whoever put them back is confused.
+	case len(h.host) > 0 || len(h.coding) > 0 || len(h.length) > 1:
+		// The server takes these away; whoever put them back is confused.
 		return http.StatusBadRequest, "the framing is ambiguous"
-	case disguised(h):
+	case h.disguised:
 		return http.StatusBadRequest, "a header could be taken for another that frames the message"
 	case r.Host != "" && !plainHost(r.Host):
 		return http.StatusBadRequest, "the host is not well formed"
-	case len(h["Content-Length"]) > 0 && len(r.TransferEncoding) > 0:
+	case len(h.length) > 0 && len(r.TransferEncoding) > 0:
 		return http.StatusBadRequest, "both Content-Length and Transfer-Encoding"
-	case names(h):
+	case names(r.Header, h.connection):
 		return http.StatusBadRequest, "Connection names a header that is not about the connection"
-	case len(h["Expect"]) > 1 || len(h["Expect"]) == 1 && !strings.EqualFold(h["Expect"][0], "100-continue"):
+	case len(h.expect) > 1 || len(h.expect) == 1 && !strings.EqualFold(h.expect[0], "100-continue"):
 		return http.StatusExpectationFailed, "the expectation is unknown"
 	}
 	return 0, ""
@@ -188,23 +235,21 @@ func malformed(r *http.Request) (status int, reason string) {
 // webSocket is the only protocol that a connection may change to (RFC 6455).
 const webSocket = "websocket"
 
-func upgrade(r *http.Request) bool {
-	return len(r.Header["Upgrade"]) > 0 || token(r.Header["Connection"], "upgrade")
-}
+func (h *headers) upgrade() bool { return len(h.upgrades) > 0 || token(h.connection, "upgrade") }
 
 // websocket reports whether an upgrade is exactly what RFC 6455 says: what else is
 // in such a request could mean another thing to an application.
-func websocket(r *http.Request) bool {
-	u := r.Header["Upgrade"]
+func (h *headers) websocket(r *http.Request) bool {
+	u := h.upgrades
 	return r.Method == http.MethodGet && r.ProtoMinor == 1 && len(u) == 1 && strings.EqualFold(u[0], webSocket) &&
-		token(r.Header["Connection"], "upgrade") && r.ContentLength == 0 && len(r.TransferEncoding) == 0
+		token(h.connection, "upgrade") && r.ContentLength == 0 && len(r.TransferEncoding) == 0
 }
 
 // names reports whether Connection lists a header of the request itself. A proxy
 // must drop what is listed there (RFC 9110, section 7.6.1): its upstream would not
 // see what was judged.
-func names(h http.Header) bool {
-	for _, v := range h["Connection"] {
+func names(h http.Header, connection []string) bool {
+	for _, v := range connection {
 		for t := range strings.SplitSeq(v, ",") {
 			switch t = http.CanonicalHeaderKey(strings.TrimSpace(t)); t {
 			case "", "Close", "Keep-Alive", "Upgrade", "Te", "Trailer", "Http2-Settings":
@@ -216,18 +261,6 @@ func names(h http.Header) bool {
 		}
 	}
 	return false
-}
-
-// fields counts the header fields of r, those that net/http takes away included.
-func fields(r *http.Request) int64 {
-	n := int64(len(r.TransferEncoding))
-	if r.Host != "" {
-		n++
-	}
-	for _, values := range r.Header {
-		n += int64(len(values))
-	}
-	return n
 }
 
 // takes reports whether a body of this type may pass: one type, which the policy
@@ -260,20 +293,28 @@ func token(values []string, want string) bool {
 
 // rewrite makes p the only path that is left in the request.
 func rewrite(r *http.Request, p route.Path, query string, hasQuery bool) {
-	u := &url.URL{Path: p.Decoded, RawQuery: query, ForceQuery: hasQuery && query == ""}
-	if u.EscapedPath() != p.Canonical {
+	u := url.URL{Path: p.Decoded, RawQuery: query, ForceQuery: hasQuery && query == ""}
+	if !p.Bare() && u.EscapedPath() != p.Canonical {
 		u.RawPath = p.Canonical
 	}
-	r.URL, r.RequestURI = u, p.Canonical
+	if r.URL == nil {
+		r.URL = new(url.URL)
+	}
+	*r.URL, r.RequestURI = u, p.Canonical
 	if hasQuery {
 		r.RequestURI += "?" + query
 	}
+}
+
+// drop takes headers away by which an application could be made to serve another
+// method or path than was judged.
+func drop(h http.Header) {
 	for _, name := range overriding {
-		delete(r.Header, name)
+		delete(h, name)
 	}
-	for name := range r.Header {
+	for name := range h {
 		if route.OddName(name) && slices.Contains(overriding[:], http.CanonicalHeaderKey(route.PlainName(name))) {
-			delete(r.Header, name)
+			delete(h, name)
 		}
 	}
 }

@@ -1,12 +1,9 @@
 package filter
 
 import (
-	"net/http"
 	"net/netip"
 	"strconv"
 	"strings"
-
-	"lorica.dev/lorica/abi/route"
 )
 
 // plainHost reports whether a Host is a name or an address with or without a port,
@@ -34,22 +31,10 @@ func plainHost(s string) bool {
 			return false
 		}
 	}
-	return host != "" && !strings.ContainsFunc(host, func(c rune) bool {
-		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '.' || c == '-' || c == '_')
-	})
-}
-
-// disguised reports whether a header could be taken for one that frames the
-// message: gateways that hand headers on as variables make all signs one.
-func disguised(h http.Header) bool {
-	for name := range h {
-		if !route.OddName(name) {
-			continue
-		}
-		switch route.PlainName(name) {
-		case "transfer-encoding", "content-length":
-			return true
+	for i := range len(host) {
+		if c := host[i]; !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '.' || c == '-' || c == '_') {
+			return false
 		}
 	}
-	return false
+	return host != ""
 }

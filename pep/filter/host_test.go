@@ -21,7 +21,7 @@ func TestAHostIsANameOrAnAddress(t *testing.T) {
 func TestHeadersThatFrameInDisguise(t *testing.T) {
 	for name, want := range map[string]bool{"Transfer_Encoding": true, "TRANSFER_encoding": true, "Content_Length": true, "content_length": true, "Content.Length": true, "Transfer~Encoding": true,
 		"Transfer-Encoding": false, "X_Transfer_Encoding": false, "Content_Type": false} {
-		if got := disguised(http.Header{name: {"1"}}); got != want {
+		if got := survey(&http.Request{Header: http.Header{name: {"1"}}}).disguised; got != want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,6 +16,8 @@ const maxSources = 4096
 // block out needs as many sources as there are places, and with each of them as
 // many denials as the obligation counts. It is safe for concurrent use.
 type sources struct {
+	some atomic.Bool // is held; false: nobody need look
+
 	mu   sync.RWMutex
 	held map[netip.Prefix]hold
 	ends ends
@@ -28,6 +31,9 @@ type hold struct {
 func newSources() *sources { return &sources{held: map[netip.Prefix]hold{}} }
 
 func (s *sources) get(p netip.Prefix, now time.Time) (hold, bool) {
+	if !s.some.Load() {
+		return hold{}, false
+	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	h, ok := s.held[p]
@@ -61,6 +67,7 @@ func (s *sources) add(p netip.Prefix, now, until time.Time, blocked bool) bool {
 		s.drop()
 	}
 	s.held[p] = hold{until, blocked}
+	s.some.Store(true)
 	heap.Push(&s.ends, end{p, until})
 	return true
 }

@@ -121,26 +121,23 @@ func (l *counted) about(x *pep.Exchange) bool {
 // hash returns the key of x, under a seed that nobody outside knows: nobody can
 // choose keys that meet in one set.
 func (m *Module) hash(k limit.Key, x *pep.Exchange) uint64 {
-	var h maphash.Hash
-	h.SetSeed(m.seed)
+	var room [128]byte
+	b := room[:0]
 	if k&limit.ByPrincipal != 0 {
-		text(&h, x.Principal)
+		b = text(b, x.Principal)
 	}
 	if k&limit.BySource != 0 {
 		p := x.Flow.Source() // its zero value has no address: all of those share a bucket
 		a := p.Addr().As16()
-		h.Write(a[:])
+		b = append(b, a[:]...)
 	}
 	if k&limit.ByRoute != 0 && x.Route != nil {
-		text(&h, x.Route.Name)
+		b = text(b, x.Route.Name)
 	}
-	return h.Sum64()
+	return maphash.Bytes(m.seed, b)
 }
 
-// text writes a length and a string, so that no two keys write the same.
-func text(h *maphash.Hash, s string) {
-	var n [8]byte
-	binary.LittleEndian.PutUint64(n[:], uint64(len(s)))
-	h.Write(n[:])
-	h.WriteString(s)
+// text appends a length and a string, so that no two keys are the same.
+func text(b []byte, s string) []byte {
+	return append(binary.LittleEndian.AppendUint64(b, uint64(len(s))), s...)
 }

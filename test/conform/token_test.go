@@ -75,7 +75,7 @@ func TestTokensAreJudgedAsTheReferenceSays(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := b.Deployments[0]
-	judge := chain(t, d, secrets)
+	guards := chain(t, d, secrets)
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	sign := func(claims map[string]any) string {
 		signed := b64.EncodeToString([]byte(`{"alg":"EdDSA","kid":"k"}`)) + "." + b64.EncodeToString(must(json.Marshal(claims)))
@@ -106,7 +106,7 @@ func TestTokensAreJudgedAsTheReferenceSays(t *testing.T) {
 			c = policy.Call{Principal: authn.Anonymous, Route: "get"}
 		}
 		want := d.Authorize(c)
-		got := judge(&pep.Exchange{Request: r, Header: http.Header{}, Now: now})
+		got := guards.Judge(&pep.Exchange{Request: r, Header: http.Header{}, Now: now})
 		if got.Verdict != want.Verdict || got.Rule != want.Rule {
 			t.Fatalf("%v: the image says %s by %v (%s), the reference %s by %v (%s)", claims, got.Verdict, got.Rule, got.Reason, want.Verdict, want.Rule, want.Reason)
 		}
