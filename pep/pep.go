@@ -199,7 +199,7 @@ func (x *Exchange) Body() ([]byte, error) {
 	if x.Request.Body == nil {
 		return nil, nil
 	}
-	b, err := io.ReadAll(io.LimitReader(x.Request.Body, min(x.MaxBody, math.MaxInt64-1)+1))
+	b, err := x.readBody()
 	switch {
 	case err != nil:
 		x.bodyErr = errors.Join(ErrBody, err)
@@ -212,6 +212,21 @@ func (x *Exchange) Body() ([]byte, error) {
 		x.Request.Trailer = nil
 	}
 	return x.body, x.bodyErr
+}
+
+// readBody reads the body, and one byte more than there may be where there is so
+// much. A length that is known is not grown into.
+func (x *Exchange) readBody() ([]byte, error) {
+	const modest = 64 << 10 // what a client may have us hold at its word
+	if n := x.Request.ContentLength; n > 0 && n <= min(x.MaxBody, modest) {
+		b := make([]byte, n+1)
+		have, err := io.ReadFull(x.Request.Body, b)
+		if err == io.ErrUnexpectedEOF && int64(have) == n {
+			err = nil
+		}
+		return b[:have], err
+	}
+	return io.ReadAll(io.LimitReader(x.Request.Body, min(x.MaxBody, math.MaxInt64-1)+1))
 }
 
 // judged replays a body that was read.

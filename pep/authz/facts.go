@@ -300,6 +300,9 @@ func isJSON(x *pep.Exchange) error {
 	if len(types) != 1 || len(h["Content-Encoding"]) != 0 {
 		return errors.New("the body must be application/json, without a content encoding")
 	}
+	if types[0] == "application/json" {
+		return nil
+	}
 	t, params, err := mime.ParseMediaType(types[0])
 	charset, given := params["charset"]
 	if err != nil || t != "application/json" || given && !strings.EqualFold(charset, "utf-8") {
