@@ -36,7 +36,7 @@ func (b *bench) changes() error {
 	if err != nil {
 		return err
 	}
-	dir, err := b.project("changes", b.workload("changes", port), changingPolicy("/r0", false))
+	dir, err := b.project("changes", workload("changes", b.app(), port), changingPolicy("/r0", false))
 	if err != nil {
 		return err
 	}

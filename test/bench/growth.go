@@ -63,7 +63,7 @@ func (b *bench) imageSizes() error {
 		fullPolicy(8080, size{10, 10}),
 		fullPolicy(8080, size{10, 10}) + "  tls: {mode: SIMPLE}\n"}
 	for i, text := range steps {
-		dir, err := b.project(fmt.Sprintf("size-%d", i), b.workload(fmt.Sprintf("size-%d", i), 8080), text)
+		dir, err := b.project(fmt.Sprintf("size-%d", i), workload(fmt.Sprintf("size-%d", i), b.app(), 8080), text)
 		if err != nil {
 			return err
 		}

@@ -6,18 +6,22 @@ import (
 	"strings"
 )
 
-// workload is the benchmarks' application under a name of its own, listening on a
-// port.
-func (b *bench) workload(name string, port int) string {
+// app is the benchmarks' application, as a workload names it.
+func (b *bench) app() string {
+	return "handler: {module: " + filepath.Join(b.root, "test", "bench", "testdata", "app") + "}"
+}
+
+// workload is an application under a name of its own, listening on a port.
+func workload(name, app string, port int) string {
 	return fmt.Sprintf(`apiVersion: lorica.dev/v1alpha1
 kind: Workload
 metadata: {name: %s, labels: {app: bench}}
 spec:
-  app: {handler: {module: %s}}
+  app: {%s}
   listen: [{name: web, port: %d}]
   resources: {memory: 256Mi}
   confinement: {minimum: no-landlock}
-`, name, filepath.Join(b.root, "test", "bench", "testdata", "app"), port)
+`, name, app, port)
 }
 
 const policyHead = `apiVersion: lorica.dev/v1alpha1

@@ -22,7 +22,7 @@ func (b *bench) starts() error {
 		if err != nil {
 			return err
 		}
-		dir, err := b.project("starts", b.workload("starts", port), fullPolicy(port, size{100, 100}))
+		dir, err := b.project("starts", workload("starts", b.app(), port), fullPolicy(port, size{100, 100}))
 		if err != nil {
 			return err
 		}

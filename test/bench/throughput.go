@@ -41,11 +41,15 @@ func (b *bench) serve(name, exe string, args func(port int) []string) (*target, 
 
 // sealed brings an image up.
 func (b *bench) sealed(name string, policy func(port int) string) (*target, func(), error) {
+	return b.sealedAs(name, b.app(), policy)
+}
+
+func (b *bench) sealedAs(name, app string, policy func(port int) string) (*target, func(), error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, nil, err
 	}
-	dir, err := b.project(name, b.workload(name, port), policy(port))
+	dir, err := b.project(name, workload(name, app, port), policy(port))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -82,12 +86,41 @@ func (b *bench) cohttp() (*target, func(), error) {
 func page() string { return strings.Repeat("0123456789abcdef", 64) }
 
 func (b *bench) caddy(extra string) (*target, func(), error) {
+	return b.caddyWith(fmt.Sprintf("%s\trespond %q 200", extra, page()))
+}
+
+func (b *bench) caddyWith(site string) (*target, func(), error) {
 	return b.serve("caddy", "/usr/bin/caddy", func(port int) []string {
 		file := filepath.Join(b.dir, fmt.Sprintf("Caddyfile-%d", port))
-		text := fmt.Sprintf("{\n\tadmin off\n\tauto_https off\n}\nhttp://127.0.0.1:%d {\n%s\trespond %q 200\n}\n", port, extra, page())
+		text := fmt.Sprintf("{\n\tadmin off\n\tauto_https off\n}\nhttp://127.0.0.1:%d {\n%s\n}\n", port, site)
 		_ = os.WriteFile(file, []byte(text), 0o644)
 		return []string{"run", "--config", file, "--adapter", "caddyfile"}
 	})
+}
+
+// static brings an image of the page as a file up.
+func (b *bench) static() (*target, func(), error) {
+	dir := filepath.Join(b.dir, "www")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, nil, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "page.txt"), []byte(page()), 0o644); err != nil {
+		return nil, nil, err
+	}
+	t, stop, err := b.sealedAs("static", "static: {dir: "+dir+"}", func(int) string { return plainPolicy })
+	if err == nil {
+		t.url += "page.txt"
+	}
+	return t, stop, err
+}
+
+// caddyFiles has Caddy serve the same file.
+func (b *bench) caddyFiles() (*target, func(), error) {
+	t, stop, err := b.caddyWith("root * " + filepath.Join(b.dir, "www") + "\n\tfile_server")
+	if err == nil {
+		t.name, t.url = "caddy-files", t.url+"page.txt"
+	}
+	return t, stop, err
 }
 
 func (b *bench) nginx() (*target, func(), error) {
@@ -128,10 +161,27 @@ func (b *bench) throughput() error {
 		defer stop()
 		targets = append(targets, t)
 	}
+	static, stop, err := b.static()
+	if err != nil {
+		return err
+	}
+	defer stop()
+	targets = append(targets, static)
+	if files, stop, err := b.caddyFiles(); err != nil {
+		b.cannot("static files against caddy", err)
+	} else {
+		defer stop()
+		targets = append(targets, files)
+	}
 	list, err := rounds(b.rounds, b.seconds, "", targets...)
 	if err != nil {
 		return err
 	}
+	if files := list[len(list)-1]; files.target.name == "caddy-files" {
+		b.add(&figure{Name: "static-over-caddy", Unit: "x", Values: over(list[len(list)-2], files), Target: 2.5})
+		list = list[:len(list)-1]
+	}
+	list = list[:len(list)-1]
 	b.add(&figure{Name: "seal-tax", Unit: "x", Values: over(list[1], list[0]), Target: 0.90})
 	for _, s := range list {
 		b.add(&figure{Name: "rps-" + strings.ReplaceAll(s.target.name, "/", "-"), Values: s.rates(), None: true})
