@@ -31,7 +31,7 @@ lint: ## gofmt, go vet, staticcheck
 	@scripts/lint
 
 .PHONY: fuzz
-fuzz: ## every fuzz target for FUZZTIME each (default 20s)
+fuzz: ## every fuzz target in turn (TIME=20s each; TARGET=abi/jwt/FuzzDecode or a part of it; PARALLEL=workers)
 	@scripts/fuzz
 
 .PHONY: clean
