@@ -45,7 +45,8 @@ func openSpool(dir, prefix string, fileSize int64, files int) (*spool, error) {
 	}
 	for _, n := range names {
 		hex := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(n), prefix+"-"), ".jsonl")
-		if first, err := strconv.ParseUint(hex, 16, 64); err == nil && first > 0 {
+		// Only names that path would give: others are not of this series.
+		if first, err := strconv.ParseUint(hex, 16, 63); err == nil && first > 0 && s.path(first) == n {
 			s.firsts = append(s.firsts, first)
 		}
 	}
