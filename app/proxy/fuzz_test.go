@@ -144,7 +144,7 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		p, err := route.Normalize(r.URL.EscapedPath(), false)
-		if err != nil || route.CheckQuery(r.URL.RawQuery) != nil {
+		if err != nil {
 			return // the filter lets none of these through
 		}
 		r.URL.Path, r.URL.RawPath, r.URL.Host, r.URL.Scheme = p.Decoded, p.Canonical, "", ""
@@ -192,7 +192,7 @@ func FuzzRequest(f *testing.F) {
 		if query != "" {
 			target += "?" + query
 		}
-		if strings.TrimSuffix(q.RequestURI, "?") != target {
+		if q.RequestURI != target && (query != "" || q.RequestURI != target+"?") {
 			t.Fatalf("%q was judged, %q arrives", target, q.RequestURI)
 		}
 		for name, values := range q.Header {

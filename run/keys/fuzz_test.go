@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"encoding/pem"
+	"slices"
 	"testing"
 	"time"
 )
@@ -25,6 +26,14 @@ func FuzzKeyFile(f *testing.F) {
 	}
 	f.Add(key)
 	f.Add(authority)
+	other, err := newAuthority("other", time.Unix(1_700_000_000, 0))
+	if err != nil {
+		f.Fatal(err)
+	}
+	certificate, own := pem.Decode(authority)
+	_, others := pem.Decode(other)
+	f.Add(slices.Concat(pem.EncodeToMemory(certificate), others))
+	f.Add(slices.Concat(pem.EncodeToMemory(certificate), []byte("\n\n"), own))
 	f.Add(append(bytes.Clone(authority), key...))
 	f.Add(append(bytes.Clone(key), authority...))
 	f.Add(bytes.Replace(key, []byte("PRIVATE"), []byte("PUBLIC"), 2))
@@ -32,6 +41,9 @@ func FuzzKeyFile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if k, err := decodeKey(b); err == nil {
 			again, err := encodeKey(k)
+			if !bytes.Contains(b, []byte("-----BEGIN PRIVATE KEY-----")) {
+				t.Fatalf("%q holds a key", b)
+			}
 			if err != nil {
 				t.Fatal(err)
 			}

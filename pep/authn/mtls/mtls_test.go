@@ -96,6 +96,7 @@ func TestPrepareFailsClosed(t *testing.T) {
 func FuzzJudge(f *testing.F) {
 	f.Add(uint8(1), "acme.internal", "spiffe://acme.internal/api", "a.example", "ada")
 	f.Add(uint8(1), "", "spiffe://other/x", "", "")
+	f.Add(uint8(1), "acme.internal", "spiffe://acme.internal.evil/api", "", "")
 	f.Add(uint8(2), "", "", "*.example", "")
 	f.Add(uint8(3), "", "", "", "a,b")
 	f.Add(uint8(3), "", "", "", "anonymous")
