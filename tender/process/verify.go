@@ -47,7 +47,7 @@ func parseStatus(r io.Reader) (s status, err error) {
 			s.seccomp = value
 		case "Seccomp_filters":
 			if s.filters, err = strconv.Atoi(value); err != nil {
-				return status{}, fmt.Errorf("Seccomp_filters %q", value)
+				return status{}, fmt.Errorf("the number of its filters is %q", value)
 			}
 		case "NoNewPrivs":
 			s.noNewPrivs = value
