@@ -63,6 +63,20 @@ type sightings struct {
 }
 
 func (s *sightings) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.see(r)
+	io.Copy(io.Discard, r.Body)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range []http.Header{r.Header, r.Trailer} {
+		for k := range h {
+			if strings.EqualFold(k, "Transfer-Encoding") || strings.EqualFold(k, "Host") || strings.HasPrefix(strings.ToLower(k), "lorica") {
+				s.bad = append(s.bad, "the application sees the header "+k)
+			}
+		}
+	}
+}
+
+func (s *sightings) see(r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.list = append(s.list, sighting{r.Method, r.URL.EscapedPath()})
@@ -72,12 +86,6 @@ func (s *sightings) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil || p.Canonical != target || p.Canonical != r.URL.EscapedPath() || p.Decoded != r.URL.Path {
 		s.bad = append(s.bad, fmt.Sprintf("%s, %s and %s are not one path (%+v, %v)", target, r.URL.EscapedPath(), r.URL.Path, p, err))
 	}
-	for k := range r.Header {
-		if strings.EqualFold(k, "Transfer-Encoding") || strings.EqualFold(k, "Host") || strings.HasPrefix(strings.ToLower(k), "lorica") {
-			s.bad = append(s.bad, "the application sees the header "+k)
-		}
-	}
-	io.Copy(io.Discard, r.Body)
 }
 
 func (s *sightings) take() ([]sighting, []string) {
@@ -86,6 +94,18 @@ func (s *sightings) take() ([]sighting, []string) {
 	list, bad := s.list, s.bad
 	s.list, s.bad = nil, nil
 	return list, bad
+}
+
+// outside returns what is wrong with what was seen since it was asked last, paths
+// that are not below root included.
+func (s *sightings) outside(root string) []string {
+	list, bad := s.take()
+	for _, x := range list {
+		if !strings.HasPrefix(x.path, root) {
+			bad = append(bad, "the application sees the path "+x.path)
+		}
+	}
+	return bad
 }
 
 // Whatever bytes a connection brings, the application sees exactly the requests
