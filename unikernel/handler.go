@@ -91,7 +91,7 @@ func (s *server) serve(f *front, w http.ResponseWriter, r *http.Request) {
 	// above all, must not hide from net/http what it still has to read.
 	r, original := r.WithContext(appContext{r.Context()}), r
 	strip(r.Header)
-	strip(r.Trailer) // announced names
+	stripTrailer(r.Trailer) // announced names
 	if sec := c.secure.Load(); sec != nil {
 		r.TLS = sec.State
 	}
@@ -222,6 +222,19 @@ func strip(h http.Header) {
 	}
 }
 
+// stripTrailer removes also what nobody may say behind a body (RFC 9110, section
+// 6.5.1): how long the message is, where it goes, and who sends it. The guards have
+// judged without it.
+func stripTrailer(h http.Header) {
+	strip(h)
+	for k := range h {
+		switch route.PlainName(k) {
+		case "transfer-encoding", "content-length", "trailer", "host", "authorization", "proxy-authorization", "cookie":
+			delete(h, k)
+		}
+	}
+}
+
 // appContext hides the server and its connection from the application: what is
 // behind them escapes the limits.
 type appContext struct{ context.Context }
@@ -248,7 +261,7 @@ func (b *body) Read(p []byte) (int, error) {
 		if b.conn.h2 == nil { // a stream's ends with it
 			b.conn.SetReadDeadline(time.Time{})
 		}
-		strip(b.original.Trailer)
+		stripTrailer(b.original.Trailer)
 	}
 	return n, err
 }

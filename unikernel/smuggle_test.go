@@ -74,6 +74,9 @@ func (s *sightings) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
+	if r.Trailer["Authorization"] != nil || r.Trailer["Content-Length"] != nil {
+		s.bad = append(s.bad, fmt.Sprintf("the application sees the trailers %v", r.Trailer))
+	}
 }
 
 func (s *sightings) see(r *http.Request) {
@@ -114,6 +117,9 @@ func FuzzNothingIsSmuggled(f *testing.F) {
 	for _, s := range rawRequests(f) {
 		f.Add([]byte(s))
 	}
+	const trailed = "POST /app/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n0\r\nX: y\r\n"
+	f.Add([]byte(trailed + "Transfer-Encoding: chunked\r\n\r\n")) // fuzzing found that it reached the application
+	f.Add([]byte(trailed + "Authorization: Basic YTpi\r\nLorica-Groups: x\r\n\r\n"))
 	app := &sightings{}
 	l := testLimits()
 	l.MaxBodyBytes, l.MaxHeaders = 1024, 40
