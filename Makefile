@@ -31,8 +31,12 @@ lint: ## gofmt, go vet, staticcheck
 	@scripts/lint
 
 .PHONY: fuzz
-fuzz: ## every fuzz target for FUZZTIME each (default 20s)
+fuzz: ## every fuzz target in turn (TIME=20s each; TARGET=abi/jwt/FuzzDecode or a part of it; PARALLEL=workers)
 	@scripts/fuzz
+
+.PHONY: corpus
+corpus: ## choose the seeds of fuzz targets (TARGET) anew, out of what fuzzing has found
+	@scripts/corpus
 
 .PHONY: clean
 clean: ## remove bin/

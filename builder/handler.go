@@ -180,7 +180,7 @@ func (a *application) checkModule() error {
 		words = append(words, r.Old.Path, r.New.Path, "0"+r.Old.Version, "0"+r.New.Version)
 	}
 	for _, word := range words {
-		if !plain.MatchString(word) {
+		if !plain.MatchString(word) || strings.Contains(word, "//") { // which begins a comment
 			return fmt.Errorf("go.mod: %q is not a path or a version", word)
 		}
 	}

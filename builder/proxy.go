@@ -47,7 +47,12 @@ func readTrust(base string, app *api.ProxyApp) (string, error) {
 	case len(b) > maxTrust:
 		return "", fmt.Errorf("it has more than %d bytes", maxTrust)
 	}
-	// Certificates alone become part of an image, never a key that lies with them.
+	return certificates(b)
+}
+
+// certificates returns the certificates of a file and nothing else: they alone
+// become part of an image, never a key that lies with them.
+func certificates(b []byte) (string, error) {
 	var certs []byte
 	for {
 		var block *pem.Block

@@ -164,16 +164,27 @@ func (s *Store) describe(digest string) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	img := &Image{}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(img); err != nil {
+	img, err := readManifest(data)
+	if err != nil {
 		return nil, fmt.Errorf("store: %s: %w", path, err)
 	}
 	if img.Digest != "sha256:"+name {
 		return nil, fmt.Errorf("store: %s is about %s", path, img.Digest)
 	}
 	img.Created, img.Path, img.Debug = info.ModTime(), s.path("images", name, "image"), s.path("debug", name)
+	return img, nil
+}
+
+func readManifest(data []byte) (*Image, error) {
+	img := &Image{}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(img); err != nil {
+		return nil, err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, errors.New("something follows the manifest")
+	}
 	return img, nil
 }
 

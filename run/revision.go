@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -24,7 +25,7 @@ type ledger struct {
 }
 
 type ledgerFile struct {
-	Revision uint64 `json:"revision"` // the highest that was ever signed
+	Revision *uint64 `json:"revision"` // the highest that was ever signed
 }
 
 // openLedger takes the lock of the deployment, waiting for other processes
@@ -62,24 +63,30 @@ func (l *ledger) close() { l.lock.Close() }
 // next returns a revision that was never given out before, and remembers it
 // before anything can be signed with it.
 func (l *ledger) next() (uint64, error) {
-	var f ledgerFile
+	last := uint64(0)
 	b, err := os.ReadFile(l.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return 0, err
 	default:
-		if err := json.Unmarshal(b, &f); err != nil {
+		var f ledgerFile
+		err := json.Unmarshal(b, &f)
+		if err == nil && (f.Revision == nil || *f.Revision == math.MaxUint64) {
+			err = errors.New("it holds no revision that another could follow")
+		}
+		if err != nil {
 			return 0, fmt.Errorf("%s is damaged, and with it the high-water mark of revisions: %w", l.path, err)
 		}
+		last = *f.Revision
 	}
-	f.Revision++
-	b, err = json.Marshal(f)
+	last++
+	b, err = json.Marshal(ledgerFile{&last})
 	if err != nil {
 		return 0, err
 	}
 	if err := keys.Write(l.path, b); err != nil {
 		return 0, err
 	}
-	return f.Revision, nil
+	return last, nil
 }

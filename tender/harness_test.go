@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,8 +26,12 @@ import (
 	"lorica.dev/lorica/tender/process"
 )
 
-// image is the built image of testdata, and the calls that its modules list.
+// image is the image of testdata, and the calls that its modules list. It is built
+// for the first test that asks for a configuration: a fuzz target needs none.
 var image struct {
+	once         sync.Once
+	failed       error
+	dir          string
 	path, digest string
 	calls        []catalog.Syscall
 	tier         api.Tier // what this machine gives
@@ -46,19 +51,17 @@ func run(m *testing.M) int {
 		return 0
 	}
 	dir, err := os.MkdirTemp("", "tender")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		err = build(dir)
-	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	defer os.RemoveAll(dir)
+	image.dir = dir
 	return m.Run()
 }
 
-func build(dir string) error {
-	image.path = filepath.Join(dir, "image")
+func build() error {
+	image.path = filepath.Join(image.dir, "image")
 	cmd := exec.Command("go", "build", "-trimpath", "-o", image.path, "./testdata/image")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -114,6 +117,9 @@ func signed(t *testing.T, revision uint64, paths ...string) []byte {
 
 func configure(t *testing.T) tender.Config {
 	t.Helper()
+	if image.once.Do(func() { image.failed = build() }); image.failed != nil {
+		t.Fatal(image.failed)
+	}
 	return tender.Config{Instance: "test-1", Tenant: "acme", Workload: "test", Dir: t.TempDir(), Image: image.path, ImageDigest: image.digest,
 		Plan: plan, Syscalls: image.calls, Trust: key.Public().(ed25519.PublicKey), Program: signed(t, 1, "/hello", "/slow", "/open"),
 		Listen: []tender.Listener{{Name: "api", Address: "127.0.0.1"}}, Memory: 48 << 20, Minimum: image.tier, MaxProcs: 2, Patience: 10 * time.Second}

@@ -45,7 +45,8 @@ func openSpool(dir, prefix string, fileSize int64, files int) (*spool, error) {
 	}
 	for _, n := range names {
 		hex := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(n), prefix+"-"), ".jsonl")
-		if first, err := strconv.ParseUint(hex, 16, 64); err == nil && first > 0 {
+		// Only names that path would give: others are not of this series.
+		if first, err := strconv.ParseUint(hex, 16, 63); err == nil && first > 0 && s.path(first) == n {
 			s.firsts = append(s.firsts, first)
 		}
 	}
@@ -184,7 +185,9 @@ func (s *spool) stream(ctx context.Context, from uint64, follow bool, emit func(
 		if err := c.copy(ctx, from, next, emit); err != nil {
 			return err
 		}
-		from = max(c.at, from+1)
+		if from = max(c.at, from+1); c.at < next {
+			from = max(from, s.after(first, next))
+		}
 	}
 	return ctx.Err()
 }
@@ -204,6 +207,20 @@ func (s *spool) find(from uint64) (first, next uint64, grown <-chan struct{}, do
 		}
 	}
 	return first, s.next, s.grown, s.done
+}
+
+// after returns the number of the first line behind the file that begins with
+// first, next where there is none. What a file lost with the machine is passed
+// over, not counted through.
+func (s *spool) after(first, next uint64) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.firsts {
+		if f > first {
+			return min(f, next)
+		}
+	}
+	return next
 }
 
 // A cursor is a place in the series; it keeps its file open while it follows.

@@ -106,7 +106,7 @@ func (s *server) serveHTTP2(c *conn, w http.ResponseWriter, r *http.Request) {
 // knows of the connection. Trailers were announced, or are not kept.
 func (c *conn) clean(r *http.Request) {
 	strip(r.Header)
-	strip(r.Trailer)
+	stripTrailer(r.Trailer)
 	if sec := c.secure.Load(); sec != nil {
 		r.TLS = sec.State
 	}
@@ -263,6 +263,19 @@ func strip(h http.Header) {
 	}
 }
 
+// stripTrailer removes also what nobody may say behind a body (RFC 9110, section
+// 6.5.1): how long the message is, where it goes, and who sends it. The guards have
+// judged without it.
+func stripTrailer(h http.Header) {
+	strip(h)
+	for k := range h {
+		switch route.PlainName(k) {
+		case "transfer-encoding", "content-length", "trailer", "host", "authorization", "proxy-authorization", "cookie":
+			delete(h, k)
+		}
+	}
+}
+
 // appContext hides the server and its connection from the application: what is
 // behind them escapes the limits.
 type appContext struct{ context.Context }
@@ -283,7 +296,7 @@ type body struct {
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
-		strip(b.original.Trailer)
+		stripTrailer(b.original.Trailer)
 	}
 	return n, err
 }

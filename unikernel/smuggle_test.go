@@ -63,6 +63,23 @@ type sightings struct {
 }
 
 func (s *sightings) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.see(r)
+	io.Copy(io.Discard, r.Body)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range []http.Header{r.Header, r.Trailer} {
+		for k := range h {
+			if strings.EqualFold(k, "Transfer-Encoding") || strings.EqualFold(k, "Host") || strings.HasPrefix(strings.ToLower(k), "lorica") {
+				s.bad = append(s.bad, "the application sees the header "+k)
+			}
+		}
+	}
+	if r.Trailer["Authorization"] != nil || r.Trailer["Content-Length"] != nil {
+		s.bad = append(s.bad, fmt.Sprintf("the application sees the trailers %v", r.Trailer))
+	}
+}
+
+func (s *sightings) see(r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.list = append(s.list, sighting{r.Method, r.URL.EscapedPath()})
@@ -72,12 +89,6 @@ func (s *sightings) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil || p.Canonical != target || p.Canonical != r.URL.EscapedPath() || p.Decoded != r.URL.Path {
 		s.bad = append(s.bad, fmt.Sprintf("%s, %s and %s are not one path (%+v, %v)", target, r.URL.EscapedPath(), r.URL.Path, p, err))
 	}
-	for k := range r.Header {
-		if strings.EqualFold(k, "Transfer-Encoding") || strings.EqualFold(k, "Host") || strings.HasPrefix(strings.ToLower(k), "lorica") {
-			s.bad = append(s.bad, "the application sees the header "+k)
-		}
-	}
-	io.Copy(io.Discard, r.Body)
 }
 
 func (s *sightings) take() ([]sighting, []string) {
@@ -88,12 +99,27 @@ func (s *sightings) take() ([]sighting, []string) {
 	return list, bad
 }
 
+// outside returns what is wrong with what was seen since it was asked last, paths
+// that are not below root included.
+func (s *sightings) outside(root string) []string {
+	list, bad := s.take()
+	for _, x := range list {
+		if !strings.HasPrefix(x.path, root) {
+			bad = append(bad, "the application sees the path "+x.path)
+		}
+	}
+	return bad
+}
+
 // Whatever bytes a connection brings, the application sees exactly the requests
 // that were allowed, each with the path that was judged.
 func FuzzNothingIsSmuggled(f *testing.F) {
 	for _, s := range rawRequests(f) {
 		f.Add([]byte(s))
 	}
+	const trailed = "POST /app/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n0\r\nX: y\r\n"
+	f.Add([]byte(trailed + "Transfer-Encoding: chunked\r\n\r\n")) // fuzzing found that it reached the application
+	f.Add([]byte(trailed + "Authorization: Basic YTpi\r\nLorica-Groups: x\r\n\r\n"))
 	app := &sightings{}
 	l := testLimits()
 	l.MaxBodyBytes, l.MaxHeaders = 1024, 40

@@ -2,6 +2,8 @@ package mtls_test
 
 import (
 	"bytes"
+	"net/url"
+	"path"
 	"strings"
 	"testing"
 
@@ -64,6 +66,27 @@ func FuzzDecode(f *testing.F) {
 		s, err := mtls.Decode(b)
 		if err == nil && (!bytes.Equal(s.Encode(), b) || s.Principal == 0) {
 			t.Fatal("two encodings of one section, or no principal")
+		}
+	})
+}
+
+// A name that is taken is a URI that says nothing but who it is, and the same to
+// every reader.
+func FuzzTrustDomain(f *testing.F) {
+	for _, s := range []string{"spiffe://acme.internal/ns/pay/sa/api", "spiffe://a/b", "spiffe://a", "spiffe://a/../b", "spiffe://a/%41", "spiffe://u@a/b", "SPIFFE://a/b"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, id string) {
+		domain, ok := mtls.TrustDomain(id)
+		if !ok {
+			if domain != "" {
+				t.Fatalf("%q is refused and has the domain %q", id, domain)
+			}
+			return
+		}
+		u, err := url.Parse(id)
+		if err != nil || u.Scheme != "spiffe" || u.Host != domain || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.String() != id || path.Clean(u.Path) != u.Path || len(u.Path) < 2 {
+			t.Fatalf("%q of %q is read as %+v (%v)", id, domain, u, err)
 		}
 	})
 }

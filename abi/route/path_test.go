@@ -124,3 +124,23 @@ func TestUnescape(t *testing.T) {
 		}
 	}
 }
+
+// A query that passes is read by net/url without an error, and holds no byte that
+// ends it or divides it elsewhere.
+func FuzzCheckQuery(f *testing.F) {
+	for _, s := range []string{"", "a=1&b=2", "a=%41%zz", "a;b", "a=%", "q=%00&&==", "a=1#b", "\u00e9", "+=%2B"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, q string) {
+		if route.CheckQuery(q) != nil {
+			return
+		}
+		if _, err := url.ParseQuery(q); err != nil {
+			t.Fatalf("%q passes: %v", q, err)
+		}
+		u, err := url.Parse("/?" + q)
+		if err != nil || u.RawQuery != q || u.Path != "/" || u.Fragment != "" {
+			t.Fatalf("%q is read as %+v (%v)", q, u, err)
+		}
+	})
+}

@@ -312,3 +312,38 @@ func TestErrorsSayWhere(t *testing.T) {
 		}
 	}
 }
+
+// A pointer that is read can be written again, and leads where it says.
+func FuzzPointer(f *testing.F) {
+	for _, s := range []string{"", "/", "/a/b~1c/0", "/~01", "/~", "a", "//", "/\u00e9/~1~0"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := ParsePointer(s)
+		if err != nil {
+			if p != nil {
+				t.Fatalf("%q gives %q and %v", s, p, err)
+			}
+			return
+		}
+		again, doc := "", []byte("7")
+		for i := len(p) - 1; i >= 0; i-- {
+			again = "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(p[i]) + again
+			name, err := json.Marshal(p[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			doc = slices.Concat([]byte("{"), name, []byte(":"), doc, []byte("}"))
+		}
+		if again != s {
+			t.Fatalf("%q is written %q", s, again)
+		}
+		var out [1]Value
+		if !utf8.ValidString(s) || len(doc) > 10_000 { // JSON cannot name it, or it is too long for a name
+			return
+		}
+		if err := Find(doc, []Pointer{p}, out[:]); err != nil || string(out[0].Text) != "7" {
+			t.Fatalf("%q leads to %+v in %s (%v)", s, out[0], doc, err)
+		}
+	})
+}

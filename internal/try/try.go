@@ -75,25 +75,33 @@ func Load(path string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
+	f, err := parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return f, nil
+}
+
+func parse(b []byte) (*File, error) {
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
 	var f File
 	if err := d.Decode(&f); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
 	if len(f.Requests) == 0 {
-		return nil, fmt.Errorf("%s: no requests", path)
+		return nil, errors.New("no requests")
 	}
 	for i, r := range f.Requests {
 		method, target, ok := strings.Cut(r.Send, " ")
 		if !ok || method == "" || !strings.HasPrefix(target, "/") {
-			return nil, fmt.Errorf("%s: request %d (%s): send is %q; write METHOD /path", path, i+1, r.Name, r.Send)
+			return nil, fmt.Errorf("request %d (%s): send is %q; write METHOD /path", i+1, r.Name, r.Send)
 		}
 		if _, err := strconv.Atoi(r.Expect); err != nil && r.Expect != Closed && r.Expect != Handshake {
-			return nil, fmt.Errorf("%s: request %d (%s): expect is %q; write a status, %s or %s", path, i+1, r.Name, r.Expect, Closed, Handshake)
+			return nil, fmt.Errorf("request %d (%s): expect is %q; write a status, %s or %s", i+1, r.Name, r.Expect, Closed, Handshake)
 		}
 		if _, known := f.Users[r.As]; r.As != "" && !known && r.Password == "" && r.Token == "" {
-			return nil, fmt.Errorf("%s: request %d (%s): %q is not among the users", path, i+1, r.Name, r.As)
+			return nil, fmt.Errorf("request %d (%s): %q is not among the users", i+1, r.Name, r.As)
 		}
 	}
 	return &f, nil

@@ -11,6 +11,7 @@ package audit
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"lorica.dev/lorica/abi"
@@ -109,9 +110,10 @@ func (s *state) keeps(x *pep.Exchange, d pep.Decision) bool {
 }
 
 func (s *state) redact(r *audit.Record, x *pep.Exchange) {
+	var hidden []string
 	hide := func(field *string) {
 		if *field != "" {
-			r.Reason = strings.ReplaceAll(r.Reason, *field, Redacted)
+			hidden = append(hidden, *field)
 			*field = Redacted
 		}
 	}
@@ -127,6 +129,17 @@ func (s *state) redact(r *audit.Record, x *pep.Exchange) {
 	if s.hideSource {
 		hide(&r.Source)
 	}
+	if len(hidden) == 0 {
+		return
+	}
+	// In one pass, the longest first: what stands in for one is not searched for the
+	// next, and none leaves the rest of a longer one.
+	slices.SortStableFunc(hidden, func(a, b string) int { return len(b) - len(a) })
+	var pairs []string
+	for _, h := range hidden {
+		pairs = append(pairs, h, Redacted)
+	}
+	r.Reason = strings.NewReplacer(pairs...).Replace(r.Reason)
 }
 
 // hash is FNV-1a over an id that is random already.

@@ -13,6 +13,7 @@ import (
 	wire "lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/abi/route"
+	abiwire "lorica.dev/lorica/abi/wire"
 	"lorica.dev/lorica/pep"
 	"lorica.dev/lorica/pep/audit"
 )
@@ -178,4 +179,42 @@ func TestWhatIsNotKeptCostsNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { st.Record(x, allow) }); n > 0 {
 		t.Errorf("%v allocations", n)
 	}
+}
+
+// Whatever a request says, its record fits, is about the decision, and shows
+// nothing of what is hidden.
+func FuzzRecord(f *testing.F) {
+	f.Add("ada", "/accounts/7", "7", "no rule lets ada read /accounts/7", false, uint16(403))
+	f.Add("e", "d", "r", "red", false, uint16(0))
+	f.Add("", "", "", "\xff\x1b[2J", true, uint16(2000))
+	hidden := prepare(f, wire.Section{AllowedPerMillion: wire.Million, Redact: []string{wire.FieldPrincipal, wire.FieldSource, wire.FieldPath}})
+	f.Fuzz(func(t *testing.T, principal, path, param, reason string, allowed bool, status uint16) {
+		x := exchange()
+		x.Principal, x.Path, x.Params[0].Value = principal, path, param
+		d := pep.Decision{Stage: abi.StageAuthz, Reason: reason, Status: int(status)}
+		if allowed {
+			d.Verdict = abi.Allow
+		}
+		r, keep := hidden.Record(x, d)
+		if !keep || r.Verdict != d.Verdict || !allowed && (r.Rule.ID == "" || r.Status == 0 || r.Status > 999) {
+			t.Fatalf("%+v of %+v", r, d)
+		}
+		for piece := range strings.SplitSeq(r.Reason, audit.Redacted) {
+			for _, s := range []string{principal, path, param, "192.0.2.1"} {
+				if s != "" && strings.Contains(piece, s) {
+					t.Fatalf("%q shows in %q", s, r.Reason)
+				}
+			}
+		}
+		if most := len(audit.Redacted) * len(reason); len(r.Reason) > most {
+			t.Fatalf("%d bytes of reason have become %d", len(reason), len(r.Reason))
+		}
+		var w abiwire.Writer
+		r.Append(&w)
+		in := abiwire.NewReader(w.Bytes())
+		wire.Read(in)
+		if err := in.Close(); err != nil || len(w.Bytes()) > wire.MaxRecord {
+			t.Fatalf("%d bytes, %v", len(w.Bytes()), err)
+		}
+	})
 }

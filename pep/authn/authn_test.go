@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"strings"
 	"testing"
 
 	"lorica.dev/lorica/abi"
@@ -123,4 +124,40 @@ func TestPrepareFailsClosed(t *testing.T) {
 	} else {
 		t.Fatal(err)
 	}
+}
+
+// Whoever shows anything is nobody until a method has taken it: no header, however
+// it is written, passes as no credentials or reaches the application.
+func FuzzJudge(f *testing.F) {
+	for _, s := range []string{"", "Basic YTpi", "bearer  x", "Digest x", "Basic", " ", "Bearer\tx", "Basic x, Bearer y"} {
+		f.Add(s, "", false)
+		f.Add(s, "Bearer y", true)
+	}
+	optional := section
+	optional.Optional = true
+	st, err := authn.New().Prepare(&pep.Input{Section: optional.Encode()})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, one, other string, both bool) {
+		headers := []string{one}
+		if both {
+			headers = append(headers, other)
+		}
+		x := exchange(headers...)
+		if d := st.Judge(x); d.Verdict != abi.Deny || d.Rule != rule || d.Reason == "" || x.Principal != "" || x.Request.Header["Authorization"] != nil {
+			t.Fatalf("%q: %+v as %q with %q", headers, d, x.Principal, x.Request.Header)
+		}
+		x = exchange(headers...)
+		rest, ok, err := authn.Take(x, "Basic")
+		taken := x.Request.Header["Authorization"] == nil
+		switch {
+		case (err != nil) != both, ok && (err != nil || !taken), !ok && rest != "":
+			t.Fatalf("%q: %q, %v, %v", headers, rest, ok, err)
+		case !both && ok != taken:
+			t.Fatalf("%q: taken %v, and ok is %v", headers, taken, ok)
+		case ok && (!strings.EqualFold(one[:5], "basic") || strings.HasPrefix(rest, " ") || !strings.HasSuffix(one, rest)):
+			t.Fatalf("%q: %q", one, rest)
+		}
+	})
 }

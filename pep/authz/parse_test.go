@@ -2,7 +2,11 @@ package authz
 
 import (
 	"math"
+	"math/big"
+	"net/netip"
+	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -121,6 +125,55 @@ func FuzzJudge(f *testing.F) {
 					t.Fatalf("%+v, and then %+v", first, d)
 				}
 			}
+		}
+	})
+}
+
+// Values are read as the packages of Go read them that read more, and written the
+// same again: nothing is repaired.
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{"0", "-7", "007", "9223372036854775807", "9223372036854775808", "1.5", "-0.0001", "922337203685477.5807", "true", "10.0.0.0/8", "::ffff:1.2.3.4", "fe80::1%eth0"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		s := string(raw)
+		n, err := strconv.ParseInt(s, 10, 64)
+		if v, failed := parse(authz.TypeLong, raw); (failed == nil) != (err == nil && strconv.FormatInt(n, 10) == s) || failed == nil && v.n != n {
+			t.Errorf("long %q is %+v (%v)", s, v, failed)
+		}
+		r, isRat := new(big.Rat).SetString(s)
+		if v, failed := parse(authz.TypeDecimal, raw); failed == nil && (!isRat || r.Cmp(big.NewRat(v.n, 10_000)) != 0) {
+			t.Errorf("decimal %q is %+v", s, v)
+		}
+		if v, failed := parse(authz.TypeBool, raw); failed == nil && strconv.FormatBool(v.n != 0) != s {
+			t.Errorf("bool %q is %+v", s, v)
+		}
+		if v, failed := parse(authz.TypeIP, raw); failed == nil {
+			a, ok := netip.AddrFromSlice(v.s)
+			p := netip.PrefixFrom(a, int(v.n))
+			host, _, _ := strings.Cut(s, "/")
+			if want, err := netip.ParseAddr(host); !ok || !p.IsValid() || err != nil || want != a || a.Zone() != "" {
+				t.Errorf("ip %q is %v", s, p)
+			}
+		}
+	})
+}
+
+// A parameter that is found has the value that net/url finds, once.
+func FuzzQuery(f *testing.F) {
+	for _, s := range []string{"", "n=7", "n=7&n=8", "%6e=%37", "a=1&&n=&b", "n;m=1", "n=%zz", "m=%zz&n=1", "n"} {
+		f.Add(s, "n")
+	}
+	f.Fuzz(func(t *testing.T, raw, name string) {
+		val, found, err := query(raw, name)
+		all, failed := url.ParseQuery(raw)
+		switch {
+		case err != nil && (found || val != ""):
+			t.Fatalf("%q: %q and %v", raw, val, err)
+		case err == nil && found != (len(all[name]) == 1), err == nil && !found && len(all[name]) > 0:
+			t.Fatalf("%q: found %v, net/url has %q (%v)", raw, found, all[name], failed)
+		case err == nil && found && val != all[name][0]:
+			t.Fatalf("%q: %q, net/url has %q", raw, val, all[name])
 		}
 	})
 }

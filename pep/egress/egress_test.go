@@ -49,7 +49,7 @@ func adopt(t *testing.T) (*Module, *tender) {
 	return m, &tender{t, c.(*net.UnixConn)}
 }
 
-func enforce(t *testing.T, m *Module, section []byte) {
+func enforce(t testing.TB, m *Module, section []byte) {
 	t.Helper()
 	s, err := m.Prepare(&pep.Input{Section: section})
 	if err != nil {
@@ -319,4 +319,59 @@ func TestPrepareFailsClosed(t *testing.T) {
 	if _, err := New().Dial(t.Context(), "127.0.0.1", 80); err == nil {
 		t.Error("a module without a socket dials")
 	}
+}
+
+// Whatever the tender says, one answer reaches the one who waits for it, once; no
+// place is lost, and no descriptor stays open that nobody has.
+func FuzzAnswers(f *testing.F) {
+	f.Add(egress.Opened{ID: 1}.Encode(), true)
+	f.Add(egress.Opened{ID: 1}.Encode(), false)
+	f.Add(egress.Refused{ID: 1, Code: egress.Busy, Reason: "x"}.Encode(), false)
+	f.Add(egress.Refused{ID: 1, Code: egress.Denied}.Encode(), true)
+	f.Add(egress.Opened{ID: 2}.Encode(), true)
+	f.Add([]byte{3}, false)
+	f.Fuzz(func(t *testing.T, b []byte, with bool) {
+		m := New()
+		var err error
+		if m.sock, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0); err != nil {
+			t.Fatal(err)
+		}
+		defer m.sock.Close()
+		m.broken = nil
+		enforce(t, m, allow(80))
+		target, err := egress.ParseTarget("a.test", 80)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &request{target: target, answer: make(chan answer, 1)}
+		m.slots <- struct{}{}
+		if err := m.ask(r, "a.test"); err != nil {
+			t.Fatal(err)
+		}
+		fd := -1
+		if with {
+			if fd, err = syscall.Dup(int(m.sock.Fd())); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := m.take(b, fd); err != nil {
+			if fd >= 0 && syscall.Close(fd) != nil { // it stays the caller's
+				t.Fatal("a descriptor is closed that was refused")
+			}
+			if len(m.slots) != 1 || len(m.pending) != 1 || len(r.answer) != 0 || len(m.open) != 0 {
+				t.Fatalf("after %v: %d places are taken, %d wait", err, len(m.slots), len(m.pending))
+			}
+			return
+		}
+		conn, err := (<-r.answer).result()
+		if (conn != nil) != with || (err == nil) != with || len(m.slots) != 0 || len(m.pending) != 0 {
+			t.Fatalf("%v, %v; %d places are taken, %d wait", conn, err, len(m.slots), len(m.pending))
+		}
+		if conn != nil {
+			conn.Close()
+		}
+		if len(m.open) != 0 || m.take(b, -1) == nil {
+			t.Fatal("the answer counts twice")
+		}
+	})
 }

@@ -2,6 +2,10 @@ package filter
 
 import (
 	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -25,4 +29,30 @@ func TestHeadersThatFrameInDisguise(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
+}
+
+// A host that passes is one host to whoever reads it as part of a URL.
+func FuzzHost(f *testing.F) {
+	for _, s := range []string{"h", "a.example.:8443", "[2001:db8::1]:65535", "h:0", "[::1%eth0]", "a@h", "h,g", "127.0.0.1:80"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, host string) {
+		if !plainHost(host) {
+			return
+		}
+		u, err := url.Parse("http://" + host + "/x")
+		if err != nil || u.Host != host || u.Path != "/x" || u.User != nil || u.Hostname() == "" {
+			t.Fatalf("%q is read as %+v (%v)", host, u, err)
+		}
+		if strings.HasPrefix(host, "[") {
+			if a, err := netip.ParseAddr(u.Hostname()); err != nil || !a.Is6() || a.Zone() != "" {
+				t.Fatalf("%q is the address %v (%v)", host, a, err)
+			}
+		}
+		if port := u.Port(); port != "" {
+			if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+				t.Fatalf("%q has the port %q", host, port)
+			}
+		}
+	})
 }

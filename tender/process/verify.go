@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // status is what /proc says about the confinement of one thread (proc(5)).
@@ -26,8 +29,17 @@ func readStatus(path string) (status, error) {
 		return status{}, err
 	}
 	defer f.Close()
-	s := status{filters: -1, caps: map[string]string{}}
-	for in := bufio.NewScanner(f); in.Scan(); {
+	s, err := parseStatus(f)
+	if err != nil {
+		return status{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return s, nil
+}
+
+func parseStatus(r io.Reader) (s status, err error) {
+	s = status{filters: -1, caps: map[string]string{}}
+	in := bufio.NewScanner(r)
+	for in.Scan() {
 		key, value, _ := strings.Cut(in.Text(), ":")
 		value = strings.TrimSpace(value)
 		switch key {
@@ -35,7 +47,7 @@ func readStatus(path string) (status, error) {
 			s.seccomp = value
 		case "Seccomp_filters":
 			if s.filters, err = strconv.Atoi(value); err != nil {
-				return status{}, fmt.Errorf("process: %s: Seccomp_filters %q", path, value)
+				return status{}, fmt.Errorf("the number of its filters is %q", value)
 			}
 		case "NoNewPrivs":
 			s.noNewPrivs = value
@@ -47,7 +59,7 @@ func readStatus(path string) (status, error) {
 			s.gid = value
 		}
 	}
-	return s, nil
+	return s, in.Err() // half a status would pass for one of an older kernel
 }
 
 // none is how /proc writes an empty capability set.
@@ -68,7 +80,7 @@ func (p *Process) Verify() error {
 	seen := 0
 	for _, t := range threads {
 		s, err := readStatus(filepath.Join(dir, t.Name(), "status"))
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, os.ErrProcessDone) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 			continue // the thread ended
 		}
 		if err != nil {

@@ -1,6 +1,7 @@
 package mtls_test
 
 import (
+	"lorica.dev/lorica/abi/authn"
 	"net/http"
 	"strings"
 	"testing"
@@ -88,4 +89,38 @@ func TestPrepareFailsClosed(t *testing.T) {
 			t.Errorf("%s is accepted", name)
 		}
 	}
+}
+
+// Whatever a certificate says, it names one principal in a form that all agree on,
+// of the trust domain that is asked for, or nobody.
+func FuzzJudge(f *testing.F) {
+	f.Add(uint8(1), "acme.internal", "spiffe://acme.internal/api", "a.example", "ada")
+	f.Add(uint8(1), "", "spiffe://other/x", "", "")
+	f.Add(uint8(1), "acme.internal", "spiffe://acme.internal.evil/api", "", "")
+	f.Add(uint8(2), "", "", "*.example", "")
+	f.Add(uint8(3), "", "", "", "a,b")
+	f.Add(uint8(3), "", "", "", "anonymous")
+	f.Fuzz(func(t *testing.T, kind uint8, domain, spiffe, dns, subject string) {
+		s := wire.Section{Rule: rule, Principal: wire.Principal(kind), TrustDomain: domain}
+		st, err := mtls.New().Prepare(&pep.Input{Section: s.Encode()})
+		if err != nil {
+			return
+		}
+		p := &pep.Peer{SPIFFE: spiffe, DNS: []string{dns}, Subject: subject, NotAfter: start.Add(time.Hour)}
+		x := &pep.Exchange{Request: &http.Request{Header: http.Header{}}, Header: http.Header{}, Now: start, Peer: p}
+		d := st.Judge(x)
+		if d.Verdict != abi.Allow {
+			if x.Principal != "" || d.Reason == "" || d.Rule != rule {
+				t.Fatalf("%+v as %q", d, x.Principal)
+			}
+			return
+		}
+		want := map[wire.Principal]string{wire.SPIFFE: spiffe, wire.DNS: dns, wire.Subject: subject}[s.Principal]
+		if x.Principal != want || !authn.ValidPrincipal(want) || x.Principal == authn.Anonymous || !x.Expires.Equal(p.NotAfter) {
+			t.Fatalf("%+v is %q", p, x.Principal)
+		}
+		if s.Principal == wire.SPIFFE && domain != "" && !strings.HasPrefix(want, "spiffe://"+domain+"/") {
+			t.Fatalf("%q is not of %q", want, domain)
+		}
+	})
 }
