@@ -15,10 +15,9 @@ import (
 	"lorica.dev/lorica/unikernel/http1"
 )
 
-// Heads of requests. What net/http makes of a head can take many times its
-// bytes (measured with lines of five bytes: up to 15 held for each byte), so that
-// a bound on bytes alone would let clients, who need not be known to anybody,
-// exhaust the memory.
+// What is made of a head can take many times its bytes (measured with lines of
+// five bytes: up to 15 held for each byte), so that a bound on bytes alone would let
+// clients, who need not be known to anybody, exhaust the memory.
 const headGrowth = 16 // memory for a byte of a head, at most
 
 // largeHeads returns how many heads beyond http1.FreeHead may be held at once: those
@@ -158,7 +157,7 @@ func (c *conn) expired(now time.Time) bool {
 	return p != nil && now.After(p.NotAfter)
 }
 
-// CloseWrite lets net/http end a connection without a reset.
+// CloseWrite ends a connection without a reset.
 func (c *conn) CloseWrite() error {
 	return closeWrite(c.Conn)
 }
