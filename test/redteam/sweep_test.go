@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 var everyTable = flag.Bool("every-table", false, "sweep the tables of x32 and i386 as wholly as that of x86-64")
@@ -88,6 +90,14 @@ func arguments(t *testing.T, names map[uint64]string) map[string][]string {
 	return all
 }
 
+// unfiltered are the calls that the kernel asks no filter about (Linux 6.14 for the
+// first, 6.18 for the second): it makes them itself, from where root has put a
+// probe into a program. Made from elsewhere they must come to nothing.
+var unfiltered = map[string]func(answers []result, death string) bool{
+	"uretprobe": func(_ []result, death string) bool { return strings.Contains(death, "exit status 2") }, // SIGILL
+	"uprobe":    func(answers []result, _ string) bool { return len(answers) == 1 && answers[0].Errno == unix.ENXIO },
+}
+
 // A shot is one call that must end the image.
 type shot struct {
 	what string
@@ -114,6 +124,7 @@ func TestEverySystemCallThatNoManifestListsKills(t *testing.T) {
 			shots = append(shots, shot{fmt.Sprintf("%d %s", n, names[n]), systemCall{Nr: n, Args: plausible(n)}})
 		}
 	}
+	own := len(shots)
 	const x32 = 0x40000000
 	for n := range uint64(548) { // the table of x32 ends with calls of its own from 512
 		if *everyTable || may[names[n]] && n%3 == 0 || n == 520 {
@@ -134,14 +145,16 @@ func TestEverySystemCallThatNoManifestListsKills(t *testing.T) {
 		switch {
 		case err != nil:
 			t.Errorf("system call %s: %v", s.what, err)
+		case s.call.Entry == "" && unfiltered[names[s.call.Nr]] != nil && unfiltered[names[s.call.Nr]](answers, death):
+			t.Logf("system call %s passes by the filter of this kernel, and comes to nothing", s.what)
 		case death == "":
 			t.Errorf("system call %s, which no manifest lists, was answered: %+v", s.what, answers)
 		case !strings.Contains(death, sigsys):
 			t.Errorf("system call %s ended the image otherwise: %s", s.what, death)
 		}
 	})
-	t.Logf("%d of %d numbers are in no manifest of the image; each ended it, as did %d ways into other tables",
-		len(names)-len(may), len(names), len(shots)-int(last+9)+len(may))
+	t.Logf("%d of %d numbers are in no manifest of the image; %d tries of them and of numbers beyond, and %d of other tables, gained nothing",
+		len(names)-len(may), len(names), own, len(shots)-own)
 }
 
 // each runs f for every number below n, two at a time.
