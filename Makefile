@@ -26,6 +26,10 @@ test: ## everything that this project promises and can show on this machine
 bench: ## measure every promise of speed side by side, and write docs/performance.md (ROUNDS, SECONDS_EACH)
 	@scripts/bench
 
+.PHONY: redteam
+redteam: ## attack images from inside, and print what a compromised application can still do (ARGS='-args -every-table': the tables of x32 and i386 as well)
+	@scripts/redteam $(ARGS)
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@scripts/lint

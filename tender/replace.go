@@ -56,8 +56,12 @@ func (t *tender) replace(ctx context.Context, signed []byte, secrets []control.S
 		t.log(FromTender, "program %s was refused: %s", o.sum, answer.Err)
 		return Applied{}, errors.New("the image refused the program: " + printable(answer.Err))
 	}
-	if err := t.withdraw(inst, signed); err != nil {
+	p, err := t.mayTake(signed)
+	if err != nil {
 		inst.fail(fmt.Errorf("it accepted a program that it must refuse: %w", err))
+		return Applied{}, err
+	}
+	if err := t.withdraw(inst, p); err != nil {
 		return Applied{}, err
 	}
 	if err := inst.commit(); err != nil {
@@ -87,19 +91,39 @@ func (t *tender) slot(ctx context.Context, signed []byte) (uint8, error) {
 	}
 }
 
+// mayTake opens a program that the image has accepted, by the same rules: an image
+// that does not keep them any more must not have an old program replayed to it.
+func (t *tender) mayTake(signed []byte) (*program.Program, error) {
+	p, err := program.Open(signed, t.cfg.Trust)
+	if err != nil {
+		return nil, fmt.Errorf("tender: %w", err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	plan, err := program.ParsePlanID(t.cfg.Plan)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("tender: %w", err)
+	case p.Plan != plan:
+		return nil, fmt.Errorf("tender: it is for %s, the image is of %s", p.Plan, plan)
+	case p.Tenant != t.cfg.Tenant || p.Workload != t.cfg.Workload:
+		return nil, fmt.Errorf("tender: it is for %s/%s", p.Tenant, p.Workload)
+	case p.Revision <= t.status.Revision:
+		return nil, fmt.Errorf("tender: its revision %d is not above %d, which is in force", p.Revision, t.status.Revision)
+	}
+	return p, nil
+}
+
 // withdraw puts the new rules for connections in force just before the image does:
 // what they take away is gone when they are said to be in force. An image that
 // does not commit then is killed.
-func (t *tender) withdraw(inst *instance, signed []byte) error {
+func (t *tender) withdraw(inst *instance, p *program.Program) error {
 	if inst.dialer == nil {
 		return nil
 	}
-	p, err := program.Open(signed, t.cfg.Trust)
-	if err != nil {
-		return fmt.Errorf("tender: %w", err)
-	}
 	s, err := egressOf(p)
 	if err != nil {
+		inst.fail(fmt.Errorf("it accepted a program that it must refuse: %w", err))
 		return err
 	}
 	if s == nil {

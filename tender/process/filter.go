@@ -30,8 +30,9 @@ func refuse(name string, errno uint16) seccomp.Rule {
 // nothing opened, and the window of the program can be mapped, not changed.
 func bootRules(image int) []seccomp.Rule {
 	outside := catalog.Condition{Kind: catalog.Outside, Arg: 0, Length: 1}
-	// RLIMIT_DATA does not count shared memory: there may be none.
-	private := catalog.Condition{Kind: catalog.Masked, Arg: 3, Mask: unix.MAP_SHARED | unix.MAP_ANONYMOUS, Value: unix.MAP_ANONYMOUS}
+	// RLIMIT_DATA does not count shared memory, nor a cgroup the host's pool of huge
+	// pages: there may be none of either.
+	private := catalog.Condition{Kind: catalog.Masked, Arg: 3, Mask: unix.MAP_SHARED | unix.MAP_ANONYMOUS | unix.MAP_HUGETLB, Value: unix.MAP_ANONYMOUS}
 	rules := []seccomp.Rule{
 		// Of the stage: becoming the image. Its descriptor is gone afterwards.
 		call("execveat", equal(0, uint64(image)), equal(4, unix.AT_EMPTY_PATH)),
@@ -40,7 +41,6 @@ func bootRules(image int) []seccomp.Rule {
 		call("mmap", clear(2, unix.PROT_EXEC), private, outside),
 		call("mmap", equal(2, unix.PROT_READ), equal(4, launch.ProgramFD)),
 		call("munmap", outside),
-		call("madvise", outside),
 		call("mprotect", clear(2, unix.PROT_EXEC), outside),
 		call("mseal"),
 		call("mincore"),
@@ -65,6 +65,10 @@ func bootRules(image int) []seccomp.Rule {
 		refuse("pidfd_send_signal", uint16(unix.ENOSYS)),
 		refuse("uname", uint16(unix.EPERM)),
 		refuse("socket", uint16(unix.EACCES)),
+	}
+	// What the Go runtime advises.
+	for _, advice := range []uint64{unix.MADV_DONTNEED, unix.MADV_FREE, unix.MADV_HUGEPAGE, unix.MADV_NOHUGEPAGE, unix.MADV_COLLAPSE} {
+		rules = append(rules, call("madvise", equal(2, advice), outside))
 	}
 	for _, name := range []string{
 		"arch_prctl", "set_tid_address", "set_robust_list", "rseq",

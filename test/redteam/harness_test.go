@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -28,6 +29,7 @@ var attacker struct {
 	path, digest string
 	calls        []catalog.Syscall
 	tier         api.Tier // what this machine gives
+	trust        ed25519.PublicKey
 }
 
 // The test binary is also the tender and its stage, as cmd/lorica is.
@@ -50,7 +52,7 @@ func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "redteam")
 	if err == nil {
 		defer os.RemoveAll(dir)
-		err = prepare(dir)
+		err = errors.Join(prepare(dir), prepareHostile(dir))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -79,6 +81,7 @@ func prepare(dir string) error {
 	}
 	attacker.calls = catalog.Syscalls(c.Modules)
 	attacker.tier = process.Probe().Tier
+	attacker.trust = key.Public().(ed25519.PublicKey)
 	return nil
 }
 
@@ -104,7 +107,7 @@ const plan = "7265647465616d7265647465616d7265647465616d7265647465616d72656474"
 func launch(t *testing.T, attack string, change ...func(*tender.Config)) (*tender.Client, tender.Config, error) {
 	t.Helper()
 	cfg := tender.Config{Instance: "attacker", Tenant: "acme", Workload: "test", Dir: t.TempDir(), Image: attacker.path, ImageDigest: attacker.digest,
-		Plan: plan, Syscalls: attacker.calls, Trust: key.Public().(ed25519.PublicKey), Program: signed(t, 1),
+		Plan: plan, Syscalls: attacker.calls, Trust: attacker.trust, Program: signed(t, 1),
 		Secrets: []control.Secret{{Name: "attack", Value: []byte(attack)}},
 		Listen:  []tender.Listener{{Name: "api", Address: "127.0.0.1"}}, Memory: 16 << 20, Minimum: attacker.tier, MaxProcs: 2, Patience: 3 * time.Second}
 	for _, f := range change {

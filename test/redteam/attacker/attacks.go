@@ -14,6 +14,7 @@ import (
 	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/egress"
 	"lorica.dev/lorica/abi/launch"
+	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/abi/wire"
 )
 
@@ -149,9 +150,46 @@ var attacks = map[string]attack{
 	"control characters": {sealed, terminal},
 
 	// Deafness.
-	"deaf":                        {sealed, forever},
-	"deaf to drain":               {sealed, deafToDrain},
-	"accept, then commit another": {sealed, commitAnother},
+	"deaf":          {sealed, forever},
+	"deaf to drain": {sealed, deafToDrain},
+	"accept, then commit another": {sealed, answer(func(i *image, p control.Prepare, _ program.Digest) []control.Frame {
+		return []control.Frame{control.Committed{Txn: p.Txn, Slot: 1, Program: [32]byte{1}}.Frame()}
+	})},
+
+	// Programs that are old, or not there.
+	"commit the one before": {sealed, answer(func(i *image, p control.Prepare, _ program.Digest) []control.Frame {
+		return []control.Frame{control.Committed{Txn: p.Txn, Slot: p.Slot, Revision: 1, Program: i.sum(i.params.First)}.Frame()}
+	})},
+	"commit the slot before": {sealed, answer(func(i *image, p control.Prepare, sum program.Digest) []control.Frame {
+		return []control.Frame{control.Committed{Txn: p.Txn, Slot: i.params.First.Slot, Revision: 2, Program: sum}.Frame()}
+	})},
+	"commit in a transaction of long ago": {sealed, answer(func(i *image, p control.Prepare, sum program.Digest) []control.Frame {
+		return []control.Frame{control.Committed{Txn: i.params.First.Txn, Slot: p.Slot, Revision: 2, Program: sum}.Frame()}
+	})},
+	"commit twice": {sealed, answer(func(i *image, p control.Prepare, sum program.Digest) []control.Frame {
+		f := control.Committed{Txn: p.Txn, Slot: p.Slot, Revision: 2, Program: sum}.Frame()
+		return []control.Frame{f, f}
+	})},
+	"prepare again instead": {sealed, answer(func(i *image, p control.Prepare, _ program.Digest) []control.Frame {
+		return []control.Frame{control.Prepared{Txn: p.Txn}.Frame()}
+	})},
+	"release what it just committed": {sealed, answer(func(i *image, p control.Prepare, sum program.Digest) []control.Frame {
+		return []control.Frame{control.Committed{Txn: p.Txn, Slot: p.Slot, Revision: 2, Program: sum}.Frame(), control.Released{Slot: p.Slot}.Frame()}
+	})},
+	"commit before it is told": {sealed, func(i *image) {
+		f, err := control.ReadFrame(i.channel, control.MaxFromTender)
+		check(err)
+		m, err := f.Decode()
+		check(err)
+		p := m.(control.Prepare)
+		i.send(control.Committed{Txn: p.Txn, Slot: p.Slot, Revision: 2, Program: i.sum(p)}.Frame())
+		forever(i)
+	}},
+	"half of a commit": {sealed, answer(func(i *image, p control.Prepare, sum program.Digest) []control.Frame {
+		f := control.Committed{Txn: p.Txn, Slot: p.Slot, Revision: 2, Program: sum}.Frame()
+		i.raw(append([]byte{byte(len(f.Payload)), 0, 0, 0, byte(f.Kind), 0, 0, 0}, f.Payload[:20]...))
+		return nil
+	})},
 }
 
 func open() {
@@ -255,20 +293,26 @@ func deafToDrain(i *image) {
 	}
 }
 
-// commitAnother agrees to a program and then names another one.
-func commitAnother(i *image) {
-	for {
-		f, err := control.ReadFrame(i.channel, control.MaxFromTender)
-		check(err)
-		m, err := f.Decode()
-		check(err)
-		switch m := m.(type) {
-		case control.Prepare:
-			i.send(control.Prepared{Txn: m.Txn}.Frame())
-		case control.Txn:
-			i.send(control.Committed{Txn: m.Txn, Slot: 1, Program: [32]byte{1}}.Frame())
-		case nil:
-			i.send(control.Stats{}.Frame())
+// answer agrees to a program and then answers the commit as it likes.
+func answer(commit func(*image, control.Prepare, program.Digest) []control.Frame) func(*image) {
+	return func(i *image) {
+		var p control.Prepare
+		for {
+			f, err := control.ReadFrame(i.channel, control.MaxFromTender)
+			check(err)
+			m, err := f.Decode()
+			check(err)
+			switch m := m.(type) {
+			case control.Prepare:
+				p = m
+				i.send(control.Prepared{Txn: m.Txn}.Frame())
+			case control.Txn:
+				for _, f := range commit(i, p, i.sum(p)) {
+					i.send(f)
+				}
+			case nil:
+				i.send(control.Stats{}.Frame())
+			}
 		}
 	}
 }

@@ -110,8 +110,7 @@ func (i *image) obey() {
 			p = m
 			i.send(control.Prepared{Txn: m.Txn}.Frame())
 		case control.Txn:
-			b := unsafe.Slice((*byte)(at(i.window+uintptr(p.Slot)*program.MaxSize)), p.Length)
-			i.send(control.Committed{Txn: m.Txn, Slot: p.Slot, Program: program.Sum(b)}.Frame())
+			i.send(control.Committed{Txn: m.Txn, Slot: p.Slot, Program: i.sum(p)}.Frame())
 		case control.Drain:
 			i.send(control.Drained())
 			os.Exit(0)
@@ -119,6 +118,11 @@ func (i *image) obey() {
 			i.send(control.Stats{}.Frame())
 		}
 	}
+}
+
+// sum is the digest of a program that lies in the window.
+func (i *image) sum(p control.Prepare) program.Digest {
+	return program.Sum(unsafe.Slice((*byte)(at(i.window+uintptr(p.Slot)*program.MaxSize)), p.Length))
 }
 
 func (i *image) send(f control.Frame) { check(control.WriteFrame(i.channel, f)) }
