@@ -26,6 +26,10 @@ test: ## everything that this project promises and can show on this machine
 bench: ## measure every promise of speed side by side, and write docs/performance.md (ROUNDS, SECONDS_EACH)
 	@scripts/bench
 
+.PHONY: kernels
+kernels: ## boot the kernels of other Debian releases under QEMU, run the kill tests in them, and write docs/kernels.md (KERNELS; COUNTED=1: for a busy machine)
+	@scripts/kernels
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@scripts/lint
