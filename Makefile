@@ -30,6 +30,10 @@ bench: ## measure every promise of speed side by side, and write docs/performanc
 redteam: ## attack images from inside, and print what a compromised application can still do (ARGS='-args -every-table': the tables of x32 and i386 as well)
 	@scripts/redteam $(ARGS)
 
+.PHONY: kernels
+kernels: ## boot the kernels of other Debian releases under QEMU, run the kill tests in them, and write docs/kernels.md (KERNELS; COUNTED=1: for a busy machine)
+	@scripts/kernels
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@scripts/lint

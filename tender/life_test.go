@@ -91,6 +91,36 @@ func TestConfinement(t *testing.T) {
 	}
 }
 
+// A workload starts where the machine gives what it asks for at least, and says
+// what is missing elsewhere. The tiers below this machine's are weakened to.
+func TestTheMinimumIsKept(t *testing.T) {
+	tiers := []api.Tier{api.TierFull, api.TierNoUserns, api.TierNoLandlock}
+	for _, weak := range tiers {
+		given := max(weak, image.tier)
+		for _, minimum := range tiers {
+			t.Run(fmt.Sprintf("%s of %s", minimum, given), func(t *testing.T) {
+				t.Parallel()
+				cfg := configure(t)
+				cfg.Minimum, cfg.Weaken = minimum, weak
+				if given <= minimum {
+					if s := status(t, start(t, cfg)); s.State != tender.Ready || s.Tier != given.String() {
+						t.Errorf("status is %+v", s)
+					}
+					return
+				}
+				c, err := tender.Start(background, []string{"/proc/self/exe", "tender"}, cfg, nil)
+				if err == nil {
+					c.Stop(background)
+					t.Fatal("it runs")
+				}
+				if want := fmt.Sprintf("confines images at tier %q, the workload asks for %q at least", given, minimum); !strings.Contains(err.Error(), want) {
+					t.Errorf("got %q, want %q", err, want)
+				}
+			})
+		}
+	}
+}
+
 func TestImagesHaveAGroupWhereThatIsDelegated(t *testing.T) {
 	c := start(t, configure(t))
 	s := status(t, c)
@@ -461,7 +491,6 @@ func TestStartFails(t *testing.T) {
 			c.Syscalls = append(c.Syscalls, image.calls[0])
 			c.Syscalls[len(c.Syscalls)-1].Name = "openat"
 		}, "may never call openat"},
-		"a weaker machine":      {func(c *tender.Config) { c.Minimum, c.Weaken = api.TierFull, api.TierNoLandlock }, `confines images at tier "no-landlock", the workload asks for "full"`},
 		"an address not here":   {func(c *tender.Config) { c.Listen[0].Address = "203.0.113.7" }, "cannot assign"},
 		"a name that is a path": {func(c *tender.Config) { c.Instance = "../x" }, "instance name"},
 		"no listener":           {func(c *tender.Config) { c.Listen = nil }, "0 listeners"},
@@ -492,11 +521,14 @@ func TestStartFails(t *testing.T) {
 		}
 	})
 	t.Run("not a tender", func(t *testing.T) {
-		if _, err := tender.Start(background, []string{"/bin/sh", "-c", "echo no such luck >&2"}, configure(t), nil); err == nil || !strings.Contains(err.Error(), "no such luck") {
+		if _, err := tender.Start(background, []string{"/proc/self/exe", "broken"}, configure(t), nil); err == nil || !strings.Contains(err.Error(), "no such luck") {
 			t.Errorf("got %v", err)
 		}
 	})
 }
+
+// broken is a program that was given as a tender and is none.
+func broken() error { return errors.New("no such luck") }
 
 // An ordinary user gets the same confinement as root; and a user's tender talks
 // to nobody else, not even to root.

@@ -160,10 +160,12 @@ func ownGroup(own, mounts string) (dir, top string, err error) {
 	return "", "", errors.New("cgroup: version 2 is not mounted here")
 }
 
-// choose decides between the group of this process and the one above it.
+// choose decides between the group of this process and the one above it, which
+// is better where the process would have to leave its own: that one has the
+// controllers as soon as the one above has been divided.
 func choose(dir, top string, pid int) (place, error) {
 	p, err := usable(dir, pid)
-	if err == nil || dir == top || !delegated(filepath.Dir(dir)) {
+	if err == nil && !p.move || dir == top || !delegated(filepath.Dir(dir)) {
 		return p, err
 	}
 	if above, err := usable(filepath.Dir(dir), pid); err == nil && !above.move {

@@ -103,6 +103,11 @@ func TestTheGroupAboveIsTakenOnlyWhereItIsDelegated(t *testing.T) {
 	if p, err := choose(own, own, 7); err == nil {
 		t.Fatalf("left the mounted hierarchy: %+v", p)
 	}
+	group(t, own, "memory pids\n", "", "7\n", false)
+	group(t, above, "memory pids\n", "memory pids\n", "", false)
+	if p, err := choose(own, top, 7); err != nil || p.dir != above || p.move {
+		t.Fatalf("alone, and the group above is divided already: got %+v, %v", p, err)
+	}
 }
 
 // grouped says which group it was born in.

@@ -24,7 +24,7 @@ import (
 // The test binary is also the stage, and the places where one layer of the
 // confinement is tried alone.
 func TestMain(m *testing.M) {
-	roles := map[string]func() error{StageCommand: Stage, "landlocked": landlocked, "elsewhere": elsewhere, "nobody": nobody, "grouped": grouped, "roomy": roomy}
+	roles := map[string]func() error{StageCommand: Stage, "landlocked": landlocked, "executed": executed, "elsewhere": elsewhere, "nobody": nobody, "grouped": grouped, "roomy": roomy}
 	if len(os.Args) == 2 && roles[os.Args[1]] != nil {
 		runtime.LockOSThread()
 		if err := roles[os.Args[1]](); err != nil {
@@ -71,7 +71,7 @@ func landlocked() error {
 		"open":    func() error { _, err := os.Open("/etc/passwd"); return err }(),
 		"create":  os.WriteFile(filepath.Join(os.TempDir(), "lorica-landlocked"), nil, 0o600),
 		"list":    func() error { _, err := os.ReadDir("/"); return err }(),
-		"execute": syscall.Exec("/bin/true", []string{"true"}, nil),
+		"execute": syscall.Exec("/proc/self/exe", []string{"stage", "executed"}, nil),
 	}
 	if abi >= 4 {
 		tries["bind"] = bind()
@@ -86,6 +86,9 @@ func landlocked() error {
 	}
 	return nil
 }
+
+// executed is where a Landlock domain has let an execution through.
+func executed() error { return errors.New("a file was executed") }
 
 // bind makes a plain TCP socket: package net makes an MPTCP one, to which the
 // rules of Landlock do not extend.
