@@ -17,12 +17,13 @@ import (
 // those that show what the kernel does for us. The others show the same anywhere.
 type suite struct{ name, dir, tests string }
 
-// The kill tests come last: they take longest.
+// The kill tests come last: they take longest. They are those of the attacker: the
+// real image would need the Go toolchain, and its filter is the same everywhere.
 func suites() []suite {
 	return []suite{
 		{"process", "tender/process", "."},
 		{"tender", "tender", "^(TestConfinement|TestTheMinimumIsKept|TestImagesHaveAGroupWhereThatIsDelegated|TestNoImageIsLeftBehind|TestOrdinaryUser)$"},
-		{"redteam", "test/redteam", "."},
+		{"redteam", "test/redteam", "^Test(AnHonest|HostileDialers|AFloodOfDials|ForbiddenCalls|EndsOtherwise|Lies|Silence|Floods|TextOf|SealHolds)"},
 	}
 }
 
