@@ -79,15 +79,15 @@ func (c Chain) judge(x *Exchange, learn *Judged) (d Decision) {
 	last, record := noGuard, false
 	for i := range c {
 		at = i
-		if d = c[i].judge(x); d.Verdict != abi.Allow {
-			return d
+		if d = c[i].Guard.Judge(x); d.Verdict != abi.Allow {
+			return c[i].denied(d)
 		}
 		if i == 0 || d.Rule.ID != "" {
-			last = d
+			last = c[i].named(d)
 		}
 		record = record || d.Record
 		if learn != nil {
-			learn.note(i, c[i].Guard, x, d)
+			learn.note(i, &c[i], x, d)
 		}
 	}
 	last.Record = record
@@ -95,14 +95,14 @@ func (c Chain) judge(x *Exchange, learn *Judged) (d Decision) {
 }
 
 // note keeps what the guard i says, or that it is to be asked again.
-func (j *Judged) note(i int, g GuardState, x *Exchange, d Decision) {
-	if s, ok := g.(Steady); !ok || !s.Steady(x) {
+func (j *Judged) note(i int, l *Link, x *Exchange, d Decision) {
+	if s, ok := l.Guard.(Steady); !ok || !s.Steady(x) {
 		j.ask = append(j.ask, i)
 		return
 	}
 	record := j.said.Record || d.Record
 	if i == 0 || d.Rule.ID != "" {
-		j.said, j.by = d, i
+		j.said, j.by = l.named(d), i
 	}
 	j.said.Record = record
 }
@@ -113,11 +113,11 @@ func (c Chain) replay(x *Exchange, j *Judged) (d Decision) {
 	last, by, record := j.said, j.by, j.said.Record
 	for _, i := range j.ask {
 		at = i
-		if d = c[i].judge(x); d.Verdict != abi.Allow {
-			return d
+		if d = c[i].Guard.Judge(x); d.Verdict != abi.Allow {
+			return c[i].denied(d)
 		}
 		if i == 0 && by < 0 || i > by && d.Rule.ID != "" {
-			last, by = d, i
+			last, by = c[i].named(d), i
 		}
 		record = record || d.Record
 	}
@@ -125,20 +125,22 @@ func (c Chain) replay(x *Exchange, j *Judged) (d Decision) {
 	return last
 }
 
-// judge asks the guard. A verdict that does not exist, and a status that is none of
-// a denial, are those of a plain one.
-func (l *Link) judge(x *Exchange) Decision {
-	d := l.Guard.Judge(x)
+// named is d with the stage that it is of.
+func (l *Link) named(d Decision) Decision {
 	if d.Stage == "" {
 		d.Stage = l.Stage
 	}
-	if d.Verdict != abi.Allow {
-		d.Verdict = abi.Deny
-		if d.Status < 400 || d.Status > 599 {
-			d.Status = http.StatusForbidden
-		}
-	}
 	return d
+}
+
+// denied is d as a denial: a verdict that does not exist is one, too, and so is one
+// with a status that is not a denial's.
+func (l *Link) denied(d Decision) Decision {
+	d.Verdict = abi.Deny
+	if d.Status < 400 || d.Status > 599 {
+		d.Status = http.StatusForbidden
+	}
+	return l.named(d)
 }
 
 // failed makes a panic of the guard at an index a denial.

@@ -20,6 +20,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -174,9 +175,19 @@ type Exchange struct {
 	Expires   time.Time    // set by authentication: when the credential ends; zero: never
 	Peer      *Peer        // the client's verified certificate; nil: none; read only
 
+	source  netip.Prefix // of from; see Source
+	from    netip.Addr
 	body    []byte
 	bodyErr error
 	read    bool
+}
+
+// Source is Flow.Source, which several guards ask for.
+func (x *Exchange) Source() netip.Prefix {
+	if x.from != x.Flow.Src {
+		x.source, x.from = x.Flow.Source(), x.Flow.Src
+	}
+	return x.source
 }
 
 // Limit bounds the body of the request by MaxBody.

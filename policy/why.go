@@ -173,7 +173,7 @@ func (d *Deployment) whyFilter(x *exchange, path, query string) (Answer, bool) {
 	if len(d.Policy.Routes) == 0 {
 		return a, false
 	}
-	best, allow := section(d.Policy.Routes).Match(x.verb, p.Segments)
+	best, allow := section(d.Policy.Routes).Match(x.verb, p.Segments(nil))
 	switch {
 	case best == nil && len(allow) > 0:
 		a.Missing = []string{"the path exists for " + strings.Join(allow, ", ") + ", not for " + x.verb}
@@ -182,7 +182,7 @@ func (d *Deployment) whyFilter(x *exchange, path, query string) (Answer, bool) {
 		a.Missing = d.nearestPaths(p.Canonical)
 		return refuse(abi.RuleRoute, "no route has the path %s", clip(p.Canonical))
 	}
-	x.route, x.params = best, pathValues(best, p.Segments)
+	x.route, x.params = best, pathValues(best, p.Segments(nil))
 	return a, false
 }
 

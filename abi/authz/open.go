@@ -27,6 +27,7 @@ func Open(b []byte) (*View, error) {
 	if err := c.r.Close(); err != nil {
 		return nil, fmt.Errorf("authz: %w", err)
 	}
+	c.v.index()
 	return c.v, nil
 }
 

@@ -2,6 +2,8 @@ package authz
 
 import (
 	"encoding/binary"
+	"hash/maphash"
+	"math/bits"
 
 	"lorica.dev/lorica/abi"
 )
@@ -19,6 +21,7 @@ type View struct {
 	Action     uint32     // entity
 	SetSize    int        // no evaluation of one rule makes more set elements
 
+	names            names
 	principal, group uint32
 	spans, text      []byte
 	entities         []byte
@@ -59,20 +62,29 @@ func (v *View) PrincipalType() uint32 { return v.principal }
 
 // Principal returns the entity of the principal with this name, or None where
 // no policy names it.
-func (v *View) Principal(name string) uint32 { return v.entity(v.principal, name) }
+func (v *View) Principal(name string) uint32 {
+	if s := v.find(name); s != None {
+		return v.names.principals[s]
+	}
+	return None
+}
 
 // Group returns the entity of the group with this name, or None where no policy
 // names it.
-func (v *View) Group(name string) uint32 { return v.entity(v.group, name) }
+func (v *View) Group(name string) uint32 {
+	if s := v.find(name); s != None {
+		return v.names.groups[s]
+	}
+	return None
+}
 
 // Route returns the named route.
 func (v *View) Route(name string) (Route, bool) {
 	s := v.find(name)
-	i := search(len(v.routes)/routeSize, func(i uint32) bool { return word(v.routes, 7*i) >= s })
-	if s == None || i == None || word(v.routes, 7*i) != s {
+	if s == None || v.names.routes[s] == None {
 		return Route{}, false
 	}
-	return v.route(i), true
+	return v.route(v.names.routes[s]), true
 }
 
 func (v *View) route(i uint32) Route {
@@ -99,40 +111,61 @@ func (v *View) bucket(i uint32) Bucket {
 	return Bucket{Key: word(b, 0), First: word(b, 1), Count: word(b, 2)}
 }
 
-// entity returns the entity of this type and name, or None.
-func (v *View) entity(typ uint32, name string) uint32 {
-	s := v.find(name)
-	if typ == None || s == None {
-		return None
-	}
-	key := uint64(typ)<<32 | uint64(s)
-	at := func(i uint32) uint64 { return uint64(word(v.entities, 2*i))<<32 | uint64(word(v.entities, 2*i+1)) }
-	i := search(len(v.entities)/entitySize, func(i uint32) bool { return at(i) >= key })
-	if i == None || at(i) != key {
-		return None
-	}
-	return i
-}
-
-// find returns the index of text, or None. It is written out: every request looks
-// for its route, its principal and their groups among the strings of all rules.
+// find returns the index of text, or None.
 func (v *View) find(text string) uint32 {
-	lo, hi := uint32(0), uint32(len(v.spans)/spanSize)
-	for lo < hi {
-		mid := lo + (hi-lo)/2
-		span := binary.LittleEndian.Uint64(v.spans[spanSize*mid:])
-		at, n := uint32(span), uint32(span>>32)
-		s := v.text[at : at+n]
-		switch { // the conversions do not allocate
-		case string(s) == text:
-			return mid
-		case string(s) < text:
-			lo = mid + 1
-		default:
-			hi = mid
+	n := &v.names
+	mask := uint64(len(n.slots) - 1)
+	for i := maphash.String(n.seed, text) & mask; ; i = (i + 1) & mask {
+		s := n.slots[i]
+		if s == None || string(v.String(s)) == text { // does not allocate
+			return s
 		}
 	}
-	return None
+}
+
+// names lead from what requests bring to the places in the section: every request
+// looks up its route, its principal and their groups among the strings of all
+// rules. They are made when the section is opened.
+type names struct {
+	seed  maphash.Seed // names come from clients
+	slots []uint32     // strings by hash, at most half full; None: free
+
+	principals, groups, routes []uint32 // by string; None: there is none of that name
+}
+
+func (v *View) index() {
+	n := &v.names
+	strings := len(v.spans) / spanSize
+	n.seed, n.slots = maphash.MakeSeed(), free(2<<bits.Len(uint(strings)))
+	mask := uint64(len(n.slots) - 1)
+	for s := range uint32(strings) {
+		i := maphash.Bytes(n.seed, v.String(s)) & mask
+		for n.slots[i] != None {
+			i = (i + 1) & mask
+		}
+		n.slots[i] = s
+	}
+	n.principals, n.groups, n.routes = free(strings), free(strings), free(strings)
+	for e := range uint32(len(v.entities) / entitySize) {
+		of, name := word(v.entities, 2*e), word(v.entities, 2*e+1)
+		if of == v.principal {
+			n.principals[name] = e
+		}
+		if of == v.group {
+			n.groups[name] = e
+		}
+	}
+	for r := range uint32(len(v.routes) / routeSize) {
+		n.routes[word(v.routes, 7*r)] = r
+	}
+}
+
+func free(n int) []uint32 {
+	list := make([]uint32, n)
+	for i := range list {
+		list[i] = None
+	}
+	return list
 }
 
 // search returns the first of n indices for which reached holds, or None.

@@ -21,9 +21,6 @@ type Path struct {
 	// Decoded is Canonical with its escapes resolved, what applications find
 	// in URL.Path.
 	Decoded string
-	// Segments are the parts of Canonical between slashes, without the first,
-	// empty one: none for "/", "a" and "" for "/a/".
-	Segments []string
 }
 
 var (
@@ -65,22 +62,23 @@ func Normalize(raw string, rejectSlash bool) (Path, error) {
 	if err := checkSegments(p.Decoded); err != nil {
 		return Path{}, err
 	}
-	if p.Canonical != "/" {
-		p.Segments = split(p.Canonical[1:])
-	}
 	return p, nil
 }
 
-// split is strings.Split by slashes, for few short segments.
-func split(s string) []string {
-	list := make([]string, 0, 4)
-	for {
-		i := strings.IndexByte(s, '/')
-		if i < 0 {
-			return append(list, s)
-		}
-		list, s = append(list, s[:i]), s[i+1:]
+// Segments appends the parts of Canonical between slashes to into, without the
+// first, empty one: none for "/", "a" and "" for "/a/".
+func (p *Path) Segments(into []string) []string {
+	if p.Canonical == "/" {
+		return into
 	}
+	from := 1
+	for i := 1; i < len(p.Canonical); i++ {
+		if p.Canonical[i] == '/' {
+			into = append(into, p.Canonical[from:i])
+			from = i + 1
+		}
+	}
+	return append(into, p.Canonical[from:])
 }
 
 // Bare reports whether nothing in p could be escaped in a URL, by the ways of

@@ -99,11 +99,13 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	d := pep.Decision{Verdict: abi.Allow, Stage: abi.StageFilter}
 	if !s.section.Open {
 		var allow []string
-		found := s.routes.find(r.Method, p.Segments, &allow)
+		var room [8]string
+		segments := p.Segments(room[:0])
+		found := s.routes.find(r.Method, segments, &allow)
 		if found == nil {
 			return s.unknown(x, allow)
 		}
-		x.Route, x.Params = found.Route, found.values(p.Segments)
+		x.Route, x.Params = found.Route, found.values(segments)
 		d.Rule = abi.Rule{ID: found.Name, Line: found.Line}
 	}
 	if h.upgrade() && (x.Route == nil || x.Route.Upgrade != webSocket) {

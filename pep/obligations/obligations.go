@@ -109,7 +109,7 @@ func (s *state) Admit(f flow.Flow) pep.Decision { return s.judge(f.Source(), tim
 
 // Judge refuses requests of a source that is blocked, and ends its connection.
 func (s *state) Judge(x *pep.Exchange) pep.Decision {
-	d := s.judge(x.Flow.Source(), x.Now)
+	d := s.judge(x.Source(), x.Now)
 	if d.Verdict != abi.Allow {
 		x.Header.Set("Connection", "close")
 	}
@@ -134,7 +134,7 @@ func (s *state) Observe(x *pep.Exchange, d pep.Decision) (alert pep.Decision, ok
 	if kind == obligation.Never {
 		return alert, false
 	}
-	source := x.Flow.Source()
+	source := x.Source()
 	var acts []string
 	for i := range s.duties {
 		o := &s.duties[i]

@@ -127,7 +127,7 @@ func (m *Module) hash(k limit.Key, x *pep.Exchange) uint64 {
 		b = text(b, x.Principal)
 	}
 	if k&limit.BySource != 0 {
-		p := x.Flow.Source() // its zero value has no address: all of those share a bucket
+		p := x.Source() // its zero value has no address: all of those share a bucket
 		a := p.Addr().As16()
 		b = append(b, a[:]...)
 	}

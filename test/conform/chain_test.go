@@ -125,30 +125,31 @@ func BenchmarkChain(b *testing.B) {
 	r.Header["User-Agent"], r.Header["Accept"] = []string{"a client"}, []string{"*/*"}
 	header := http.Header{}
 	at, n := now, 0
-	ask := func(target string) pep.Exchange {
+	x := new(pep.Exchange) // what the server makes for a request is not the chain's
+	ask := func(target string) {
 		// What the server would hand over: the chain takes away and rewrites.
 		r.RequestURI, r.Header["Authorization"] = target, bearer
 		if n++; n%1000 == 0 {
 			at = at.Add(time.Millisecond) // so that no limit is reached
 		}
-		return pep.Exchange{Request: r, Header: header, Flow: from, Now: at}
+		*x = pep.Exchange{Request: r, Header: header, Flow: from, Now: at}
 	}
 	b.Run("new", func(b *testing.B) {
-		targets := make([]string, 1<<16)
+		targets := make([]string, 10_000)
 		for i := range targets {
 			targets[i] = fmt.Sprintf("/accounts/%d", i)
 		}
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
-			x := ask(targets[i%len(targets)])
-			if d := guards.Judge(&x); d.Verdict != abi.Allow {
+			ask(targets[i%len(targets)])
+			if d := guards.Judge(x); d.Verdict != abi.Allow {
 				b.Fatalf("denied by %s: %s", d.Rule.ID, d.Reason)
 			}
 		}
 	})
 	b.Run("remembered", func(b *testing.B) {
-		x := ask("/accounts/1")
-		d, judged := guards.Learn(&x)
+		ask("/accounts/1")
+		d, judged := guards.Learn(x)
 		if d.Verdict != abi.Allow || judged == nil {
 			b.Fatalf("%+v", d)
 		}
@@ -157,8 +158,8 @@ func BenchmarkChain(b *testing.B) {
 			if n++; n%1000 == 0 {
 				at = at.Add(time.Millisecond)
 			}
-			x := pep.Exchange{Request: r, Header: header, Flow: from, Now: at}
-			if d, ok := guards.Again(&x, judged); !ok || d.Verdict != abi.Allow {
+			*x = pep.Exchange{Request: r, Header: header, Flow: from, Now: at}
+			if d, ok := guards.Again(x, judged); !ok || d.Verdict != abi.Allow {
 				b.Fatalf("denied by %s: %s", d.Rule.ID, d.Reason)
 			}
 		}

@@ -90,7 +90,7 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	if err != nil {
 		return s.refuse(x, err.Error())
 	}
-	from := x.Flow.Source()
+	from := x.Source()
 	asName := attempt.Key{Source: from, Name: maphash.String(s.module.seed, c.name) | 1}
 	if wait := s.module.failures.Wait(asName, s.limit, x.Now); wait > 0 {
 		return s.retry(x, &limited{wait})

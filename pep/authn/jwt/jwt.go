@@ -122,7 +122,7 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	case err != nil:
 		return s.refuse(x, s.rule, err)
 	}
-	from := attempt.Key{Source: x.Flow.Source()}
+	from := attempt.Key{Source: x.Source()}
 	ok, err = s.module.queue.Verify(v.mac(tag), s.concurrency,
 		func() error {
 			if wait := s.module.failures.Charge(from, failureLimit, x.Now); wait > 0 {
