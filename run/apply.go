@@ -39,7 +39,10 @@ type Options struct {
 	Leased bool   // take a lease on a new instance: it ends when nobody holds one
 	// Leaving are instances of other deployments that will be ended after this:
 	// what they listen on is handed over.
-	Leaving  []*Instance
+	Leaving []*Instance
+	// Last is called with the folder of an instance that was killed, before the
+	// folder is removed: tender.Left reads what is in it.
+	Last     func(dir string)
 	Refresh  bool // replace the program even if it is the same: a secret changed
 	Progress func(builder.Step)
 }
@@ -53,6 +56,9 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 		return nil, err
 	}
 	defer book.close()
+	if err := m.settle(ctx, d.Name()); err != nil {
+		return nil, err
+	}
 	plan, err := m.Plan(ctx, d)
 	if err != nil {
 		return nil, err
@@ -81,6 +87,32 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 		return nil, err
 	}
 	return a, nil
+}
+
+// settle ends all but one instance of a deployment. Two are left where whoever had
+// one take over from the other was killed in between: then clients are judged by
+// this policy and by the one before it, as it happens. The newest stays if it
+// serves; else the one before it, which does.
+func (m *Machine) settle(ctx context.Context, deployment string) error {
+	list, err := m.of(ctx, deployment)
+	if err != nil {
+		return err
+	}
+	for len(list) > 1 {
+		first, last := list[0], list[len(list)-1]
+		switch {
+		case last.Status.State != tender.Ready && first.Status.State == tender.Ready:
+			kill(last) // nobody was served by it
+			list = list[:len(list)-1]
+			continue
+		case !leaves(&first.Status):
+			if err := retire(ctx, first); err != nil {
+				return err
+			}
+		}
+		list = list[1:]
+	}
+	return nil
 }
 
 // replace puts a new program in force on the instance that runs.
@@ -175,7 +207,7 @@ func (m *Machine) newest(ctx context.Context, deployment string) (*Instance, err
 // instances listen on is handed over, so that no connection is refused in between.
 func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in input, old *Instance, o Options) (*Instance, error) {
 	if old == nil {
-		if err := m.sweep(ctx, d.Name()); err != nil {
+		if err := m.sweep(ctx, d.Name(), o.Last); err != nil {
 			return nil, err
 		}
 	}
@@ -269,6 +301,11 @@ func retire(ctx context.Context, old *Instance) error {
 
 // Down drains the instances of a deployment and removes what they left.
 func (m *Machine) Down(ctx context.Context, deployment string) error {
+	return m.down(ctx, deployment, nil)
+}
+
+// down calls last with the folder of an instance that was killed before it goes.
+func (m *Machine) down(ctx context.Context, deployment string, last func(dir string)) error {
 	list, err := m.of(ctx, deployment)
 	if err != nil {
 		return err
@@ -281,5 +318,5 @@ func (m *Machine) Down(ctx context.Context, deployment string) error {
 	if err != nil {
 		return err
 	}
-	return m.sweep(ctx, deployment)
+	return m.sweep(ctx, deployment, last)
 }
