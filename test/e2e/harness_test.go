@@ -179,6 +179,7 @@ type status struct {
 }
 
 type decision struct {
+	Seq       uint64 `json:"seq"`
 	ID        string `json:"id"`
 	Decision  string `json:"decision"`
 	Stage     string `json:"stage"`
