@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -40,6 +41,9 @@ type Options struct {
 	// Leaving are instances of other deployments that will be ended after this:
 	// what they listen on is handed over.
 	Leaving []*Instance
+	// Held is the instance that the caller holds. Where it was taken down meanwhile
+	// nothing is started in its place.
+	Held *Instance
 	// Last is called with the folder of an instance that was killed, before the
 	// folder is removed: tender.Left reads what is in it.
 	Last     func(dir string)
@@ -71,6 +75,16 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 	if err != nil {
 		return nil, err
 	}
+	if old == nil && o.Held != nil && o.Held.takenDown() {
+		return nil, errTakenDown
+	}
+	if old != nil && o.Leased {
+		// A build may take longer than an instance waits for the next up.
+		lease, err := old.Lease(ctx)
+		if err == nil {
+			defer lease.Close()
+		}
+	}
 	a := &Applied{Change: plan.Change(level), Instance: old}
 	if a.Change == ChangeNone && o.Refresh {
 		a.Change = ChangeProgram
@@ -87,6 +101,16 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 		return nil, err
 	}
 	return a, nil
+}
+
+// errTakenDown says that somebody took the instance down that was to be changed.
+var errTakenDown = errors.New("it was taken down")
+
+// takenDown reports whether the tender is gone and was asked to end.
+func (i *Instance) takenDown() bool {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // no wait
+	return i.Wait(ctx) == nil && i.InOrder()
 }
 
 // settle ends all but one instance of a deployment. Two are left where whoever had
@@ -136,6 +160,10 @@ func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, d *pol
 	var err error
 	if l.Image == nil {
 		if l.Image, err = m.store.Build(ctx, l.Build, o.Progress); err != nil {
+			return err
+		}
+		// It may have died meanwhile.
+		if a.Instance, err = m.newest(ctx, d.Name()); err != nil {
 			return err
 		}
 	}
@@ -299,13 +327,19 @@ func retire(ctx context.Context, old *Instance) error {
 	return os.RemoveAll(old.Dir)
 }
 
-// Down drains the instances of a deployment and removes what they left.
+// Down drains the instances of a deployment and removes what they left. It waits for
+// a change that is under way, which would start one more.
 func (m *Machine) Down(ctx context.Context, deployment string) error {
 	return m.down(ctx, deployment, nil)
 }
 
 // down calls last with the folder of an instance that was killed before it goes.
 func (m *Machine) down(ctx context.Context, deployment string, last func(dir string)) error {
+	book, err := openLedger(ctx, m.paths.Data, ledgerName(deployment))
+	if err != nil {
+		return err
+	}
+	defer book.close()
 	list, err := m.of(ctx, deployment)
 	if err != nil {
 		return err

@@ -290,12 +290,19 @@ func (u *up) one(ctx context.Context, d *policy.Deployment, leaving []*Instance)
 	}
 	h := u.held[d.Name()]
 	digest := [sha256.Size]byte(sum.Sum(nil))
+	var now *Instance
+	if h != nil {
+		now = h.Instance
+	}
 	applied, err := u.Apply(ctx, d, Options{
-		Level: u.options.Level, Leased: true, Leaving: leaving, Last: func(dir string) { u.last(h, d.Name(), dir) },
+		Level: u.options.Level, Leased: true, Leaving: leaving, Held: now, Last: func(dir string) { u.last(h, d.Name(), dir) },
 		// An instance that was found running may hold older secrets.
 		Refresh:  len(secrets) > 0 && (h == nil || h.secrets != digest),
 		Progress: func(s builder.Step) { u.emit(Event{Kind: EventStep, Deployment: d.Name(), Text: stepText(s)}) },
 	})
+	if errors.Is(err, errTakenDown) {
+		return nil // and is let go of as any that ends in order
+	}
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -164,13 +165,13 @@ func (s *struck) slow() (end func()) {
 	fmt.Fprintf(c, "POST /accounts/7/transfers HTTP/1.1\r\nHost: a\r\nAuthorization: Basic %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
 		base64.StdEncoding.EncodeToString([]byte(teller)), len(body), body[:5])
 	sent, number := time.Now(), s.connection()
-	return func() {
+	return sync.OnceFunc(func() {
 		defer c.Close()
 		io.WriteString(c, body[5:])
 		if a, err := adopt(s.addr, c).answer("POST"); err == nil {
 			s.note(reply{a, sent, time.Now(), number})
 		}
-	}
+	})
 }
 
 // Whatever is killed in whichever state of a replacement, under load: every answer
@@ -258,8 +259,10 @@ func (s *struck) strike(victim string, old, next status) {
 // mend does what a person would, and waits until all is well.
 func (s *struck) mend(victim string) {
 	s.user.t.Helper()
-	if victim == "up" {
+	if victim == "up" { // which says that it is ready when nothing else serves
 		s.begin()
+		s.settled(s.converges())
+		return
 	}
 	a := s.converges()
 	eventually(s.user.t, "one instance is left", func() bool {
