@@ -34,6 +34,10 @@ lint: ## gofmt, go vet, staticcheck
 fuzz: ## every fuzz target for FUZZTIME each (default 20s)
 	@scripts/fuzz
 
+.PHONY: soak
+soak: ## change and crash what runs in a random order for TIME (default 10m; SEED repeats one)
+	@LORICA_SOAK=$(or $(TIME),10m) $(if $(SEED),LORICA_SEED=$(SEED)) $(GO) test ./test/e2e -count 1 -v -timeout 0 -run '^TestSchedule$$'
+
 .PHONY: clean
 clean: ## remove bin/
 	@rm -rf bin

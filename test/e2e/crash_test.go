@@ -44,6 +44,11 @@ func newStruck(t *testing.T) *struck {
 	s.evidence = u.evidence()
 	s.save(0, true)
 	s.begin()
+	t.Cleanup(func() { // before 'up' is ended
+		for t.Failed() && len(s.x.events) > 0 {
+			s.tell(<-s.x.events)
+		}
+	})
 	return s
 }
 
@@ -95,6 +100,7 @@ func (s *struck) converges() (a answer) {
 				if !ok {
 					t.Fatalf("up ended: %s", s.x.stderr.String())
 				}
+				s.tell(e)
 				if e.Event == "refused" {
 					s.save(s.wanted, s.limited)
 				}
@@ -108,6 +114,13 @@ func (s *struck) converges() (a answer) {
 		return r.Rule == fmt.Sprintf("staff-read-%d", s.wanted) && r.Level == s.level
 	})
 	return a
+}
+
+// tell logs what went wrong as 'up' says it.
+func (s *struck) tell(e event) {
+	if e.Event == "refused" || e.Event == "died" || e.Event == "failed" {
+		s.user.t.Logf("%s up: %s %s", time.Now().Format(time.TimeOnly), e.Event, e.Text)
+	}
 }
 
 // kill ends a process, and waits until it has.

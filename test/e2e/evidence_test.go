@@ -53,7 +53,15 @@ type reply struct {
 	conn       int // requests with the same number came one after another on one connection
 }
 
-func (u *user) runtime() string { return filepath.Join(u.home, ".local", "share", "lorica", "run") }
+// runtime is where the folders of her instances are.
+func (u *user) runtime() string {
+	for _, s := range u.settings {
+		if dir, ok := strings.CutPrefix(s, "XDG_RUNTIME_DIR="); ok {
+			return filepath.Join(dir, "lorica")
+		}
+	}
+	return filepath.Join(u.home, ".local", "share", "lorica", "run")
+}
 
 func (u *user) evidence() *evidence {
 	e := &evidence{t: u.t, glob: filepath.Join(u.runtime(), "*", "decisions-*.jsonl"), stop: make(chan struct{}), done: make(chan struct{}), files: map[string]*spooled{}, byID: map[string]record{}}
