@@ -44,8 +44,8 @@ type Options struct {
 	// Held is the instance that the caller holds. Where it was taken down meanwhile
 	// nothing is started in its place.
 	Held *Instance
-	// Last is called with the folder of an instance that was killed, before the
-	// folder is removed: tender.Left reads what is in it.
+	// Last is called with the folder of an instance that has ended, before it is
+	// removed: tender.Left reads what is in it.
 	Last     func(dir string)
 	Refresh  bool // replace the program even if it is the same: a secret changed
 	Progress func(builder.Step)
@@ -130,7 +130,7 @@ func (m *Machine) settle(ctx context.Context, deployment string) error {
 			list = list[:len(list)-1]
 			continue
 		case !leaves(&first.Status):
-			if err := retire(ctx, first); err != nil {
+			if err := retire(ctx, first, nil); err != nil {
 				return err
 			}
 		}
@@ -186,7 +186,11 @@ func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, d *pol
 		return err
 	}
 	if old != nil {
-		a.Left = retire(ctx, old)
+		last := o.Last
+		if o.Held == nil || o.Held.Dir != old.Dir {
+			last = nil // whoever held it has shown what it decided
+		}
+		a.Left = retire(ctx, old, last)
 	}
 	return nil
 }
@@ -315,14 +319,18 @@ func listens(i *Instance, l tender.Listener) int {
 // leaves reports whether an instance is ending.
 func leaves(s *tender.Status) bool { return s.State == tender.Draining || s.State == tender.Stopped }
 
-// retire ends an instance and removes its folder. It drains; a tender that
-// cannot be asked is gone already, or is killed with its image.
-func retire(ctx context.Context, old *Instance) error {
+// retire ends an instance and removes its folder, which last, where it is given, is
+// told before. It drains; a tender that cannot be asked is gone already, or is killed
+// with its image.
+func retire(ctx context.Context, old *Instance, last func(dir string)) error {
 	if err := old.Drain(ctx, drainGrace, drainLimit); err != nil {
 		_ = old.Stop(ctx)
 	}
 	if err := old.Wait(ctx); err != nil {
 		return err
+	}
+	if last != nil {
+		last(old.Dir)
 	}
 	return os.RemoveAll(old.Dir)
 }
@@ -333,7 +341,7 @@ func (m *Machine) Down(ctx context.Context, deployment string) error {
 	return m.down(ctx, deployment, nil)
 }
 
-// down calls last with the folder of an instance that was killed before it goes.
+// down calls last with the folder of an instance that has ended before it goes.
 func (m *Machine) down(ctx context.Context, deployment string, last func(dir string)) error {
 	book, err := openLedger(ctx, m.paths.Data, ledgerName(deployment))
 	if err != nil {
@@ -345,7 +353,7 @@ func (m *Machine) down(ctx context.Context, deployment string, last func(dir str
 		return err
 	}
 	for _, i := range list {
-		if derr := retire(ctx, i); derr != nil && err == nil {
+		if derr := retire(ctx, i, last); derr != nil && err == nil {
 			err = derr
 		}
 	}

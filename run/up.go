@@ -363,7 +363,12 @@ func (u *up) hold(ctx context.Context, a *Applied, secrets [sha256.Size]byte) (*
 		// A tender breaks off a stream that is not read, as on a terminal that
 		// stands still: then it goes on where it was.
 		for {
-			err := i.Decisions(ctx, h.from.Load(), true, func(d tender.Decision) error { return u.show(h.Deployment(), &h.from, &d) })
+			err := i.Decisions(ctx, h.from.Load(), true, func(d tender.Decision) error {
+				if ctx.Err() != nil { // last has taken over
+					return ctx.Err()
+				}
+				return u.show(h.Deployment(), &h.from, &d)
+			})
 			if err == nil || ctx.Err() != nil {
 				break
 			}
@@ -388,9 +393,9 @@ func (u *up) show(deployment string, from *atomic.Uint64, d *tender.Decision) er
 	return nil
 }
 
-// last reports what an instance that was killed decided and nobody saw, before its
-// folder goes: what h did not show of its own, and all of one that an earlier up
-// left behind.
+// last reports what an instance that has ended decided and nobody saw, before its
+// folder goes: what h did not show of its own, as its tender was killed or this
+// process did not keep up, and all of one that an earlier up left behind.
 func (u *up) last(h *held, deployment, dir string) {
 	from := &atomic.Uint64{}
 	if died := u.dead[dir]; died != nil {

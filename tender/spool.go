@@ -66,8 +66,8 @@ func openSpool(dir, prefix string, fileSize int64, files int) (*spool, error) {
 	return s, nil
 }
 
-// Left calls emit for every decision, from number from on, that a tender which was
-// killed left in its runtime folder.
+// Left calls emit for every decision, from number from on, that a tender which has
+// ended left in its runtime folder.
 func Left(dir string, from uint64, emit func(Decision) error) error {
 	s, err := openSpool(dir, decisionSpool, decisionFile, decisionFiles)
 	if err != nil {

@@ -289,3 +289,47 @@ func (s *struck) mend(victim string) {
 	})
 	s.settled(a)
 }
+
+// What a tender decided that is killed before 'up' has heard it is in its spool, and
+// is shown before another takes its place.
+func TestAKilledTenderIsReadToTheEnd(t *testing.T) {
+	u := newUser(t)
+	port := freePort(t)
+	addr := "127.0.0.1:" + port
+	e := u.evidence()
+	x, s := u.up(u.witness(port, ""))
+	x.cmd.Process.Signal(syscall.SIGSTOP)
+	c := &client{addr: addr}
+	defer c.close()
+	for range 2000 { // more than a socket holds
+		sent := time.Now()
+		a, err := c.do("GET", "/app/x", "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.note(reply{a, sent, time.Now(), 1})
+	}
+	e.look()
+	kill(t, s.TenderPID)
+	x.cmd.Process.Signal(syscall.SIGCONT)
+	x.wait("died")
+	x.wait("ready")
+	shown := map[string]bool{}
+	x.mu.Lock()
+	for _, d := range x.decisions {
+		shown[d.ID] = true
+	}
+	x.mu.Unlock()
+	lost := 0
+	for _, r := range e.asked {
+		if !shown[r.decision] {
+			lost++
+		}
+	}
+	if lost > 0 {
+		t.Errorf("%d of %d decisions are not shown", lost, len(e.asked))
+	}
+	x.interrupt()
+	u.gone(addr)
+	e.check()
+}

@@ -191,7 +191,9 @@ func TestAFullPipe(t *testing.T) {
 			lost++
 		}
 	}
-	t.Logf("%d of %d decisions are shown", len(e.asked)-lost, len(e.asked))
+	if lost > 0 {
+		t.Errorf("%d of %d decisions are not shown", lost, len(e.asked))
+	}
 	u.gone(addr)
 	e.check()
 }
