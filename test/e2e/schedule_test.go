@@ -48,7 +48,7 @@ func steps(seed uint64) func() step {
 // answer has its record, a request is judged by one generation, no older one follows
 // a newer one, and nothing is left after the end.
 func TestSchedule(t *testing.T) {
-	seed, until, count := uint64(1), time.Time{}, 7
+	seed, until, count := uint64(10), time.Time{}, 6 // these have some of everything
 	if text := os.Getenv(soakVariable); text != "" {
 		d, err := time.ParseDuration(text)
 		if err != nil {
