@@ -15,8 +15,8 @@ import (
 )
 
 // A struck is examples/accounts under load, whose policy is changed and whose
-// processes are killed. The rule that lets staff read is named after the number of
-// the change, so that a record tells the policy that judged.
+// processes are killed. The rules that allow are named after the number of the change,
+// so that a record tells the policy that judged.
 type struck struct {
 	*user
 	*evidence
@@ -71,7 +71,8 @@ func (s *struck) save(change int, limited bool) {
 	t.Helper()
 	s.wanted, s.limited = change, limited
 	s.saves++
-	text := strings.ReplaceAll(s.policy, "staff-read", fmt.Sprintf("staff-read-%d", change)) + fmt.Sprintf("# save %d\n", s.saves)
+	text := strings.NewReplacer("staff-read", fmt.Sprintf("staff-read-%d", change), "teller-transfer", fmt.Sprintf("teller-transfer-%d", change)).Replace(s.policy) +
+		fmt.Sprintf("# save %d\n", s.saves)
 	if !limited {
 		var found bool
 		var before, after string

@@ -207,18 +207,18 @@ func (e *evidence) check() {
 	e.read()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	type generation struct{ program, level, reads string }
+	type generation struct{ program, level, change string }
 	generations := map[uint64]generation{}
 	for _, d := range e.byID {
 		g, ok := generations[d.Revision]
 		if !ok {
 			g = generation{d.Program, d.Level, ""}
 		}
-		if d.Route == "readAccount" && d.Decision == "Allow" {
-			if g.reads != "" && g.reads != d.Rule {
-				e.t.Errorf("revision %d allows by %q and by %q", d.Revision, g.reads, d.Rule)
+		if n := strings.LastIndexByte(d.Rule, '-'); n >= 0 && d.Decision == "Allow" { // named after a change
+			if g.change != "" && g.change != d.Rule[n:] {
+				e.t.Errorf("revision %d allows by %q, and by a rule of change %q", d.Revision, d.Rule, g.change)
 			}
-			g.reads = d.Rule
+			g.change = d.Rule[n:]
 		}
 		if d.Revision == 0 || d.Program == "" || d.Program != g.program || d.Level != g.level {
 			e.t.Errorf("revision %d is %+v, and in a record %q at level %q", d.Revision, g, d.Program, d.Level)
