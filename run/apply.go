@@ -78,13 +78,6 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 	if old == nil && o.Held != nil && o.Held.takenDown() {
 		return nil, errTakenDown
 	}
-	if old != nil && o.Leased {
-		// A build may take longer than an instance waits for the next up.
-		lease, err := old.Lease(ctx)
-		if err == nil {
-			defer lease.Close()
-		}
-	}
 	a := &Applied{Change: plan.Change(level), Instance: old}
 	if a.Change == ChangeNone && o.Refresh {
 		a.Change = ChangeProgram
@@ -159,6 +152,12 @@ func (m *Machine) replace(ctx context.Context, a *Applied, book *ledger, d *poli
 func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, d *policy.Deployment, l *Level, o Options) error {
 	var err error
 	if l.Image == nil {
+		if a.Instance != nil && o.Leased && o.Held == nil {
+			// A build may take longer than an instance waits for the next up.
+			if lease, err := a.Instance.Lease(ctx); err == nil {
+				defer lease.Close()
+			}
+		}
 		if l.Image, err = m.store.Build(ctx, l.Build, o.Progress); err != nil {
 			return err
 		}

@@ -254,6 +254,7 @@ func (u *up) apply(ctx context.Context, b *policy.Bundle) error {
 		if !wanted[name] && (err == nil || took) {
 			u.drop(name, h)
 			delete(u.held, name)
+			delete(u.pause, name)
 			u.unlock(name)
 		}
 	}
