@@ -138,6 +138,9 @@ func (m *Machine) replace(ctx context.Context, a *Applied, book *ledger, d *poli
 	if err != nil {
 		return err
 	}
+	if err := ready(ctx, a.Instance); err != nil {
+		return err
+	}
 	start := time.Now()
 	_, err = a.Instance.Replace(ctx, in.program, in.secrets)
 	a.Took = time.Since(start)
@@ -145,6 +148,26 @@ func (m *Machine) replace(ctx context.Context, a *Applied, book *ledger, d *poli
 		a.Instance.Status, err = a.Instance.Client.Status(ctx)
 	}
 	return err
+}
+
+// startsWithin bounds the wait for an instance whose image has died and is started
+// again: it takes a program when it is ready.
+const startsWithin = 30 * time.Second
+
+// ready waits while an instance starts.
+func ready(ctx context.Context, i *Instance) error {
+	late := time.Now().Add(startsWithin)
+	for {
+		s, err := i.Client.Status(ctx)
+		if err != nil || s.State != tender.Starting || time.Now().After(late) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // takeOver starts a new instance, from a new image where the plan has none yet,
