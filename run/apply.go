@@ -103,7 +103,7 @@ var errTakenDown = errors.New("it was taken down")
 func (i *Instance) takenDown() bool {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel() // no wait
-	return i.Wait(ctx) == nil && i.InOrder()
+	return !i.killed && i.Wait(ctx) == nil && i.InOrder()
 }
 
 // settle ends all but one instance of a deployment. Two are left where whoever had
@@ -261,6 +261,9 @@ func (m *Machine) newest(ctx context.Context, deployment string) (*Instance, err
 // instances listen on is handed over, so that no connection is refused in between.
 func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in input, old *Instance, o Options) (*Instance, error) {
 	if old == nil {
+		if o.Held != nil && !o.Held.takenDown() {
+			o.Held.killed = true
+		}
 		if err := m.sweep(ctx, d.Name(), o.Last); err != nil {
 			return nil, err
 		}

@@ -61,6 +61,7 @@ type Instance struct {
 	*tender.Client
 	Status tender.Status
 	Dir    string
+	killed bool // known before its folder went, which told so
 }
 
 // Deployment returns "tenant/workload".

@@ -429,7 +429,7 @@ func (h *held) release() {
 // inOrder reports whether a tender that is gone was asked to end, for example
 // by 'lorica down'.
 func (h *held) inOrder(ctx context.Context) bool {
-	return h.Wait(ctx) == nil && h.InOrder()
+	return !h.killed && h.Wait(ctx) == nil && h.InOrder()
 }
 
 // succeeded reports whether another process had a new instance take over.
