@@ -46,6 +46,10 @@ fuzz: ## every fuzz target in turn (TIME=20s each; TARGET=abi/jwt/FuzzDecode or 
 corpus: ## choose the seeds of fuzz targets (TARGET) anew, out of what fuzzing has found
 	@scripts/corpus
 
+.PHONY: soak
+soak: ## change and crash what runs in a random order for TIME (default 10m; SEED repeats one)
+	@LORICA_SOAK=$(or $(TIME),10m) $(if $(SEED),LORICA_SEED=$(SEED)) $(GO) test ./test/e2e -count 1 -v -timeout 0 -run '^TestSchedule$$'
+
 .PHONY: clean
 clean: ## remove bin/
 	@rm -rf bin

@@ -164,7 +164,7 @@ func (b *build) resolve(ctx context.Context) ([]string, error) {
 	}
 	switch {
 	case err == nil:
-		return packages, b.checkPins(ctx)
+		return packages, errors.Join(b.checkPins(ctx), b.verify(ctx))
 	case !errors.As(err, &failed):
 		return nil, err
 	case strings.Contains(failed.output, "missing go.sum entry"):
@@ -266,11 +266,12 @@ func (s *Store) commit(b *build, img *Image) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
+	manifest = append(manifest, '\n')
 	next, place := s.path("tmp", "next"), s.path("images", name)
 	for _, step := range []func() error{
 		func() error { return os.Mkdir(next, 0o700) },
 		func() error { return settle(b.image(), filepath.Join(next, "image"), 0o555) },
-		func() error { return write(filepath.Join(next, "manifest.json"), append(manifest, '\n'), 0o444) },
+		func() error { return write(filepath.Join(next, "manifest.json"), manifest, 0o444) },
 		func() error { return settle(b.debug(), s.path("debug", name), 0o444) },
 		func() error {
 			// A folder in its place was not found by its plan, so it is damaged.
@@ -281,7 +282,7 @@ func (s *Store) commit(b *build, img *Image) (*Image, error) {
 		},
 		func() error { return syncFolder(s.path("images")) },
 		func() error {
-			return write(s.path("plans", strings.TrimPrefix(img.Plan, "plan:")), []byte(img.Digest+"\n"), 0o600)
+			return write(s.path("plans", strings.TrimPrefix(img.Plan, "plan:")), []byte(img.Digest+" "+digestOf(manifest)+"\n"), 0o600)
 		},
 	} {
 		if err := step(); err != nil {

@@ -28,7 +28,7 @@ import (
 //	images/<sha256>/image          the ELF, stripped
 //	images/<sha256>/manifest.json  what it is made of
 //	debug/<sha256 of the image>    the same code with symbols
-//	plans/<plan id>                the digest of the image of a plan
+//	plans/<plan id>                the digests of the image of a plan and of its manifest
 //	programs/<sha256>              signed programs
 //	tmp/                           the build under way
 //	lock                           held by whoever builds
@@ -52,6 +52,8 @@ type Image struct {
 	Created time.Time `json:"-"` // when it came into this store
 	Path    string    `json:"-"` // of the ELF
 	Debug   string    `json:"-"` // of its twin with symbols
+
+	sum string // of the manifest, as the image's digest is written
 }
 
 // A Module of an image.
@@ -118,12 +120,19 @@ func (s *Store) Find(plan program.PlanID) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	img, err := s.Open(strings.TrimSpace(string(data)))
+	digest, manifest, whole := strings.Cut(strings.TrimSpace(string(data)), " ")
+	if !whole {
+		return nil, nil // of an earlier version, without the manifest's digest
+	}
+	img, err := s.Open(digest)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // the image was deleted: build it again
 	}
 	if err == nil && img.Plan != plan.String() {
 		return nil, fmt.Errorf("store: %s is indexed for %s and says %s", img.Digest, plan, img.Plan)
+	}
+	if err == nil && img.sum != manifest {
+		return nil, fmt.Errorf("store: the manifest beside %s was altered: delete its folder and build again", img.Path)
 	}
 	return img, err
 }
@@ -171,6 +180,7 @@ func (s *Store) describe(digest string) (*Image, error) {
 	if img.Digest != "sha256:"+name {
 		return nil, fmt.Errorf("store: %s is about %s", path, img.Digest)
 	}
+	img.sum = digestOf(data)
 	img.Created, img.Path, img.Debug = info.ModTime(), s.path("images", name, "image"), s.path("debug", name)
 	return img, nil
 }
@@ -187,6 +197,8 @@ func readManifest(data []byte) (*Image, error) {
 	}
 	return img, nil
 }
+
+func digestOf(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(data)) }
 
 // digestName returns the hexadecimal part of "sha256:...".
 func digestName(digest string) (string, error) {

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -39,7 +40,13 @@ type Options struct {
 	Leased bool   // take a lease on a new instance: it ends when nobody holds one
 	// Leaving are instances of other deployments that will be ended after this:
 	// what they listen on is handed over.
-	Leaving  []*Instance
+	Leaving []*Instance
+	// Held is the instance that the caller holds. Where it was taken down meanwhile
+	// nothing is started in its place.
+	Held *Instance
+	// Last is called with the folder of an instance that has ended, before it is
+	// removed: tender.Left reads what is in it.
+	Last     func(dir string)
 	Refresh  bool // replace the program even if it is the same: a secret changed
 	Progress func(builder.Step)
 }
@@ -53,6 +60,9 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 		return nil, err
 	}
 	defer book.close()
+	if err := m.settle(ctx, d.Name()); err != nil {
+		return nil, err
+	}
 	plan, err := m.Plan(ctx, d)
 	if err != nil {
 		return nil, err
@@ -64,6 +74,9 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 	old, err := m.newest(ctx, d.Name())
 	if err != nil {
 		return nil, err
+	}
+	if old == nil && o.Held != nil && o.Held.takenDown() {
+		return nil, errTakenDown
 	}
 	a := &Applied{Change: plan.Change(level), Instance: old}
 	if a.Change == ChangeNone && o.Refresh {
@@ -83,10 +96,49 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 	return a, nil
 }
 
+// errTakenDown says that somebody took the instance down that was to be changed.
+var errTakenDown = errors.New("it was taken down")
+
+// takenDown reports whether the tender is gone and was asked to end.
+func (i *Instance) takenDown() bool {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // no wait
+	return !i.killed && i.Wait(ctx) == nil && i.InOrder()
+}
+
+// settle ends all but one instance of a deployment. Two are left where whoever had
+// one take over from the other was killed in between: then clients are judged by
+// this policy and by the one before it, as it happens. The newest stays if it
+// serves; else the one before it, which does.
+func (m *Machine) settle(ctx context.Context, deployment string) error {
+	list, err := m.of(ctx, deployment)
+	if err != nil {
+		return err
+	}
+	for len(list) > 1 {
+		first, last := list[0], list[len(list)-1]
+		switch {
+		case last.Status.State != tender.Ready && first.Status.State == tender.Ready:
+			kill(last) // nobody was served by it
+			list = list[:len(list)-1]
+			continue
+		case !leaves(&first.Status):
+			if err := retire(ctx, first, nil); err != nil {
+				return err
+			}
+		}
+		list = list[1:]
+	}
+	return nil
+}
+
 // replace puts a new program in force on the instance that runs.
 func (m *Machine) replace(ctx context.Context, a *Applied, book *ledger, d *policy.Deployment, l *Level) error {
 	in, err := m.sign(book, d, l)
 	if err != nil {
+		return err
+	}
+	if err := ready(ctx, a.Instance); err != nil {
 		return err
 	}
 	start := time.Now()
@@ -98,12 +150,42 @@ func (m *Machine) replace(ctx context.Context, a *Applied, book *ledger, d *poli
 	return err
 }
 
+// startsWithin bounds the wait for an instance whose image has died and is started
+// again: it takes a program when it is ready.
+const startsWithin = 30 * time.Second
+
+// ready waits while an instance starts.
+func ready(ctx context.Context, i *Instance) error {
+	late := time.Now().Add(startsWithin)
+	for {
+		s, err := i.Client.Status(ctx)
+		if err != nil || s.State != tender.Starting || time.Now().After(late) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
 // takeOver starts a new instance, from a new image where the plan has none yet,
 // and ends the one before it, if any.
 func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, d *policy.Deployment, l *Level, o Options) error {
 	var err error
 	if l.Image == nil {
+		if a.Instance != nil && o.Leased && o.Held == nil {
+			// A build may take longer than an instance waits for the next up.
+			if lease, err := a.Instance.Lease(ctx); err == nil {
+				defer lease.Close()
+			}
+		}
 		if l.Image, err = m.store.Build(ctx, l.Build, o.Progress); err != nil {
+			return err
+		}
+		// It may have died meanwhile.
+		if a.Instance, err = m.newest(ctx, d.Name()); err != nil {
 			return err
 		}
 	}
@@ -126,7 +208,11 @@ func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, d *pol
 		return err
 	}
 	if old != nil {
-		a.Left = retire(ctx, old)
+		last := o.Last
+		if o.Held == nil || o.Held.Dir != old.Dir {
+			last = nil // whoever held it has shown what it decided
+		}
+		a.Left = retire(ctx, old, last)
 	}
 	return nil
 }
@@ -175,7 +261,10 @@ func (m *Machine) newest(ctx context.Context, deployment string) (*Instance, err
 // instances listen on is handed over, so that no connection is refused in between.
 func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in input, old *Instance, o Options) (*Instance, error) {
 	if old == nil {
-		if err := m.sweep(ctx, d.Name()); err != nil {
+		if o.Held != nil && !o.Held.takenDown() {
+			o.Held.killed = true
+		}
+		if err := m.sweep(ctx, d.Name(), o.Last); err != nil {
 			return nil, err
 		}
 	}
@@ -255,31 +344,46 @@ func listens(i *Instance, l tender.Listener) int {
 // leaves reports whether an instance is ending.
 func leaves(s *tender.Status) bool { return s.State == tender.Draining || s.State == tender.Stopped }
 
-// retire ends an instance and removes its folder. It drains; a tender that
-// cannot be asked is gone already, or is killed with its image.
-func retire(ctx context.Context, old *Instance) error {
+// retire ends an instance and removes its folder, which last, where it is given, is
+// told before. It drains; a tender that cannot be asked is gone already, or is killed
+// with its image.
+func retire(ctx context.Context, old *Instance, last func(dir string)) error {
 	if err := old.Drain(ctx, drainGrace, drainLimit); err != nil {
 		_ = old.Stop(ctx)
 	}
 	if err := old.Wait(ctx); err != nil {
 		return err
 	}
+	if last != nil {
+		last(old.Dir)
+	}
 	return os.RemoveAll(old.Dir)
 }
 
-// Down drains the instances of a deployment and removes what they left.
+// Down drains the instances of a deployment and removes what they left. It waits for
+// a change that is under way, which would start one more.
 func (m *Machine) Down(ctx context.Context, deployment string) error {
+	return m.down(ctx, deployment, nil)
+}
+
+// down calls last with the folder of an instance that has ended before it goes.
+func (m *Machine) down(ctx context.Context, deployment string, last func(dir string)) error {
+	book, err := openLedger(ctx, m.paths.Data, ledgerName(deployment))
+	if err != nil {
+		return err
+	}
+	defer book.close()
 	list, err := m.of(ctx, deployment)
 	if err != nil {
 		return err
 	}
 	for _, i := range list {
-		if derr := retire(ctx, i); derr != nil && err == nil {
+		if derr := retire(ctx, i, last); derr != nil && err == nil {
 			err = derr
 		}
 	}
 	if err != nil {
 		return err
 	}
-	return m.sweep(ctx, deployment)
+	return m.sweep(ctx, deployment, last)
 }

@@ -61,6 +61,7 @@ type Instance struct {
 	*tender.Client
 	Status tender.Status
 	Dir    string
+	killed bool // known before its folder went, which told so
 }
 
 // Deployment returns "tenant/workload".
@@ -140,8 +141,10 @@ func (m *Machine) of(ctx context.Context, deployment string) ([]*Instance, error
 	return list, nil
 }
 
-// sweep removes what a tender that was killed left of a deployment.
-func (m *Machine) sweep(ctx context.Context, deployment string) error {
+// sweep removes what a tender that was killed left of a deployment. last, where it
+// is given, is called with each folder before it goes: there lie decisions that
+// nobody may have read.
+func (m *Machine) sweep(ctx context.Context, deployment string, last func(dir string)) error {
 	live, err := m.of(ctx, deployment)
 	if err != nil {
 		return err
@@ -157,6 +160,9 @@ func (m *Machine) sweep(ctx context.Context, deployment string) error {
 	for _, e := range entries {
 		dir := filepath.Join(m.paths.Runtime, e.Name())
 		if !keep[dir] && strings.HasPrefix(e.Name(), folderPrefix(deployment)) {
+			if last != nil {
+				last(dir)
+			}
 			if err := os.RemoveAll(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}

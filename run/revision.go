@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -89,4 +90,34 @@ func (l *ledger) next() (uint64, error) {
 		return 0, err
 	}
 	return last, nil
+}
+
+// lockUp takes the lock of whoever holds a deployment up, for as long as it does:
+// two would each end what the other started.
+func lockUp(data, deployment string) (*os.File, error) {
+	dir := filepath.Join(data, "deployments")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, ledgerName(deployment)+".up.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, err
+		}
+		holder, _ := io.ReadAll(f)
+		return nil, fmt.Errorf("%s is held up by another 'lorica up' (process %s), which goes on: end that one first", deployment, holder)
+	}
+	if err := f.Truncate(0); err != nil {
+		f.Close()
+		return nil, err
+	}
+	if _, err := fmt.Fprint(f, os.Getpid()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }

@@ -60,6 +60,8 @@ type up struct {
 	died  chan *held // its tender ended
 	wrong bool       // the last change was refused
 
+	locks map[string]*os.File      // of the deployments that were held
+	dead  map[string]*held         // by folder, which is still there
 	again chan string              // a deployment whose pause is over
 	pause map[string]time.Duration // before the next start of one that died
 }
@@ -71,6 +73,7 @@ type held struct {
 	secrets [sha256.Size]byte
 	stop    context.CancelFunc // of the stream of decisions
 	ended   chan struct{}      // closed when that stream has ended
+	from    atomic.Uint64      // the next decision to show
 	since   time.Time
 }
 
@@ -82,7 +85,7 @@ type held struct {
 // running, when the documents cannot be brought up at first.
 func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 	u := &up{Machine: m, options: o, sink: sink, held: map[string]*held{}, died: make(chan *held, 16),
-		again: make(chan string, 16), pause: map[string]time.Duration{}}
+		again: make(chan string, 16), pause: map[string]time.Duration{}, locks: map[string]*os.File{}, dead: map[string]*held{}}
 	defer u.end()
 	// The first load says what to watch; what is used is read after the first
 	// look, so that no change falls in between.
@@ -156,6 +159,7 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 				}
 				h.release()
 				delete(u.held, name)
+				u.dead[h.Dir] = h
 				u.retry(ctx, name, "its tender is gone")
 			}
 		case name := <-u.again:
@@ -248,14 +252,21 @@ func (u *up) apply(ctx context.Context, b *policy.Bundle) error {
 			return slices.ContainsFunc(u.held[a].Status.Listen, func(l tender.Listener) bool { return listens(h.Instance, l) >= 0 })
 		})
 		if !wanted[name] && (err == nil || took) {
-			u.drop(h)
+			u.drop(name, h)
 			delete(u.held, name)
+			delete(u.pause, name)
+			u.unlock(name)
 		}
 	}
-	for name := range u.pause {
-		if !wanted[name] && err == nil {
-			delete(u.pause, name)
+	for name := range u.locks {
+		if wanted[name] || u.held[name] != nil || err != nil {
+			continue
 		}
+		if _, died := u.pause[name]; died {
+			u.drop(name, nil)
+		}
+		delete(u.pause, name)
+		u.unlock(name)
 	}
 	return err
 }
@@ -271,16 +282,35 @@ func (u *up) one(ctx context.Context, d *policy.Deployment, leaving []*Instance)
 		sum.Write(s.Value)
 		sum.Write([]byte{0})
 	}
+	if u.locks[d.Name()] == nil {
+		lock, err := lockUp(u.paths.Data, d.Name())
+		if err != nil {
+			return err
+		}
+		u.locks[d.Name()] = lock
+	}
 	h := u.held[d.Name()]
 	digest := [sha256.Size]byte(sum.Sum(nil))
+	var now *Instance
+	if h != nil {
+		now = h.Instance
+	}
 	applied, err := u.Apply(ctx, d, Options{
-		Level: u.options.Level, Leased: true, Leaving: leaving,
+		Level: u.options.Level, Leased: true, Leaving: leaving, Held: now, Last: func(dir string) { u.last(h, d.Name(), dir) },
 		// An instance that was found running may hold older secrets.
 		Refresh:  len(secrets) > 0 && (h == nil || h.secrets != digest),
 		Progress: func(s builder.Step) { u.emit(Event{Kind: EventStep, Deployment: d.Name(), Text: stepText(s)}) },
 	})
+	if errors.Is(err, errTakenDown) {
+		return nil // and is let go of as any that ends in order
+	}
 	if err != nil {
 		return err
+	}
+	for dir, x := range u.dead {
+		if x.Deployment() == d.Name() {
+			delete(u.dead, dir)
+		}
 	}
 	status := applied.Instance.Status
 	same := h != nil && h.Dir == applied.Instance.Dir
@@ -319,24 +349,26 @@ func (u *up) one(ctx context.Context, d *policy.Deployment, leaving []*Instance)
 // hold takes the lease of an instance and follows its decisions: all of one
 // that was started, those from now on of one that was found running.
 func (u *up) hold(ctx context.Context, a *Applied, secrets [sha256.Size]byte) (*held, error) {
-	i, lease, from := a.Instance, a.Lease, uint64(0)
+	i, lease := a.Instance, a.Lease
+	h := &held{Instance: i, secrets: secrets, ended: make(chan struct{}), since: time.Now()}
 	if lease == nil {
-		from = i.Status.Decisions + 1
+		h.from.Store(i.Status.Decisions + 1)
 		var err error
 		if lease, err = i.Lease(ctx); err != nil {
 			return nil, err
 		}
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	h := &held{Instance: i, lease: lease, secrets: secrets, stop: stop, ended: make(chan struct{}), since: time.Now()}
+	h.lease, h.stop = lease, stop
 	go func() {
 		// A tender breaks off a stream that is not read, as on a terminal that
 		// stands still: then it goes on where it was.
 		for {
-			err := i.Decisions(ctx, from, true, func(d tender.Decision) error {
-				from = d.Seq + 1
-				u.emit(Event{Kind: EventDecision, Deployment: h.Deployment(), Decision: &d})
-				return nil
+			err := i.Decisions(ctx, h.from.Load(), true, func(d tender.Decision) error {
+				if ctx.Err() != nil { // last has taken over
+					return ctx.Err()
+				}
+				return u.show(h.Deployment(), &h.from, &d)
 			})
 			if err == nil || ctx.Err() != nil {
 				break
@@ -353,6 +385,31 @@ func (u *up) hold(ctx context.Context, a *Applied, secrets [sha256.Size]byte) (*
 		}
 	}()
 	return h, nil
+}
+
+// show reports a decision and counts it.
+func (u *up) show(deployment string, from *atomic.Uint64, d *tender.Decision) error {
+	from.Store(d.Seq + 1)
+	u.emit(Event{Kind: EventDecision, Deployment: deployment, Decision: d})
+	return nil
+}
+
+// last reports what an instance that has ended decided and nobody saw, before its
+// folder goes: what h did not show of its own, as its tender was killed or this
+// process did not keep up, and all of one that an earlier up left behind.
+func (u *up) last(h *held, deployment, dir string) {
+	from := &atomic.Uint64{}
+	if died := u.dead[dir]; died != nil {
+		h = died
+	}
+	if h != nil && h.Dir == dir {
+		h.release()
+		from = &h.from
+	}
+	err := tender.Left(dir, from.Load(), func(d tender.Decision) error { return u.show(deployment, from, &d) })
+	if err != nil {
+		u.emit(Event{Kind: EventFailed, Deployment: deployment, Text: err.Error()})
+	}
 }
 
 // lastDecisions bounds the wait for what an instance that has ended decided last:
@@ -372,7 +429,7 @@ func (h *held) release() {
 // inOrder reports whether a tender that is gone was asked to end, for example
 // by 'lorica down'.
 func (h *held) inOrder(ctx context.Context) bool {
-	return h.Wait(ctx) == nil && h.InOrder()
+	return !h.killed && h.Wait(ctx) == nil && h.InOrder()
 }
 
 // succeeded reports whether another process had a new instance take over.
@@ -386,6 +443,7 @@ func (u *up) let(name string) {
 	u.held[name].release()
 	delete(u.held, name)
 	delete(u.pause, name)
+	u.unlock(name)
 	u.emit(Event{Kind: EventDrained, Deployment: name})
 }
 
@@ -427,26 +485,42 @@ func (u *up) restart(ctx context.Context, b *policy.Bundle, name string) {
 	delete(u.pause, name)
 }
 
-// drop drains one deployment.
-func (u *up) drop(h *held) {
-	defer h.release()
-	name := h.Deployment()
+// drop drains one deployment, whose tender h, if there is one, may be dead.
+func (u *up) drop(name string, h *held) {
+	if h != nil {
+		defer h.release()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainGrace+drainLimit+10*time.Second)
 	defer cancel()
-	if err := u.Down(ctx, name); err != nil {
+	if err := u.down(ctx, name, func(dir string) { u.last(h, name, dir) }); err != nil {
 		u.emit(Event{Kind: EventFailed, Deployment: name, Text: err.Error()})
 		return
 	}
 	u.emit(Event{Kind: EventDrained, Deployment: name})
 }
 
-// end drains everything that is held, side by side.
+// end drains everything that is held, side by side, and removes what is left of
+// that which died and was to be started again.
 func (u *up) end() {
 	var wg sync.WaitGroup
-	for _, h := range u.held {
-		wg.Go(func() { u.drop(h) })
+	for name, h := range u.held {
+		wg.Go(func() { u.drop(name, h) })
+	}
+	for name := range u.pause {
+		if u.held[name] == nil {
+			wg.Go(func() { u.drop(name, nil) })
+		}
 	}
 	wg.Wait()
+	for name := range u.locks {
+		u.unlock(name)
+	}
+}
+
+// unlock lets others hold a deployment up.
+func (u *up) unlock(name string) {
+	u.locks[name].Close()
+	delete(u.locks, name)
 }
 
 func stepText(s builder.Step) string {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -64,6 +65,22 @@ func openSpool(dir, prefix string, fileSize int64, files int) (*spool, error) {
 		}
 	}
 	return s, nil
+}
+
+// Left calls emit for every decision, from number from on, that a tender which has
+// ended left in its runtime folder.
+func Left(dir string, from uint64, emit func(Decision) error) error {
+	s, err := openSpool(dir, decisionSpool, decisionFile, decisionFiles)
+	if err != nil {
+		return err
+	}
+	return s.stream(context.Background(), from, false, func(line []byte) error {
+		var d Decision
+		if err := json.Unmarshal(line, &d); err != nil {
+			return fmt.Errorf("tender: what is left in %s: %w", dir, err)
+		}
+		return emit(d)
+	})
 }
 
 func (s *spool) path(first uint64) string {

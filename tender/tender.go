@@ -19,8 +19,9 @@ import (
 	"lorica.dev/lorica/tender/process"
 )
 
-// Sizes of the series of files in the runtime folder.
+// Names and sizes of the series of files in the runtime folder.
 const (
+	decisionSpool, logSpool     = "decisions", "log"
 	decisionFile, decisionFiles = 4 << 20, 4
 	logFile, logFiles           = 1 << 20, 2
 )
@@ -117,10 +118,10 @@ func (t *tender) open(inherited []*os.File) error {
 	if t.memory, err = newMemory(); err != nil {
 		return err
 	}
-	if t.decisions, err = openSpool(t.cfg.Dir, "decisions", decisionFile, decisionFiles); err != nil {
+	if t.decisions, err = openSpool(t.cfg.Dir, decisionSpool, decisionFile, decisionFiles); err != nil {
 		return err
 	}
-	if t.logs, err = openSpool(t.cfg.Dir, "log", logFile, logFiles); err != nil {
+	if t.logs, err = openSpool(t.cfg.Dir, logSpool, logFile, logFiles); err != nil {
 		return err
 	}
 	if t.group, err = process.OpenGroup(t.cfg.Instance, t.cfg.Memory); err != nil {

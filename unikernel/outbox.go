@@ -24,8 +24,8 @@ const (
 var errClosed = errors.New("the control channel is closed")
 
 // An outbox is the sending side of the control channel. Records are written in
-// batches (group commit): many requests wait for one write. It is safe for
-// concurrent use.
+// batches (group commit): many requests wait for one write, and for the one Ack
+// that says that the tender has kept the batch. It is safe for concurrent use.
 type outbox struct {
 	w io.Writer
 
@@ -39,6 +39,7 @@ type outbox struct {
 	writing bool
 	seq     uint64
 	acked   uint64
+	sent    []batch // on their way: after acked, up to seq
 	err     error
 }
 
@@ -76,7 +77,8 @@ func (o *outbox) log(line string) {
 	o.work.Signal()
 }
 
-// write hands r to the channel and returns when it is written.
+// write hands r to the channel and returns when the tender has kept it: what is
+// only on its way is lost with the tender.
 func (o *outbox) write(r audit.Record) error {
 	done := make(chan error, 1)
 	if err := o.enqueue(entry{r, done}); err != nil {
@@ -110,6 +112,10 @@ func (o *outbox) ack(seq uint64) error {
 		return errors.New("an Ack of a batch that is not on its way")
 	}
 	o.acked = seq
+	for len(o.sent) > 0 && o.sent[0].seq <= seq {
+		o.sent[0].tell(nil)
+		o.sent = o.sent[1:]
+	}
 	o.work.Signal()
 	return nil
 }
@@ -142,17 +148,21 @@ func (o *outbox) run() error {
 		if err != nil {
 			o.close(err)
 		}
-		for _, e := range batch.entries {
-			if e.done != nil {
-				e.done <- err
-			}
-		}
 	}
 }
 
 type batch struct {
 	seq     uint64
 	entries []entry
+}
+
+// tell says to all who wait for b what became of it.
+func (b batch) tell(err error) {
+	for _, e := range b.entries {
+		if e.done != nil {
+			e.done <- err
+		}
+	}
 }
 
 func (b batch) frame() control.Frame {
@@ -186,6 +196,7 @@ func (o *outbox) next() ([]control.Frame, batch, error) {
 		o.seq++
 		b = batch{o.seq, append([]entry(nil), o.queue[:n]...)}
 		o.queue = append(o.queue[:0], o.queue[n:]...)
+		o.sent = append(o.sent, b)
 	}
 	return frames, b, nil
 }
@@ -198,12 +209,10 @@ func (o *outbox) close(err error) {
 		return
 	}
 	o.err = err
-	for _, e := range o.queue {
-		if e.done != nil {
-			e.done <- err
-		}
+	for _, b := range append(o.sent, batch{entries: o.queue}) {
+		b.tell(err)
 	}
-	o.queue = nil
+	o.sent, o.queue = nil, nil
 	o.work.Broadcast()
 	o.room.Broadcast()
 }

@@ -49,6 +49,7 @@ func OpenGroup(name string, memory uint64) (*Group, error) {
 		p.leave()
 		return nil, err
 	}
+	p.sweep()
 	// Instances of different users and folders can have one name.
 	name = fmt.Sprintf("lorica-%s-%d", filepath.Base(name), os.Getpid())
 	g := &Group{place: p, path: filepath.Join(p.dir, name), limit: memory + groupOverhead}
@@ -115,6 +116,18 @@ type place struct {
 	enabled bool // the controllers are in force for its children
 	move    bool // the tender is in it and has to leave: only leaves hold processes
 	refuge  string
+}
+
+// sweep removes the groups of tenders that were killed. The image of one that still
+// dies keeps its group.
+func (p place) sweep() {
+	groups, _ := filepath.Glob(filepath.Join(p.dir, "lorica-*-*"))
+	for _, g := range groups {
+		pid, err := strconv.Atoi(g[strings.LastIndexByte(g, '-')+1:])
+		if err == nil && pid > 0 && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+			unix.Rmdir(g)
+		}
+	}
 }
 
 // findPlace looks at the cgroup of this process.

@@ -1,8 +1,10 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -168,3 +170,30 @@ func roomy() error {
 // The stage of a build with the race detector has more data than any image may:
 // held to the image's limit it died now and then, when its runtime grew.
 func TestTheStageIsNotHeldToTheLimitOfTheImage(t *testing.T) { role(t, "roomy", false) }
+
+// The group of a tender that was killed goes with the next that starts; those of
+// tenders that live, and what else is there, stay.
+func TestGroupsOfDeadTendersAreRemoved(t *testing.T) {
+	dead := exec.Command("true")
+	if err := dead.Run(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	gone := fmt.Sprintf("lorica-shop-1-%d", dead.Process.Pid)
+	full := fmt.Sprintf("lorica-shop-2-%d", dead.Process.Pid) // a group with something in it cannot be removed
+	stay := []string{fmt.Sprintf("lorica-shop-3-%d", os.Getpid()), "lorica-shop-x", "other-1-" + fmt.Sprint(dead.Process.Pid), full}
+	for _, name := range append(stay, gone, full+"/x") {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	place{dir: dir}.sweep()
+	for _, name := range stay {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, gone)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is still there (%v)", gone, err)
+	}
+}

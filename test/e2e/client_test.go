@@ -63,6 +63,11 @@ func (c *client) do(method, path, user, body string) (answer, error) {
 		c.close()
 		return answer{}, err
 	}
+	return c.answer(method)
+}
+
+// answer reads the answer to a request.
+func (c *client) answer(method string) (answer, error) {
 	r, err := http.ReadResponse(c.in, &http.Request{Method: method})
 	if err != nil {
 		c.close()

@@ -43,8 +43,9 @@ func TestMain(m *testing.M) {
 
 // A user has a home of her own, and the module and build caches of this machine.
 type user struct {
-	t    *testing.T
-	home string
+	t        *testing.T
+	home     string
+	settings []string // more of her environment
 }
 
 func newUser(t *testing.T) *user {
@@ -59,7 +60,7 @@ func (u *user) env() []string {
 		u.t.Fatal(err)
 	}
 	dirs := strings.Fields(string(out))
-	return append(env, "GOCACHE="+dirs[0], "GOMODCACHE="+dirs[1])
+	return append(append(env, "GOCACHE="+dirs[0], "GOMODCACHE="+dirs[1]), u.settings...)
 }
 
 func (u *user) command(args ...string) *exec.Cmd {
@@ -176,9 +177,11 @@ type status struct {
 	Program     string `json:"program"`
 	Revision    uint64 `json:"revision"`
 	Restarts    int    `json:"restarts"`
+	LastError   string `json:"lastError"`
 }
 
 type decision struct {
+	Seq       uint64 `json:"seq"`
 	ID        string `json:"id"`
 	Decision  string `json:"decision"`
 	Stage     string `json:"stage"`
@@ -213,7 +216,13 @@ type upping struct {
 // up starts 'up' and waits until everything serves.
 func (u *user) up(dir string, args ...string) (*upping, *status) {
 	u.t.Helper()
-	x := &upping{t: u.t, cmd: u.command(append([]string{"up", "-f", dir, "-o", "json"}, args...)...), events: make(chan event, 1000), done: make(chan struct{})}
+	return u.follow(u.command(append([]string{"up", "-f", dir, "-o", "json"}, args...)...))
+}
+
+// follow starts a command that is 'up'.
+func (u *user) follow(cmd *exec.Cmd) (*upping, *status) {
+	u.t.Helper()
+	x := &upping{t: u.t, cmd: cmd, events: make(chan event, 1000), done: make(chan struct{})}
 	out, err := x.cmd.StdoutPipe()
 	if err != nil {
 		u.t.Fatal(err)
