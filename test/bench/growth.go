@@ -4,13 +4,10 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // growth measures how costs grow with what a policy holds.
@@ -90,48 +87,4 @@ func (b *bench) imageSizes() error {
 type named struct {
 	file string
 	plot plot
-}
-
-// report writes the page of the last run and its plots beside it.
-func (b *bench) report(file string) error {
-	var w strings.Builder
-	w.WriteString("# Performance\n\nWritten by `make bench`; ratios are taken side by side in one run, round by round. Values are medians, the spread is the least and the\ngreatest round.\n\n")
-	fmt.Fprintf(&w, "Measured on %s, %d processors (%s), Linux %s, %s, in %d rounds with %d seconds of load for each server.\n\n",
-		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), processor(), kernel(), runtime.Version(), b.rounds, b.seconds)
-	w.WriteString("| figure | value | spread | target | |\n|---|---|---|---|---|\n")
-	for _, f := range b.figures {
-		fmt.Fprintf(&w, "| %s | %s | %s | %s | %s |\n", f.Name, f.value(), f.spread(), f.target(), f.verdict())
-	}
-	if len(b.missing) > 0 {
-		w.WriteString("\nNot measured:\n\n")
-		for _, m := range b.missing {
-			fmt.Fprintf(&w, "- %s\n", strings.ReplaceAll(m, "\n", " "))
-		}
-	}
-	if len(b.plots) > 0 {
-		w.WriteString("\n## How cost grows\n\n")
-	}
-	for _, p := range b.plots {
-		name := p.file + ".svg"
-		fmt.Fprintf(&w, "![%s](%s)\n\n", p.plot.Title, name)
-		if err := os.WriteFile(filepath.Join(filepath.Dir(file), name), []byte(p.plot.svg()), 0o644); err != nil {
-			return err
-		}
-	}
-	return os.WriteFile(file, []byte(strings.TrimRight(w.String(), "\n")+"\n"), 0o644)
-}
-
-func processor() string {
-	b, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(b)) {
-		if name, ok := strings.CutPrefix(line, "model name"); ok {
-			return strings.TrimSpace(strings.TrimLeft(name, "\t :"))
-		}
-	}
-	return runtime.GOARCH
-}
-
-func kernel() string {
-	b, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	return strings.TrimSpace(string(b))
 }

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// legend says what is measured, and against what.
+const legend = `
+| figure | what is measured |
+|---|---|
+| seal-tax | requests a second (wrk, one thread, 64 connections, 1 KB) of a sealed image without enforcement, over the same application under bare net/http |
+| plain-over-cohttp, -caddy, -nginx | the same image over Cohttp, Caddy and one worker of nginx with a constant response. Most of a request is the kernel's here: where nginx itself is less than 2.5 times Caddy, nobody is |
+| static-over-caddy | an image of a file over Caddy with the same file, as the target was taken |
+| chain-repeating, -distinct | an image with every module but TLS, 1,000 Cedar policies and 10,000 network rules over the plain image: POST with a token and a JSON body that a policy reads; one request, and 10,000 triples of user, path and amount. -cpu: what that costs in processor time for a request |
+| basic-over-caddy | HTTP Basic on both sides; argon2id here, bcrypt of two thirds of its time or more there |
+| tls-connections | new TLS 1.3 connections with one request each for a second of the server's processor time, ECDSA P-256; key exchange over P-256, and over X25519, which Go has without assembly |
+| exec-to-first-answer, idle-memory, gateway-image | an image with every module: from exec to the first 200; resident memory without load; the size of the file |
+| plan | ` + "`lorica plan`" + ` of that workload, warm |
+| saved-to-enforced | from the save of a changed policy to the first request judged by it: where modules stay, where they change (warm), and cold |
+| replacements | 20 of each kind under 64 connections |
+| chain-remembered, -new | the guards of one request alone, in a Go benchmark: a head that came before on its connection, and one that did not |
+`
+
+// report writes what was measured, on what, and the plots beside it.
+func (b *bench) report(file string) error {
+	var w strings.Builder
+	w.WriteString("# Performance\n\nWritten by `make bench`; ratios are taken side by side in one run, round by round. Values are medians, the spread is the least and the\ngreatest round.\n\n")
+	fmt.Fprintf(&w, "Measured on %s, %d processors (%s), Linux %s, %s%s, in %d rounds with %d seconds of load for each server.\n\n",
+		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), processor(), kernel(), runtime.Version(), peers(), b.rounds, b.seconds)
+	w.WriteString("| figure | value | spread | target | |\n|---|---|---|---|---|\n")
+	for _, f := range b.figures {
+		fmt.Fprintf(&w, "| %s | %s | %s | %s | %s |\n", f.Name, f.value(), f.spread(), f.target(), f.verdict())
+	}
+	if len(b.missing) > 0 {
+		w.WriteString("\nNot measured:\n\n")
+		for _, m := range b.missing {
+			fmt.Fprintf(&w, "- %s\n", strings.ReplaceAll(m, "\n", " "))
+		}
+	}
+	w.WriteString("\n## What the figures are\n" + legend)
+	if len(b.plots) > 0 {
+		w.WriteString("\n## How cost grows\n\n")
+	}
+	for _, p := range b.plots {
+		name := p.file + ".svg"
+		fmt.Fprintf(&w, "![%s](%s)\n\n", p.plot.Title, name)
+		if err := os.WriteFile(filepath.Join(filepath.Dir(file), name), []byte(p.plot.svg()), 0o644); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(file, []byte(strings.TrimRight(w.String(), "\n")+"\n"), 0o644)
+}
+
+func processor() string {
+	b, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(b)) {
+		if name, ok := strings.CutPrefix(line, "model name"); ok {
+			return strings.TrimSpace(strings.TrimLeft(name, "\t :"))
+		}
+	}
+	return runtime.GOARCH
+}
+
+func kernel() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	return strings.TrimSpace(string(b))
+}
+
+// peers are the versions of what was measured beside us, as Debian has them.
+func peers() (list string) {
+	for _, p := range [][2]string{{"wrk", "wrk"}, {"nginx", "nginx"}, {"Caddy", "caddy"}, {"Cohttp", "libcohttp-lwt-unix-ocaml-dev"}} {
+		if v, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", p[1]).Output(); err == nil {
+			list += fmt.Sprintf(", %s %s", p[0], v)
+		}
+	}
+	return list
+}
