@@ -164,13 +164,14 @@ func (x *exchange) watch() {
 	}()
 }
 
-// unwatch ends the watch; none begins after it.
+// unwatch ends the watch, once: none begins after it, and the connection may be in
+// other hands then.
 func (x *exchange) unwatch() {
 	x.mu.Lock()
+	watching, before := x.watching, x.blind
 	x.blind = true
-	watching := x.watching
 	x.mu.Unlock()
-	if watching != nil {
+	if watching != nil && !before {
 		x.c.nc.SetReadDeadline(past)
 		<-watching
 		x.c.readBy = past

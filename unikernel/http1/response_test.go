@@ -307,6 +307,34 @@ func TestHijack(t *testing.T) {
 	})
 }
 
+// A connection that was taken over stays as it is when the handler returns.
+func TestAHijackedConnectionOutlivesTheHandler(t *testing.T) {
+	returned := make(chan bool)
+	h := serve(t, limits(), func(w *Response, r *http.Request) {
+		r.Context().Done()
+		nc, _, err := w.Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		go func() {
+			defer nc.Close()
+			<-returned
+			io.CopyN(nc, nc, 3)
+		}()
+	})
+	c := h.dial().say(get)
+	eventually(t, "the handler has returned", func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.ended == 1
+	})
+	close(returned)
+	if got := c.say("abc").rest(); got != "abc" {
+		t.Errorf("got %q", got)
+	}
+}
+
 // What a client does not take ends in time.
 func TestADeafClientIsCutOff(t *testing.T) {
 	l := limits()
