@@ -48,6 +48,7 @@ func TestHeadsAreRefused(t *testing.T) {
 		"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n":    400,
 		"POST /x HTTP/1.0\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n":                         400,
 		"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n":                   501,
+		"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chun\u212aed\r\n\r\n":                    501,
 		"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: a\r\n\r\n": 501,
 		"POST /x HTTP/1.1\r\nHost: h\r\nTrailer: Host\r\nTransfer-Encoding: chunked\r\n\r\n":        400,
 		"GET /x HTTP/1.1\r\nHost: h\r\nA: " + strings.Repeat("x", 9<<10):                            431,

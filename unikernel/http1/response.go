@@ -438,7 +438,7 @@ func date(t time.Time) string {
 func says(values []string, word string) bool {
 	for _, v := range values {
 		for t := range strings.SplitSeq(v, ",") {
-			if strings.EqualFold(trim(t), word) {
+			if is(trim(t), word) {
 				return true
 			}
 		}
