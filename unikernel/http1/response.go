@@ -196,8 +196,9 @@ func field(b []byte, name string, values []string) []byte {
 	return b
 }
 
-// commit completes the head. done: the body is, too.
-func (w *Response) commit(done bool) {
+// commit completes the head. done: the body is, too. begin is how it begins, for its
+// type.
+func (w *Response) commit(done bool, begin []byte) {
 	w.committed = true
 	body, b := w.buf.body, w.buf.out
 	switch {
@@ -219,8 +220,8 @@ func (w *Response) commit(done bool) {
 		b = strconv.AppendInt(b, w.length, 10)
 		b = append(b, "\r\n"...)
 	}
-	if !w.typed && len(body) > 0 && hasBody(w.status) {
-		b = field(b, "Content-Type", []string{http.DetectContentType(body)})
+	if !w.typed && len(begin) > 0 && hasBody(w.status) {
+		b = field(b, "Content-Type", []string{http.DetectContentType(begin)})
 	}
 	if !w.dated {
 		b = append(append(append(b, "Date: "...), date(time.Now())...), "\r\n"...)
@@ -276,11 +277,12 @@ func write[T string | []byte](w *Response, p T) (int, error) {
 	}
 	w.written += int64(len(p))
 	if !w.committed {
-		if len(w.buf.body)+len(p) <= cap(w.buf.body) {
+		room := cap(w.buf.body) - len(w.buf.body)
+		if len(p) <= room {
 			w.buf.body = append(w.buf.body, p...)
 			return len(p), nil
 		}
-		w.commit(false)
+		w.commit(false, append(w.buf.body, p[:room]...))
 	}
 	w.stream([]byte(p))
 	if w.err != nil {
@@ -335,7 +337,7 @@ func (w *Response) Flush() {
 		return
 	}
 	if !w.committed {
-		w.commit(false)
+		w.commit(false, w.buf.body)
 	}
 	w.flush()
 }
@@ -346,7 +348,7 @@ func (w *Response) finish() bool {
 	defer w.mu.Unlock()
 	w.writeHead(http.StatusOK)
 	if !w.committed {
-		w.commit(true)
+		w.commit(true, w.buf.body)
 	}
 	if w.chunked {
 		w.buf.out = append(w.buf.out, "0\r\n"...)

@@ -44,7 +44,8 @@ func TestResponses(t *testing.T) {
 			w.Header().Set("Content-Encoding", "gzip")
 			w.Write([]byte("<html>"))
 		}, 200, 6, false, false, "<html>", map[string]string{"Content-Type": ""}},
-		"large": {get, func(w *Response, _ *http.Request) { io.WriteString(w, large) }, 200, -1, true, false, large, nil},
+		"large":        {get, func(w *Response, _ *http.Request) { io.WriteString(w, large) }, 200, -1, true, false, large, map[string]string{"Content-Type": "text/plain; charset=utf-8"}},
+		"large, later": {get, func(w *Response, _ *http.Request) { io.WriteString(w, "<ht"); io.WriteString(w, "ml>"+large) }, 200, -1, true, false, "<html>" + large, map[string]string{"Content-Type": "text/html; charset=utf-8"}},
 		"many": {get, func(w *Response, _ *http.Request) {
 			for i := range 1000 {
 				io.WriteString(w, large[i*100:i*100+100])
