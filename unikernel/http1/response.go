@@ -144,7 +144,8 @@ func (w *Response) fields(final bool) {
 	slices.Sort(names)
 	for _, name := range names {
 		values := w.header[name]
-		switch name {
+		key := http.CanonicalHeaderKey(name) // in whatever case the handler wrote it
+		switch key {
 		case "Content-Length":
 			if final && len(values) > 0 && w.status != http.StatusNoContent {
 				if n, ok := decimal(values[0]); ok {
@@ -162,7 +163,7 @@ func (w *Response) fields(final bool) {
 		case "Date":
 			w.dated = w.dated || final
 		case "Content-Type", "Content-Encoding":
-			w.typed = w.typed || final && (name == "Content-Type" || len(values) > 0 && values[0] != "")
+			w.typed = w.typed || final && (key == "Content-Type" || len(values) > 0 && values[0] != "")
 		case "Trailer":
 			if w.x.r.ProtoMinor == 0 {
 				continue

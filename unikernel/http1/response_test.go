@@ -58,8 +58,13 @@ func TestResponses(t *testing.T) {
 			io.WriteString(w, large)
 			w.Header().Set("X", "late")
 		}, 200, 100_000, false, false, large, map[string]string{"X": ""}},
-		"no length":       {get, func(w *Response, _ *http.Request) { w.Header().Set("Content-Length", "-1"); io.WriteString(w, "a") }, 200, 1, false, false, "a", nil},
-		"no coding":       {get, func(w *Response, _ *http.Request) { w.Header().Set("Transfer-Encoding", "x"); io.WriteString(w, "a") }, 200, 1, false, false, "a", nil},
+		"no length": {get, func(w *Response, _ *http.Request) { w.Header().Set("Content-Length", "-1"); io.WriteString(w, "a") }, 200, 1, false, false, "a", nil},
+		"no coding": {get, func(w *Response, _ *http.Request) { w.Header().Set("Transfer-Encoding", "x"); io.WriteString(w, "a") }, 200, 1, false, false, "a", nil},
+		"small letters": {get, func(w *Response, _ *http.Request) {
+			w.Header()["content-length"], w.Header()["transfer-encoding"] = []string{"2"}, []string{"chunked"}
+			w.Header()["connection"] = []string{"close"}
+			io.WriteString(w, "ab")
+		}, 200, 2, false, true, "ab", map[string]string{"Content-Length": "2"}},
 		"close":           {get, func(w *Response, _ *http.Request) { w.Header().Set("Connection", "a, Close"); io.WriteString(w, "a") }, 200, 1, false, true, "a", nil},
 		"client closes":   {strings.Replace(get, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1), echo, 200, 7, false, true, "GET /x ", nil},
 		"HEAD":            {strings.Replace(get, "GET", "HEAD", 1), echo, 200, 8, false, false, "", nil},
