@@ -116,6 +116,7 @@ func (w *Response) writeHead(status int) {
 		return
 	}
 	w.status = status
+	w.last = w.last || status == http.StatusSwitchingProtocols // what follows would be no request
 	w.bodyless = w.x.r.Method == http.MethodHead || !hasBody(status)
 	w.begin(status)
 	w.fields(true)

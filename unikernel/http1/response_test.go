@@ -72,6 +72,7 @@ func TestResponses(t *testing.T) {
 		"HEAD, announced": {strings.Replace(get, "GET", "HEAD", 1), func(w *Response, _ *http.Request) { w.Header().Set("Content-Length", "5") }, 200, 5, false, false, "", nil},
 		"204":             {get, func(w *Response, _ *http.Request) { w.Header().Set("Content-Length", "5"); w.WriteHeader(204) }, 204, 0, false, false, "", nil},
 		"304":             {get, func(w *Response, _ *http.Request) { w.Header().Set("Content-Length", "5"); w.WriteHeader(304) }, 304, 0, false, false, "", nil},
+		"101":             {get, func(w *Response, _ *http.Request) { w.WriteHeader(101) }, 101, 0, false, true, "", nil},
 		"split": {get, func(w *Response, _ *http.Request) {
 			w.Header()["X"] = []string{"a\r\nY: b\n\r\n"}
 			w.Header()["Z: a\r\nV"] = []string{"b"}
