@@ -93,10 +93,7 @@ func (x *exchange) serve() (again bool) {
 	}
 	again = x.w.finish()
 	x.w.release()
-	if !x.end() {
-		return false
-	}
-	if again {
+	if x.end() && again {
 		return x.arrived || x.body.skip()
 	}
 	if x.w.err == nil && (!x.arrived || x.c.r < x.c.w) {
