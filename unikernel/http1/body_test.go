@@ -274,6 +274,7 @@ func TestALongBodyDoesNotCutTheAnswer(t *testing.T) {
 type endless struct{ net.Conn }
 
 func (endless) Read(p []byte) (int, error)      { return len(p), nil }
+func (endless) SetDeadline(time.Time) error     { return nil }
 func (endless) SetReadDeadline(time.Time) error { return nil }
 func (endless) CloseWrite() error               { return nil }
 

@@ -349,6 +349,9 @@ func (w *Response) finish() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.writeHead(http.StatusOK)
+	if w.hijacked { // by a goroutine that outlives the handler
+		return false
+	}
 	if !w.committed {
 		w.commit(true, w.buf.body)
 	}

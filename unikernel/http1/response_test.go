@@ -342,6 +342,18 @@ func TestAHijackedConnectionOutlivesTheHandler(t *testing.T) {
 	}
 }
 
+// A goroutine may take the connection over when the handler has returned already.
+func TestALateHijack(t *testing.T) {
+	x := &exchange{c: &conn{nc: endless{}}, r: &http.Request{}}
+	x.w = Response{x: x, length: -1}
+	if _, _, err := x.w.Hijack(); err != nil {
+		t.Fatal(err)
+	}
+	if x.w.finish() {
+		t.Error("another request would be read")
+	}
+}
+
 // What a client does not take ends in time.
 func TestADeafClientIsCutOff(t *testing.T) {
 	l := limits()
