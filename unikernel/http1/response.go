@@ -61,7 +61,7 @@ type Response struct {
 // kept; nor is what would take much memory of an idle connection.
 func (w *Response) Keep(r *http.Request, note any) {
 	x := w.x
-	if x.body.chunked || len(x.c.head) > FreeHead || len(r.Header) > maxKept {
+	if x.body.chunked || len(x.c.head) > FreeHead || strings.Count(x.c.head, "\n") > maxKept+2 { // two lines are no fields
 		return
 	}
 	u := *r.URL
