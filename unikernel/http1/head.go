@@ -103,12 +103,15 @@ func locate(method, target string) (*url.URL, error) {
 	return url.ParseRequestURI(target)
 }
 
+// modest is for how many names there is room from the start.
+const modest = 32
+
 // fields parses field lines up to an empty one that ends the text. A line that is
 // folded begins with a space, which is no name.
 func fields(text string) (http.Header, error) {
 	n := strings.Count(text, "\n") - 1
-	h := make(http.Header, n)
-	values := make([]string, 0, n) // of all fields, in one piece
+	h := make(http.Header, min(n, modest)) // the lines may all have one name
+	values := make([]string, 0, n)         // of all fields, in one piece
 	for text != "\r\n" {
 		line, rest, _ := strings.Cut(text, "\r\n")
 		text = rest
