@@ -23,7 +23,7 @@ type exchange struct {
 	cancel   context.CancelFunc
 	arrived  bool          // all of the request
 	blind    bool          // nothing is watched any more
-	over     bool          // the owner has answered
+	over     bool          // the owner has answered, or nobody takes the answer
 	watching chan struct{} // closed when the watch has ended
 }
 
@@ -118,13 +118,18 @@ func (x *exchange) answer() (done bool) {
 func (x *exchange) end() bool {
 	usable := x.body.x == nil || x.body.end()
 	x.unwatch()
+	x.stop()
+	return usable
+}
+
+// stop ends the context.
+func (x *exchange) stop() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.over = true
 	if x.cancel != nil {
 		x.cancel()
 	}
-	return usable
 }
 
 // whole notes that all of the body has arrived.

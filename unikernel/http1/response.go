@@ -324,9 +324,13 @@ func (w *Response) flush() {
 	}
 }
 
+// put writes. Handlers that do not look for errors see their context end.
 func (w *Response) put(p []byte) {
-	if w.err == nil {
-		_, w.err = w.x.c.nc.Write(p)
+	if w.err != nil {
+		return
+	}
+	if _, w.err = w.x.c.nc.Write(p); w.err != nil {
+		w.x.stop()
 	}
 }
 

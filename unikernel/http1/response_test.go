@@ -375,3 +375,25 @@ func TestADeafClientIsCutOff(t *testing.T) {
 		t.Error("it goes on")
 	}
 }
+
+// A handler that only looks at its context ends when the time for its response is
+// over, though the client is still there.
+func TestTheContextEndsWithTheTimeToWrite(t *testing.T) {
+	l := limits()
+	l.Write = 100 * time.Millisecond
+	ended := make(chan bool)
+	h := serve(t, l, func(w *Response, r *http.Request) {
+		defer close(ended)
+		for late := time.Now().Add(10 * time.Second); r.Context().Err() == nil; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(late) {
+				t.Error("it goes on")
+				return
+			}
+			io.WriteString(w, "event\n")
+			w.Flush()
+		}
+	})
+	c := h.dial().say(get)
+	go io.Copy(io.Discard, c)
+	<-ended
+}
