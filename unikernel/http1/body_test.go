@@ -119,12 +119,12 @@ func TestABodyIsAskedFor(t *testing.T) {
 			}
 		})
 		c := h.dial().say("POST /x HTTP/1.1\r\nHost: h\r\nExpect: 100-Continue\r\nContent-Length: 3\r\n\r\n")
-		resp, got := c.hear("POST")
+		resp, _ := c.hear("POST")
 		if asks {
 			if resp.StatusCode != 100 {
 				t.Fatalf("got %d", resp.StatusCode)
 			}
-			if resp, got = c.say("abc").hear("POST"); got != "POST /x abc" || resp.Close {
+			if resp, got := c.say("abc").hear("POST"); got != "POST /x abc" || resp.Close {
 				t.Errorf("got %q, close %t", got, resp.Close)
 			}
 		} else if resp.StatusCode != 200 || !resp.Close {
