@@ -16,9 +16,10 @@ import (
 )
 
 // What is made of a head can take many times its bytes (measured with lines of
-// five bytes: up to 15 held for each byte), so that a bound on bytes alone would let
-// clients, who need not be known to anybody, exhaust the memory.
-const headGrowth = 16 // memory for a byte of a head, at most
+// five bytes: up to 17 held for each byte, and the byte itself), so that a bound on
+// bytes alone would let clients, who need not be known to anybody, exhaust the
+// memory.
+const headGrowth = 18 // memory for a byte of a head, at most
 
 // largeHeads returns how many heads beyond http1.FreeHead may be held at once: those
 // that fit a quarter of the memory.

@@ -150,7 +150,7 @@ func TestPlacesForLargeHeads(t *testing.T) {
 		memory int64
 		header uint32
 		want   int
-	}{{64 << 20, 16 << 10, 64}, {32 << 20, 1 << 20, 4}, {1 << 62, 1, 1 << 16}, {64 << 20, 0, 1 << 16}} {
+	}{{64 << 20, 16 << 10, 56}, {32 << 20, 1 << 20, 4}, {1 << 62, 1, 1 << 16}, {64 << 20, 0, 1 << 16}} {
 		if got := largeHeads(x.memory, x.header); got != x.want {
 			t.Errorf("%d bytes, heads of %d: %d places, expected %d", x.memory, x.header, got, x.want)
 		}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -35,8 +36,9 @@ type body struct {
 	expected bool // the client waits to be asked for it
 	timed    bool // the read deadline is set
 	overhead int64
-	over     bool  // the handler has returned
-	err      error // why nothing follows; io.EOF at the end
+	ending   atomic.Bool // the handler has returned, and somebody still reads
+	over     bool        // the handler has returned
+	err      error       // why nothing follows; io.EOF at the end
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -199,6 +201,9 @@ func (b *body) deadline() {
 		b.timed = true
 		b.x.c.until(b.x.w.Arrived.Add(b.x.c.server.limits.Body))
 	}
+	if b.ending.Load() { // end was first
+		b.x.c.until(past)
+	}
 }
 
 // skippable reports whether what is left is short enough to be read for the sake
@@ -236,6 +241,7 @@ func (b *body) skip() bool {
 func (b *body) end() bool {
 	usable := b.mu.TryLock()
 	if !usable {
+		b.ending.Store(true)
 		b.x.c.nc.SetReadDeadline(past)
 		b.mu.Lock()
 	}

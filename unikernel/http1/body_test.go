@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -118,12 +119,12 @@ func TestABodyIsAskedFor(t *testing.T) {
 			}
 		})
 		c := h.dial().say("POST /x HTTP/1.1\r\nHost: h\r\nExpect: 100-Continue\r\nContent-Length: 3\r\n\r\n")
-		resp, got := c.hear("POST")
+		resp, _ := c.hear("POST")
 		if asks {
 			if resp.StatusCode != 100 {
 				t.Fatalf("got %d", resp.StatusCode)
 			}
-			if resp, got = c.say("abc").hear("POST"); got != "POST /x abc" || resp.Close {
+			if resp, got := c.say("abc").hear("POST"); got != "POST /x abc" || resp.Close {
 				t.Errorf("got %q, close %t", got, resp.Close)
 			}
 		} else if resp.StatusCode != 200 || !resp.Close {
@@ -196,6 +197,86 @@ func TestNobodyReadsBehindTheResponse(t *testing.T) {
 		}
 	}
 }
+
+// A slow connection is one whose deadline for a body is set only when somebody has
+// set one in the past.
+type slow struct {
+	*net.TCPConn
+	waits, past chan bool
+	said        atomic.Bool // goodbye
+}
+
+func (s *slow) SetReadDeadline(at time.Time) error {
+	if time.Until(at) > time.Minute {
+		close(s.waits)
+		<-s.past
+	}
+	err := s.TCPConn.SetReadDeadline(at)
+	if at.Equal(past) {
+		select {
+		case <-s.past:
+		default:
+			close(s.past)
+		}
+	}
+	return err
+}
+
+func (s *slow) CloseWrite() error {
+	s.said.Store(true)
+	return s.TCPConn.CloseWrite()
+}
+
+// A read that begins while the handler returns ends, too, and the client can still
+// read the answer.
+func TestAReadThatComesLateEnds(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	l := limits()
+	l.Body = time.Hour
+	s := &slow{waits: make(chan bool), past: make(chan bool)}
+	h := &host{t: t, server: NewServer(l), addr: ln.Addr().String(), handler: func(w *Response, r *http.Request) {
+		go io.Copy(io.Discard, r.Body)
+		<-s.waits
+	}}
+	c := h.dial().say("POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n")
+	nc, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.TCPConn = nc.(*net.TCPConn)
+	ended := make(chan bool)
+	go func() {
+		h.server.Serve(s, h)
+		close(ended)
+	}()
+	c.hear("POST")
+	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if more := c.rest(); more != "" || !s.said.Load() {
+		t.Errorf("then %q, said goodbye: %t", more, s.said.Load())
+	}
+	c.Close()
+	<-ended
+}
+
+// Who sends on and on has time to read the answer.
+func TestALongBodyDoesNotCutTheAnswer(t *testing.T) {
+	began := time.Now()
+	(&conn{nc: endless{}}).linger()
+	if took := time.Since(began); took < lingering-time.Millisecond {
+		t.Errorf("it waited for %v", took)
+	}
+}
+
+type endless struct{ net.Conn }
+
+func (endless) Read(p []byte) (int, error)      { return len(p), nil }
+func (endless) SetDeadline(time.Time) error     { return nil }
+func (endless) SetReadDeadline(time.Time) error { return nil }
+func (endless) CloseWrite() error               { return nil }
 
 func TestPipelinedRequests(t *testing.T) {
 	h := serve(t, limits(), echo)

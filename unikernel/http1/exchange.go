@@ -23,7 +23,7 @@ type exchange struct {
 	cancel   context.CancelFunc
 	arrived  bool          // all of the request
 	blind    bool          // nothing is watched any more
-	over     bool          // the owner has answered
+	over     bool          // the owner has answered, or nobody takes the answer
 	watching chan struct{} // closed when the watch has ended
 }
 
@@ -93,10 +93,7 @@ func (x *exchange) serve() (again bool) {
 	}
 	again = x.w.finish()
 	x.w.release()
-	if !x.end() {
-		return false
-	}
-	if again {
+	if x.end() && again {
 		return x.arrived || x.body.skip()
 	}
 	if x.w.err == nil && (!x.arrived || x.c.r < x.c.w) {
@@ -121,13 +118,18 @@ func (x *exchange) answer() (done bool) {
 func (x *exchange) end() bool {
 	usable := x.body.x == nil || x.body.end()
 	x.unwatch()
+	x.stop()
+	return usable
+}
+
+// stop ends the context.
+func (x *exchange) stop() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.over = true
 	if x.cancel != nil {
 		x.cancel()
 	}
-	return usable
 }
 
 // whole notes that all of the body has arrived.
@@ -164,13 +166,14 @@ func (x *exchange) watch() {
 	}()
 }
 
-// unwatch ends the watch; none begins after it.
+// unwatch ends the watch, once: none begins after it, and the connection may be in
+// other hands then.
 func (x *exchange) unwatch() {
 	x.mu.Lock()
+	watching, before := x.watching, x.blind
 	x.blind = true
-	watching := x.watching
 	x.mu.Unlock()
-	if watching != nil {
+	if watching != nil && !before {
 		x.c.nc.SetReadDeadline(past)
 		<-watching
 		x.c.readBy = past

@@ -103,12 +103,15 @@ func locate(method, target string) (*url.URL, error) {
 	return url.ParseRequestURI(target)
 }
 
+// modest is for how many names there is room from the start.
+const modest = 32
+
 // fields parses field lines up to an empty one that ends the text. A line that is
 // folded begins with a space, which is no name.
 func fields(text string) (http.Header, error) {
 	n := strings.Count(text, "\n") - 1
-	h := make(http.Header, n)
-	values := make([]string, 0, n) // of all fields, in one piece
+	h := make(http.Header, min(n, modest)) // the lines may all have one name
+	values := make([]string, 0, n)         // of all fields, in one piece
 	for text != "\r\n" {
 		line, rest, _ := strings.Cut(text, "\r\n")
 		text = rest
@@ -158,7 +161,7 @@ func frame(r *http.Request) error {
 	switch {
 	case len(codings) > 0 && r.ProtoMinor == 0:
 		return malformed("HTTP/1.0 has no transfer codings")
-	case len(codings) > 1 || len(codings) == 1 && !strings.EqualFold(codings[0], "chunked"):
+	case len(codings) > 1 || len(codings) == 1 && !is(codings[0], "chunked"):
 		return &Refusal{http.StatusNotImplemented, "the transfer coding is not chunked"}
 	case len(codings) > 0 && len(lengths) > 0:
 		return malformed("both Content-Length and Transfer-Encoding")
@@ -196,6 +199,10 @@ func announced(r *http.Request) error {
 	delete(r.Header, "Trailer")
 	return nil
 }
+
+// is reports whether s is word, an ASCII one, in letters of either case. Unicode has
+// more letters that fold to some of those, which nobody else takes for them.
+func is(s, word string) bool { return len(s) == len(word) && strings.EqualFold(s, word) }
 
 // decimal parses digits and nothing else.
 func decimal(s string) (int64, bool) {

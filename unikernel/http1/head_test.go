@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -48,6 +49,7 @@ func TestHeadsAreRefused(t *testing.T) {
 		"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n":    400,
 		"POST /x HTTP/1.0\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n":                         400,
 		"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n":                   501,
+		"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chun\u212aed\r\n\r\n":                    501,
 		"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: a\r\n\r\n": 501,
 		"POST /x HTTP/1.1\r\nHost: h\r\nTrailer: Host\r\nTransfer-Encoding: chunked\r\n\r\n":        400,
 		"GET /x HTTP/1.1\r\nHost: h\r\nA: " + strings.Repeat("x", 9<<10):                            431,
@@ -135,6 +137,40 @@ func TestAHeadMayComeInPieces(t *testing.T) {
 	}
 	if _, body := c.hear("POST"); body != "POST /x?y abc" {
 		t.Errorf("got %q", body)
+	}
+}
+
+// What is made of a head holds no more than its owner reckons with: about 17 times its
+// bytes.
+func TestWhatAHeadHolds(t *testing.T) {
+	const letters = "abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~"
+	for name, line := range map[string]func(i int) string{
+		"one name":   func(int) string { return "A:\r\n" },
+		"many names": func(i int) string { return string(letters[i/51%51]) + string(letters[i%51]) + ":\r\n" },
+	} {
+		b := []byte(get[:len(get)-2])
+		for i := 0; len(b) < 16<<10; i++ {
+			b = append(b, line(i)...)
+		}
+		head := string(b) + "\r\n"
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		var held [64]*http.Request
+		for i := range held {
+			var err error
+			if held[i], err = parse(head); err != nil {
+				t.Fatal(err)
+			}
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		if times := float64(after.HeapAlloc-before.HeapAlloc) / float64(len(held)*len(head)); times > 20 { // the race detector holds some, too
+			t.Errorf("%s: %.1f times its bytes", name, times)
+		} else {
+			t.Logf("%s: %.1f times its bytes", name, times)
+		}
+		runtime.KeepAlive(&held)
 	}
 }
 

@@ -319,8 +319,11 @@ func (c *conn) linger() {
 	if !ok || w.CloseWrite() != nil {
 		return
 	}
-	c.until(time.Now().Add(lingering))
-	io.CopyN(io.Discard, c.nc, maxSkip)
+	late := time.Now().Add(lingering)
+	c.until(late)
+	if _, err := io.CopyN(io.Discard, c.nc, maxSkip); err == nil {
+		time.Sleep(time.Until(late)) // it sends on: the rest waits with the client
+	}
 }
 
 // Shutdown closes connections that are idle and waits for the others, until ctx

@@ -63,6 +63,7 @@ func TestLargeHeadsAreNotKept(t *testing.T) {
 	}{
 		"bytes":   {"GET /x HTTP/1.1\r\nHost: h\r\nA: " + strings.Repeat("x", FreeHead) + "\r\n\r\n", false},
 		"fields":  {"GET /x HTTP/1.1\r\nHost: h\r\n" + fields40() + "\r\n", true},
+		"values":  {"GET /x HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("A:\r\n", 40) + "\r\n", true},
 		"chunked": {chunkedHead + "0\r\n\r\n", true},
 	} {
 		h := serve(t, limits(), func(w *Response, r *http.Request) {

@@ -61,7 +61,7 @@ type Response struct {
 // kept; nor is what would take much memory of an idle connection.
 func (w *Response) Keep(r *http.Request, note any) {
 	x := w.x
-	if x.body.chunked || len(x.c.head) > FreeHead || len(r.Header) > maxKept {
+	if x.body.chunked || len(x.c.head) > FreeHead || strings.Count(x.c.head, "\n") > maxKept+2 { // two lines are no fields
 		return
 	}
 	u := *r.URL
@@ -116,6 +116,7 @@ func (w *Response) writeHead(status int) {
 		return
 	}
 	w.status = status
+	w.last = w.last || status == http.StatusSwitchingProtocols // what follows would be no request
 	w.bodyless = w.x.r.Method == http.MethodHead || !hasBody(status)
 	w.begin(status)
 	w.fields(true)
@@ -144,7 +145,8 @@ func (w *Response) fields(final bool) {
 	slices.Sort(names)
 	for _, name := range names {
 		values := w.header[name]
-		switch name {
+		key := http.CanonicalHeaderKey(name) // in whatever case the handler wrote it
+		switch key {
 		case "Content-Length":
 			if final && len(values) > 0 && w.status != http.StatusNoContent {
 				if n, ok := decimal(values[0]); ok {
@@ -162,7 +164,7 @@ func (w *Response) fields(final bool) {
 		case "Date":
 			w.dated = w.dated || final
 		case "Content-Type", "Content-Encoding":
-			w.typed = w.typed || final && (name == "Content-Type" || len(values) > 0 && values[0] != "")
+			w.typed = w.typed || final && (key == "Content-Type" || len(values) > 0 && values[0] != "")
 		case "Trailer":
 			if w.x.r.ProtoMinor == 0 {
 				continue
@@ -196,8 +198,9 @@ func field(b []byte, name string, values []string) []byte {
 	return b
 }
 
-// commit completes the head. done: the body is, too.
-func (w *Response) commit(done bool) {
+// commit completes the head. done: the body is, too. begin is how it begins, for its
+// type.
+func (w *Response) commit(done bool, begin []byte) {
 	w.committed = true
 	body, b := w.buf.body, w.buf.out
 	switch {
@@ -219,8 +222,8 @@ func (w *Response) commit(done bool) {
 		b = strconv.AppendInt(b, w.length, 10)
 		b = append(b, "\r\n"...)
 	}
-	if !w.typed && len(body) > 0 && hasBody(w.status) {
-		b = field(b, "Content-Type", []string{http.DetectContentType(body)})
+	if !w.typed && len(begin) > 0 && hasBody(w.status) {
+		b = field(b, "Content-Type", []string{http.DetectContentType(begin)})
 	}
 	if !w.dated {
 		b = append(append(append(b, "Date: "...), date(time.Now())...), "\r\n"...)
@@ -276,11 +279,12 @@ func write[T string | []byte](w *Response, p T) (int, error) {
 	}
 	w.written += int64(len(p))
 	if !w.committed {
-		if len(w.buf.body)+len(p) <= cap(w.buf.body) {
+		room := cap(w.buf.body) - len(w.buf.body)
+		if len(p) <= room {
 			w.buf.body = append(w.buf.body, p...)
 			return len(p), nil
 		}
-		w.commit(false)
+		w.commit(false, append(w.buf.body, p[:room]...))
 	}
 	w.stream([]byte(p))
 	if w.err != nil {
@@ -320,9 +324,13 @@ func (w *Response) flush() {
 	}
 }
 
+// put writes. Handlers that do not look for errors see their context end.
 func (w *Response) put(p []byte) {
-	if w.err == nil {
-		_, w.err = w.x.c.nc.Write(p)
+	if w.err != nil {
+		return
+	}
+	if _, w.err = w.x.c.nc.Write(p); w.err != nil {
+		w.x.stop()
 	}
 }
 
@@ -335,7 +343,7 @@ func (w *Response) Flush() {
 		return
 	}
 	if !w.committed {
-		w.commit(false)
+		w.commit(false, w.buf.body)
 	}
 	w.flush()
 }
@@ -345,8 +353,11 @@ func (w *Response) finish() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.writeHead(http.StatusOK)
+	if w.hijacked { // by a goroutine that outlives the handler
+		return false
+	}
 	if !w.committed {
-		w.commit(true)
+		w.commit(true, w.buf.body)
 	}
 	if w.chunked {
 		w.buf.out = append(w.buf.out, "0\r\n"...)
@@ -438,7 +449,7 @@ func date(t time.Time) string {
 func says(values []string, word string) bool {
 	for _, v := range values {
 		for t := range strings.SplitSeq(v, ",") {
-			if strings.EqualFold(trim(t), word) {
+			if is(trim(t), word) {
 				return true
 			}
 		}

@@ -44,7 +44,8 @@ func TestResponses(t *testing.T) {
 			w.Header().Set("Content-Encoding", "gzip")
 			w.Write([]byte("<html>"))
 		}, 200, 6, false, false, "<html>", map[string]string{"Content-Type": ""}},
-		"large": {get, func(w *Response, _ *http.Request) { io.WriteString(w, large) }, 200, -1, true, false, large, nil},
+		"large":        {get, func(w *Response, _ *http.Request) { io.WriteString(w, large) }, 200, -1, true, false, large, map[string]string{"Content-Type": "text/plain; charset=utf-8"}},
+		"large, later": {get, func(w *Response, _ *http.Request) { io.WriteString(w, "<ht"); io.WriteString(w, "ml>"+large) }, 200, -1, true, false, "<html>" + large, map[string]string{"Content-Type": "text/html; charset=utf-8"}},
 		"many": {get, func(w *Response, _ *http.Request) {
 			for i := range 1000 {
 				io.WriteString(w, large[i*100:i*100+100])
@@ -57,8 +58,13 @@ func TestResponses(t *testing.T) {
 			io.WriteString(w, large)
 			w.Header().Set("X", "late")
 		}, 200, 100_000, false, false, large, map[string]string{"X": ""}},
-		"no length":       {get, func(w *Response, _ *http.Request) { w.Header().Set("Content-Length", "-1"); io.WriteString(w, "a") }, 200, 1, false, false, "a", nil},
-		"no coding":       {get, func(w *Response, _ *http.Request) { w.Header().Set("Transfer-Encoding", "x"); io.WriteString(w, "a") }, 200, 1, false, false, "a", nil},
+		"no length": {get, func(w *Response, _ *http.Request) { w.Header().Set("Content-Length", "-1"); io.WriteString(w, "a") }, 200, 1, false, false, "a", nil},
+		"no coding": {get, func(w *Response, _ *http.Request) { w.Header().Set("Transfer-Encoding", "x"); io.WriteString(w, "a") }, 200, 1, false, false, "a", nil},
+		"small letters": {get, func(w *Response, _ *http.Request) {
+			w.Header()["content-length"], w.Header()["transfer-encoding"] = []string{"2"}, []string{"chunked"}
+			w.Header()["connection"] = []string{"close"}
+			io.WriteString(w, "ab")
+		}, 200, 2, false, true, "ab", map[string]string{"Content-Length": "2"}},
 		"close":           {get, func(w *Response, _ *http.Request) { w.Header().Set("Connection", "a, Close"); io.WriteString(w, "a") }, 200, 1, false, true, "a", nil},
 		"client closes":   {strings.Replace(get, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1), echo, 200, 7, false, true, "GET /x ", nil},
 		"HEAD":            {strings.Replace(get, "GET", "HEAD", 1), echo, 200, 8, false, false, "", nil},
@@ -66,6 +72,7 @@ func TestResponses(t *testing.T) {
 		"HEAD, announced": {strings.Replace(get, "GET", "HEAD", 1), func(w *Response, _ *http.Request) { w.Header().Set("Content-Length", "5") }, 200, 5, false, false, "", nil},
 		"204":             {get, func(w *Response, _ *http.Request) { w.Header().Set("Content-Length", "5"); w.WriteHeader(204) }, 204, 0, false, false, "", nil},
 		"304":             {get, func(w *Response, _ *http.Request) { w.Header().Set("Content-Length", "5"); w.WriteHeader(304) }, 304, 0, false, false, "", nil},
+		"101":             {get, func(w *Response, _ *http.Request) { w.WriteHeader(101) }, 101, 0, false, true, "", nil},
 		"split": {get, func(w *Response, _ *http.Request) {
 			w.Header()["X"] = []string{"a\r\nY: b\n\r\n"}
 			w.Header()["Z: a\r\nV"] = []string{"b"}
@@ -307,6 +314,46 @@ func TestHijack(t *testing.T) {
 	})
 }
 
+// A connection that was taken over stays as it is when the handler returns.
+func TestAHijackedConnectionOutlivesTheHandler(t *testing.T) {
+	returned := make(chan bool)
+	h := serve(t, limits(), func(w *Response, r *http.Request) {
+		r.Context().Done()
+		nc, _, err := w.Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		go func() {
+			defer nc.Close()
+			<-returned
+			io.CopyN(nc, nc, 3)
+		}()
+	})
+	c := h.dial().say(get)
+	eventually(t, "the handler has returned", func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.ended == 1
+	})
+	close(returned)
+	if got := c.say("abc").rest(); got != "abc" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A goroutine may take the connection over when the handler has returned already.
+func TestALateHijack(t *testing.T) {
+	x := &exchange{c: &conn{nc: endless{}}, r: &http.Request{}}
+	x.w = Response{x: x, length: -1}
+	if _, _, err := x.w.Hijack(); err != nil {
+		t.Fatal(err)
+	}
+	if x.w.finish() {
+		t.Error("another request would be read")
+	}
+}
+
 // What a client does not take ends in time.
 func TestADeafClientIsCutOff(t *testing.T) {
 	l := limits()
@@ -327,4 +374,26 @@ func TestADeafClientIsCutOff(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("it goes on")
 	}
+}
+
+// A handler that only looks at its context ends when the time for its response is
+// over, though the client is still there.
+func TestTheContextEndsWithTheTimeToWrite(t *testing.T) {
+	l := limits()
+	l.Write = 100 * time.Millisecond
+	ended := make(chan bool)
+	h := serve(t, l, func(w *Response, r *http.Request) {
+		defer close(ended)
+		for late := time.Now().Add(10 * time.Second); r.Context().Err() == nil; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(late) {
+				t.Error("it goes on")
+				return
+			}
+			io.WriteString(w, "event\n")
+			w.Flush()
+		}
+	})
+	c := h.dial().say(get)
+	go io.Copy(io.Discard, c)
+	<-ended
 }
