@@ -243,7 +243,8 @@ func (h *headers) upgrade() bool { return len(h.upgrades) > 0 || token(h.connect
 // in such a request could mean another thing to an application.
 func (h *headers) websocket(r *http.Request) bool {
 	u := h.upgrades
-	return r.Method == http.MethodGet && r.ProtoMinor == 1 && len(u) == 1 && strings.EqualFold(u[0], webSocket) &&
+	return r.Method == http.MethodGet && r.ProtoMinor == 1 && len(u) == 1 &&
+		len(u[0]) == len(webSocket) && strings.EqualFold(u[0], webSocket) && // letters of Unicode that fold are longer
 		token(h.connection, "upgrade") && r.ContentLength == 0 && len(r.TransferEncoding) == 0
 }
 

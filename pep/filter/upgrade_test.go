@@ -28,6 +28,7 @@ func TestUpgrades(t *testing.T) {
 		"of no route":            {"/chat", "/none", "404"},
 		"by another method":      {"GET /chat", "POST /any", "501"},
 		"HEAD":                   {"GET", "HEAD", "501"},
+		"in letters of Unicode":  {"Upgrade: websocket", "Upgrade: web\u017focket", "501"},
 		"to HTTP/2":              {"Upgrade: websocket", "Upgrade: h2c", "501"},
 		"to one of two":          {"Upgrade: websocket", "Upgrade: websocket, h2c", "501"},
 		"to two":                 {"Upgrade: websocket", "Upgrade: websocket\r\nUpgrade: h2c", "501"},
