@@ -6,8 +6,9 @@
 // FreeHead bytes for a connection; a larger head has to be allowed one by one.
 //
 // Where net/http reads ahead during every request, to notice that a client went
-// away, this package does when somebody asks for Done of the request's context. In
-// return for both a request takes about half of the processor time.
+// away, this package does when somebody asks for Done of the request's context; and
+// it leaves deadlines that are little too late. That is most of what it saves
+// (docs/performance.md, seal-tax).
 package http1
 
 import (
