@@ -78,6 +78,11 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 	if old == nil && o.Held != nil && o.Held.takenDown() {
 		return nil, errTakenDown
 	}
+	// What ran when the plan was made may have died since, or another have come.
+	plan.Running = nil
+	if old != nil {
+		plan.Running = &old.Status
+	}
 	a := &Applied{Change: plan.Change(level), Instance: old}
 	if a.Change == ChangeNone && o.Refresh {
 		a.Change = ChangeProgram

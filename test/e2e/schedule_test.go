@@ -64,6 +64,11 @@ func TestSchedule(t *testing.T) {
 	}
 	t.Logf("%s=%d repeats these steps", seedVariable, seed)
 	s := newStruck(t)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("up says on its standard error: %s", s.x.stderr.String())
+		}
+	})
 	defer s.load(s.addr, "/accounts/7", staff)()
 	next, history := steps(seed), []bool{s.limited}
 	for n := 1; n <= count || time.Now().Before(until); n++ {
