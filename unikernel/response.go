@@ -60,7 +60,21 @@ func (w *response) stamp() {
 }
 
 // finish completes a response that the application left empty, or its trailers.
-func (w *response) finish() { w.stamp() }
+func (w *response) finish() {
+	if !w.wrote || w.trails() {
+		w.stamp()
+	}
+}
+
+// trails reports whether the application has named trailers.
+func (w *response) trails() bool {
+	for k := range w.Header() {
+		if strings.EqualFold(k, "Trailer") || strings.HasPrefix(k, http.TrailerPrefix) {
+			return true
+		}
+	}
+	return false
+}
 
 func (w *response) fail() {
 	clear(w.Header())
