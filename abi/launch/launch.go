@@ -7,6 +7,7 @@ package launch
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/wire"
@@ -40,6 +41,13 @@ type Listener struct {
 	Port uint16 // as the policy names it
 }
 
+// A Link is the network between a microVM and its tender; package abi/link has
+// what is spoken on it. The zero Link is that of a process.
+type Link struct {
+	Addr netip.Prefix // of the image
+	Host netip.Addr   // of the tender
+}
+
 // An Instruction of a classic BPF program, as seccomp takes it.
 type Instruction struct {
 	Code   uint16
@@ -63,7 +71,8 @@ type Params struct {
 	First       control.Prepare // the program to start with
 	Dials       bool            // the image may ask for connections
 	Listeners   []Listener
-	Seal        []Instruction // installed for all threads before Ready
+	Link        Link
+	Seal        []Instruction // of a process: installed for all threads before Ready
 }
 
 // FirstListener is the descriptor of the first listener.
@@ -95,6 +104,13 @@ func (p *Params) Frame() control.Frame {
 		w.String(l.Name)
 		w.U16(l.Port)
 	}
+	w.Bool(p.Link != Link{})
+	if p.Link != (Link{}) {
+		addr, host := p.Link.Addr.Addr().As16(), p.Link.Host.As16()
+		w.Fixed(addr[:])
+		w.U8(uint8(p.Link.Addr.Bits()))
+		w.Fixed(host[:])
+	}
 	w.U32(uint32(len(p.Seal)))
 	for _, i := range p.Seal {
 		w.U16(i.Code)
@@ -105,8 +121,8 @@ func (p *Params) Frame() control.Frame {
 	return control.Frame{Kind: control.KindLaunch, Payload: w.Bytes()}
 }
 
-// Decode reads launch parameters. A filter is mandatory: an image that cannot
-// seal itself must not serve.
+// Decode reads launch parameters. For a process a filter is mandatory: an image
+// that cannot seal itself must not serve.
 func Decode(f control.Frame) (*Params, error) {
 	if f.Kind != control.KindLaunch {
 		return nil, fmt.Errorf("launch: first frame is of kind %d", f.Kind)
@@ -125,6 +141,9 @@ func Decode(f control.Frame) (*Params, error) {
 	for range r.Count(6) {
 		p.Listeners = append(p.Listeners, Listener{Name: r.String(), Port: r.U16()})
 	}
+	if r.Bool() {
+		p.Link = readLink(r)
+	}
 	for range r.Count(8) {
 		p.Seal = append(p.Seal, Instruction{r.U16(), r.U8(), r.U8(), r.U32()})
 	}
@@ -134,9 +153,22 @@ func Decode(f control.Frame) (*Params, error) {
 	return p, p.validate()
 }
 
+// readLink reads a link, whose addresses must be distinct ones of the same network.
+func readLink(r *wire.Reader) Link {
+	var addr, host [16]byte
+	copy(addr[:], r.Fixed(16))
+	bits := r.U8()
+	copy(host[:], r.Fixed(16))
+	l := Link{netip.PrefixFrom(netip.AddrFrom16(addr).Unmap(), int(bits)), netip.AddrFrom16(host).Unmap()}
+	if !l.Addr.IsValid() || !l.Addr.Contains(l.Host) || l.Addr.Addr() == l.Host {
+		r.Fail(fmt.Errorf("a link of %v with %v", l.Addr, l.Host))
+	}
+	return l
+}
+
 func (p *Params) validate() error {
 	switch {
-	case len(p.Seal) == 0:
+	case len(p.Seal) == 0 && p.Link == Link{}:
 		return errors.New("launch: no filter to seal with")
 	case p.Slots < 2 || p.Slots > MaxSlots || p.SlotSize == 0 || p.SlotSize%4096 != 0:
 		return fmt.Errorf("launch: %d slots of %d bytes", p.Slots, p.SlotSize)

@@ -2,6 +2,7 @@ package launch
 
 import (
 	"bytes"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -36,6 +37,20 @@ func TestListenersFollowTheDialSocket(t *testing.T) {
 	}
 }
 
+// microVM returns the parameters of one.
+func microVM() *Params {
+	p := params()
+	p.Seal, p.Link = nil, Link{netip.MustParsePrefix("10.0.2.2/30"), netip.MustParseAddr("10.0.2.1")}
+	return p
+}
+
+func TestALinkSurvivesTheChannel(t *testing.T) {
+	p := microVM()
+	if got, err := Decode(p.Frame()); err != nil || !reflect.DeepEqual(got, p) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
 func TestParamsThatAreRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*Params)
@@ -51,6 +66,9 @@ func TestParamsThatAreRefused(t *testing.T) {
 		"program beyond slot":  {func(p *Params) { p.First.Length = p.SlotSize + 1 }, "outside its slot"},
 		"no listener":          {func(p *Params) { p.Listeners = nil }, "0 listeners"},
 		"too many listeners":   {func(p *Params) { p.Listeners = make([]Listener, MaxListener+1) }, "17 listeners"},
+		"a link to itself":     {func(p *Params) { *p = *microVM(); p.Link.Host = p.Link.Addr.Addr() }, "a link of"},
+		"a link elsewhere":     {func(p *Params) { *p = *microVM(); p.Link.Host = netip.MustParseAddr("10.9.9.9") }, "a link of"},
+		"a link without bits":  {func(p *Params) { *p = *microVM(); p.Link.Addr = netip.PrefixFrom(p.Link.Addr.Addr(), 33) }, "a link of"},
 		"window beyond itself": {func(p *Params) { p.SlotSize = 1<<32 - 4096; p.Slots = 4 }, "slots of"},
 	} {
 		p := params()
@@ -87,6 +105,7 @@ func TestTheWindowIsAligned(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add(params().Frame().Payload)
+	f.Add(microVM().Frame().Payload)
 	f.Add([]byte{})
 	f.Add(bytes.Repeat([]byte{255}, 64))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -94,7 +113,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(p.Seal) == 0 || p.First.Length > p.SlotSize || p.First.Slot >= p.Slots || len(p.Listeners) == 0 {
+		if len(p.Seal) == 0 && p.Link == (Link{}) || p.First.Length > p.SlotSize || p.First.Slot >= p.Slots || len(p.Listeners) == 0 {
 			t.Errorf("accepted %+v", p)
 		}
 		if again := p.Frame(); !bytes.Equal(again.Payload, data) {
