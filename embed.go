@@ -36,5 +36,5 @@ func InImage(name string) bool {
 			return false
 		}
 	}
-	return strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go")
+	return strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go") || strings.HasSuffix(name, ".s")
 }

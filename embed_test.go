@@ -55,6 +55,7 @@ func TestWhatIsCompiledIntoImages(t *testing.T) {
 	}{
 		{"pep/firewall/firewall.go", true},
 		{"unikernel/main.go", true},
+		{"kernel/entry_amd64.s", true},
 		{"pep/firewall/firewall_test.go", false},
 		{"pep/firewall/module.yaml", false},
 		{"pep/firewall/testdata/x.go", false},

@@ -23,11 +23,11 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 // What policies of the two kinds of application require.
 var (
-	accountsNeeds = []string{"image/process", "net/socket", "firewall", "filter", "authn/basic", "ratelimit/principal", "authz/cedar", "audit", "app/handler"}
-	siteNeeds     = []string{"image/process", "net/socket", "firewall", "filter", "audit", "app/static"}
-	frontNeeds    = []string{"image/process", "net/socket", "firewall", "filter", "audit", "egress", "app/proxy"}
-	securedNeeds  = []string{"image/process", "net/socket", "tls/server", "filter", "audit", "app/static"}
-	smallNeeds    = []string{"image/process", "net/socket", "filter", "audit", "app/handler"}
+	accountsNeeds = []string{"image/process", "net", "firewall", "filter", "authn/basic", "ratelimit/principal", "authz/cedar", "audit", "app/handler"}
+	siteNeeds     = []string{"image/process", "net", "firewall", "filter", "audit", "app/static"}
+	frontNeeds    = []string{"image/process", "net", "firewall", "filter", "audit", "egress", "app/proxy"}
+	securedNeeds  = []string{"image/process", "net", "tls/server", "filter", "audit", "app/static"}
+	smallNeeds    = []string{"image/process", "net", "filter", "audit", "app/handler"}
 )
 
 func selection(t testing.TB, needs []string) *solver.Selection {

@@ -47,12 +47,14 @@ const plan = "{{.Plan}}"
 var content embed.FS
 {{end}}
 func main() {
+	network := {{.Net.Name}}.New()
 {{- if .Egress.Name}}
-	out := {{.Egress.Name}}.New()
+	out := {{.Egress.Name}}.New(network)
 {{- end}}
 	unikernel.Main(unikernel.Image{
-		Plan: plan,
-		Net:  {{.Net.Name}}.New(),
+		Plan:     plan,
+		Platform: {{.Platform.Name}}.New(),
+		Net:      network,
 {{- if .Gates}}
 		Gates: []unikernel.Gate{
 {{- range .Gates}}
@@ -97,6 +99,7 @@ func generate(modules []*catalog.Module, app *application, plan program.PlanID) 
 		Package, Func string
 		Imports       []string
 		Gates, Guards []call
+		Platform      call
 		Net, TLS      call
 		Audit, Egress call
 		App           call
@@ -108,14 +111,19 @@ func generate(modules []*catalog.Module, app *application, plan program.PlanID) 
 	names := map[string]string{}
 	count := map[catalog.Class]int{}
 	for _, m := range modules {
+		count[m.Class]++
+		if m.Class == catalog.ClassMachine {
+			continue
+		}
 		c := call{Name: path.Base(m.ID), Section: m.Section}
 		if other, taken := names[c.Name]; taken {
 			return nil, fmt.Errorf("builder: modules %s and %s have packages of the same name", other, m.ID)
 		}
 		names[c.Name] = m.ID
-		count[m.Class]++
 		data.Imports = append(data.Imports, lorica.ModulePath+"/"+m.ID)
 		switch m.Class {
+		case catalog.ClassPlatform:
+			data.Platform = c
 		case catalog.ClassNet:
 			data.Net = c
 		case catalog.ClassTLS:
@@ -132,7 +140,7 @@ func generate(modules []*catalog.Module, app *application, plan program.PlanID) 
 			data.App = c
 		}
 	}
-	for _, class := range []catalog.Class{catalog.ClassCore, catalog.ClassNet, catalog.ClassAudit, catalog.ClassApp} {
+	for _, class := range []catalog.Class{catalog.ClassCore, catalog.ClassPlatform, catalog.ClassNet, catalog.ClassAudit, catalog.ClassApp} {
 		if count[class] != 1 {
 			return nil, fmt.Errorf("builder: an image has one module of class %s; the set has %d", class, count[class])
 		}

@@ -144,13 +144,13 @@ func TestThePlanIDChangesWithWhatDecidesTheImage(t *testing.T) {
 
 		{"the toolchain", func(p *parts) { p.tools.version = "go1.26.9" }, true},
 		{"the target", func(p *parts) { s := *p.sel; s.Target = "microvm"; p.sel = &s }, true},
-		{"the version of a module", func(p *parts) { alter(p, 0, func(m *catalog.Module) { m.Version = "2" }) }, true},
+		{"the version of a module", func(p *parts) { alter(p, 0, func(m *catalog.Module) { m.Version = "9" }) }, true},
 		{"a system call of a module", func(p *parts) {
 			alter(p, 0, func(m *catalog.Module) {
 				m.Syscalls = append(slices.Clone(m.Syscalls), catalog.Syscall{Name: "openat"})
 			})
 		}, true},
-		{"the section of a module", func(p *parts) { alter(p, 2, func(m *catalog.Module) { m.Section = "x" }) }, true},
+		{"the section of a module", func(p *parts) { alter(p, 3, func(m *catalog.Module) { m.Section = "x" }) }, true},
 		{"the order of modules", func(p *parts) { p.sel.Modules = slices.Clone(p.sel.Modules); slices.Reverse(p.sel.Modules) }, true},
 		{"the source of a chosen module", func(p *parts) { p.source["pep/filter/filter.go"].Data = []byte("package filter\n") }, true},
 		{"a new file of a chosen module", func(p *parts) { p.source["pep/filter/new.go"] = &fstest.MapFile{Data: []byte("package filter\n")} }, true},

@@ -3,21 +3,27 @@
 // its module's code, in module.yaml.
 package catalog
 
-import "lorica.dev/lorica/api"
+import (
+	"slices"
+
+	"lorica.dev/lorica/api"
+)
 
 // A Class is the place of a module in the image. The chain runs in the order of
 // the constants; the generated main lists constructors in it.
 type Class string
 
 const (
-	ClassCore   Class = "core"   // lifecycle; always linked
-	ClassNet    Class = "net"    // listening and accepting
-	ClassGate   Class = "gate"   // judges connections
-	ClassTLS    Class = "tls"    // secures connections
-	ClassGuard  Class = "guard"  // judges requests
-	ClassAudit  Class = "audit"  // records decisions
-	ClassEgress Class = "egress" // makes connections out of the image
-	ClassApp    Class = "app"    // the application
+	ClassMachine  Class = "machine"  // what a platform is made of; linked through it, called by it alone
+	ClassCore     Class = "core"     // lifecycle; always linked
+	ClassPlatform Class = "platform" // what the image runs on: its channel, its program memory, its seal
+	ClassNet      Class = "net"      // listening, accepting, connecting
+	ClassGate     Class = "gate"     // judges connections
+	ClassTLS      Class = "tls"      // secures connections
+	ClassGuard    Class = "guard"    // judges requests
+	ClassAudit    Class = "audit"    // records decisions
+	ClassEgress   Class = "egress"   // makes connections out of the image
+	ClassApp      Class = "app"      // the application
 )
 
 // A Module is one manifest.
@@ -31,9 +37,20 @@ type Module struct {
 	Provides  []string // capabilities: "firewall", "authn/basic"
 	Requires  []string // capabilities
 	Conflicts []string // module ids or capabilities
-	Targets   []string // "process"; empty: every target
+	Targets   []string // "process", "microvm"; empty: every target
 	Section   string   // program section it takes; empty: none
 	Syscalls  []Syscall
+	Devices   []string // of a microVM: "virtio-net"
+}
+
+// Devices returns what modules need together, sorted and each once.
+func Devices(modules []*Module) []string {
+	var all []string
+	for _, m := range modules {
+		all = append(all, m.Devices...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // A Syscall is a call that a module needs after the seal; every condition must

@@ -93,6 +93,7 @@ func (p *parser) manifest(data []byte) *Module {
 		"targets":   func(n *yaml.Node) { m.Targets = p.list(n, wordForm) },
 		"section":   func(n *yaml.Node) { m.Section = p.section(n) },
 		"syscalls":  func(n *yaml.Node) { m.Syscalls = p.syscalls(n) },
+		"devices":   func(n *yaml.Node) { m.Devices = p.list(n, wordForm) },
 	})
 	for _, field := range []string{"id", "version", "summary", "class", "weight", "provides"} {
 		if !seen[field] {
@@ -147,7 +148,7 @@ func (p *parser) summary(n *yaml.Node) string {
 func (p *parser) class(n *yaml.Node) Class {
 	c := Class(n.Value)
 	if n.Kind != yaml.ScalarNode || c.Rank() < 0 {
-		p.fail(n, "class %q: want core, net, gate, tls, guard, audit, egress or app", n.Value)
+		p.fail(n, "class %q: want machine, core, platform, net, gate, tls, guard, audit, egress or app", n.Value)
 	}
 	return c
 }

@@ -41,9 +41,9 @@ func auditSection(a *api.Audit) *audit.Section {
 // requirements returns the capabilities that the deployment asks for.
 func requirements(d *policy.Deployment) []catalog.Requirement {
 	w, p := d.Workload, d.Policy
-	list := []catalog.Requirement{{Capability: "image/process", Why: "the workload runs on the process target", Pos: w.Metadata.Pos}}
+	list := []catalog.Requirement{{Capability: "image/" + w.Target, Why: "the workload runs on the " + w.Target + " target", Pos: w.Metadata.Pos}}
 	if len(w.Listen) > 0 {
-		list = append(list, catalog.Requirement{Capability: "net/socket", Why: fmt.Sprintf("the workload listens on port %d", w.Listen[0].Port), Pos: w.Listen[0].Pos})
+		list = append(list, catalog.Requirement{Capability: "net", Why: fmt.Sprintf("the workload listens on port %d", w.Listen[0].Port), Pos: w.Listen[0].Pos})
 	}
 	if guarded(p) {
 		r := catalog.Requirement{Capability: "firewall", Why: "connections are denied unless a network rule allows them", Pos: written(p.Default.Pos, p.Metadata.Pos)}

@@ -123,9 +123,13 @@ type Peer struct {
 
 // An Outbound makes connections out of the image, and judges them.
 type Outbound interface {
-	// Adopt takes the socket that the tender is asked over, before the seal.
-	Adopt(fd int) error
 	Prepare(*Input) (OutboundState, error)
+}
+
+// A Connector asks the tender for a connection to a host, a name or an IP address.
+// Its error is an egress.Refused where the tender refused, or the one of ctx.
+type Connector interface {
+	Connect(ctx context.Context, host string, port uint16) (net.Conn, error)
 }
 
 // An OutboundState is one generation of an Outbound. Enforce puts it in force:

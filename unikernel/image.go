@@ -3,6 +3,7 @@
 package unikernel
 
 import (
+	"io"
 	"net"
 	"net/http"
 
@@ -12,19 +13,35 @@ import (
 
 // An Image is what the generated main is made of: plain data, in chain order.
 type Image struct {
-	Plan   string // 64 hexadecimal digits
-	Net    Net
-	Gates  []Gate
-	TLS    TLS
-	Guards []Guard
-	Audit  Audit
-	Egress Egress
-	App    App
+	Plan     string // 64 hexadecimal digits
+	Platform Platform
+	Net      Net
+	Gates    []Gate
+	TLS      TLS
+	Guards   []Guard
+	Audit    Audit
+	Egress   Egress
+	App      App
 }
 
-// A Net turns the descriptors of the launch into listeners, before the seal.
+// A Platform is what the image runs on. Its methods are called once each, in this
+// order.
+type Platform interface {
+	// Control returns the channel to the tender.
+	Control() (io.ReadWriter, error)
+	// Window returns the memory that programs lie in, of Slots times SlotSize bytes,
+	// which the tender writes and the image cannot.
+	Window(p *launch.Params) ([]byte, error)
+	// Seal gives up, for good, what the image needs no more.
+	Seal(p *launch.Params) error
+}
+
+// A Net is the network of the image. It is opened, and listens, before the seal.
 type Net interface {
-	Listen(fd int, l launch.Listener) (net.Listener, error)
+	Open(p *launch.Params) error
+	// Listen returns listener i of the launch parameters.
+	Listen(i int, l launch.Listener) (net.Listener, error)
+	pep.Connector
 }
 
 // A Gate is a module that judges connections, and the section it takes.

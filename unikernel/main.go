@@ -18,7 +18,6 @@ import (
 	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/abi/program"
-	"lorica.dev/lorica/unikernel/linux"
 )
 
 // Main boots the image, serves until it is drained, and exits: 0 after a drain,
@@ -31,13 +30,13 @@ func Main(img Image) {
 	os.Exit(0)
 }
 
-// boot follows docs/architecture.md, "Boot of an image on the process target".
+// boot follows docs/architecture.md, "Boot of an image".
 func boot(img Image) error {
 	plan, err := program.ParsePlanID(img.Plan)
 	if err != nil {
 		return err
 	}
-	channel, err := linux.Control(launch.ControlFD)
+	channel, err := img.Platform.Control()
 	if err != nil {
 		return err
 	}
@@ -46,7 +45,7 @@ func boot(img Image) error {
 		return err
 	}
 	bound(p)
-	window, err := linux.Map(launch.ProgramFD, launch.WindowBase, int(p.Slots)*int(p.SlotSize))
+	window, err := img.Platform.Window(p)
 	if err != nil {
 		return err
 	}
@@ -57,17 +56,15 @@ func boot(img Image) error {
 	if p.Dials != (img.Egress.Module != nil) {
 		return errors.New("the tender and the image do not agree on whether it makes connections; rebuild the image")
 	}
-	if p.Dials {
-		if err := img.Egress.Module.Adopt(launch.DialFD); err != nil {
-			return err
-		}
+	if err := img.Net.Open(p); err != nil {
+		return err
 	}
 	l := newLife(img, plan, p, window, channel)
 	if err := l.first(p.First, p.MinRevision); err != nil {
 		return err
 	}
 	for i, want := range p.Listeners {
-		ln, err := img.Net.Listen(p.FirstListener()+i, want)
+		ln, err := img.Net.Listen(i, want)
 		if err != nil {
 			return err
 		}
@@ -76,7 +73,7 @@ func boot(img Image) error {
 	if err := settle(); err != nil {
 		return err
 	}
-	if err := linux.Seal(p.Seal); err != nil {
+	if err := img.Platform.Seal(p); err != nil {
 		return fmt.Errorf("the seal: %w", err)
 	}
 

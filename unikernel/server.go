@@ -10,13 +10,13 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/pep"
-	"lorica.dev/lorica/unikernel/linux"
 )
 
 // A server accepts connections, asks the gates about them, and hands them to
@@ -102,7 +102,7 @@ func (s *server) accept(p port) error {
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return nil
-		case err != nil && linux.Transient(err):
+		case err != nil && transient(err):
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			time.Sleep(pause)
 			continue
@@ -114,6 +114,22 @@ func (s *server) accept(p port) error {
 			return err
 		}
 	}
+}
+
+// transient reports an error of accept that says nothing about the listener: it
+// passes when others let go of what they hold, or concerns only the connection
+// that was about to be accepted. See accept(2), "Error handling".
+func transient(err error) bool {
+	for _, e := range []syscall.Errno{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.ECONNABORTED, syscall.EPERM, syscall.EPROTO, syscall.ENETDOWN,
+		syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.EHOSTUNREACH,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // welcome judges a connection and serves it, or closes it unread.

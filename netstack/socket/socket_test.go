@@ -11,7 +11,7 @@ import (
 )
 
 // descriptor returns a duplicate for Listen to close.
-func descriptor(t *testing.T, s interface{ File() (*os.File, error) }) int {
+func duplicate(t *testing.T, s interface{ File() (*os.File, error) }) int {
 	t.Helper()
 	f, err := s.File()
 	if err != nil {
@@ -32,7 +32,7 @@ func TestListenAdoptsAListeningSocket(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer owner.Close()
-		ln, err := New().Listen(descriptor(t, owner.(*net.TCPListener)), launch.Listener{Name: "api"})
+		ln, err := adopt(duplicate(t, owner.(*net.TCPListener)), launch.Listener{Name: "api"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,11 +76,11 @@ func TestListenRefusesWhatIsNotATCPListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, fd := range map[string]int{
-		"udp":  descriptor(t, udp.(*net.UDPConn)),
-		"unix": descriptor(t, unix.(*net.UnixListener)),
+		"udp":  duplicate(t, udp.(*net.UDPConn)),
+		"unix": duplicate(t, unix.(*net.UnixListener)),
 		"file": file, "closed": 1 << 20, "negative": -1,
 	} {
-		if ln, err := New().Listen(fd, launch.Listener{Name: "api"}); err == nil || !strings.Contains(err.Error(), `"api"`) {
+		if ln, err := adopt(fd, launch.Listener{Name: "api"}); err == nil || !strings.Contains(err.Error(), `"api"`) {
 			t.Errorf("%s: %v, %v", name, ln, err)
 		}
 	}

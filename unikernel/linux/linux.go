@@ -1,13 +1,14 @@
 //go:build linux && amd64
 
 // Package linux holds every system call that an image makes by itself, and
-// everything unsafe: the control descriptor, the sealed program memory, and the
+// everything unsafe, on the process target: the control descriptor, the sealed program memory, and the
 // seal. All of it happens once, during boot.
 package linux
 
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"syscall"
@@ -34,13 +35,34 @@ const (
 	tsync         = 1  // SECCOMP_FILTER_FLAG_TSYNC
 )
 
+// A Platform is a confined process, started by the tender.
+type Platform struct{}
+
+// New returns the module.
+func New() Platform { return Platform{} }
+
 // Control adopts the control channel. Reads and writes of the file park on the
 // runtime's poller instead of holding a thread.
-func Control(fd int) (*os.File, error) {
+func (Platform) Control() (io.ReadWriter, error) {
+	const fd = launch.ControlFD
 	if err := syscall.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("control channel, descriptor %d: %w", fd, err)
 	}
 	return os.NewFile(uintptr(fd), "control"), nil
+}
+
+// Window maps the program memory that the tender handed in.
+func (Platform) Window(p *launch.Params) ([]byte, error) {
+	return Map(launch.ProgramFD, launch.WindowBase, int(p.Slots)*int(p.SlotSize))
+}
+
+// Seal installs the filter of the launch parameters on all threads. There is no
+// way back.
+func (Platform) Seal(p *launch.Params) error {
+	if p.Link != (launch.Link{}) {
+		return errors.New("this is an image of the process target, and was launched as a microVM")
+	}
+	return Seal(p.Seal)
 }
 
 // Map maps size bytes of the sealed memfd at base, read-only, and closes fd. It
@@ -109,20 +131,4 @@ func Seal(filter []launch.Instruction) error {
 		return fmt.Errorf("seccomp: thread %d has a filter of its own", tid)
 	}
 	return nil
-}
-
-// Transient reports an error of accept that says nothing about the listener: it
-// passes when others let go of what they hold, or concerns only the connection
-// that was about to be accepted. See accept(2), "Error handling".
-func Transient(err error) bool {
-	for _, e := range []syscall.Errno{
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
-		syscall.ECONNABORTED, syscall.EPERM, syscall.EPROTO, syscall.ENETDOWN,
-		syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.EHOSTUNREACH,
-	} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
 }

@@ -34,7 +34,7 @@ const (
 	slots    = 3
 )
 
-var manifests = []string{"../module.yaml", "../../netstack/socket/module.yaml"}
+var manifests = []string{"module.yaml", "../../netstack/socket/module.yaml"}
 
 // buildImage builds testdata/image, once for each test binary that asks.
 func buildImage(t *testing.T) string {

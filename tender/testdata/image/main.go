@@ -16,16 +16,18 @@ import (
 	"lorica.dev/lorica/pep/filter"
 	"lorica.dev/lorica/pep/firewall"
 	"lorica.dev/lorica/unikernel"
+	"lorica.dev/lorica/unikernel/linux"
 )
 
 func main() {
 	unikernel.Main(unikernel.Image{
-		Plan:   "74656e64657274656e64657274656e64657274656e64657274656e6465727465",
-		Net:    socket.New(),
-		Gates:  []unikernel.Gate{{Section: "firewall", Module: firewall.New()}},
-		Guards: []unikernel.Guard{{Section: "filter", Module: filter.New()}},
-		Audit:  unikernel.Audit{Section: "audit", Module: audit.New()},
-		App:    handler.New(construct),
+		Plan:     "74656e64657274656e64657274656e64657274656e64657274656e6465727465",
+		Platform: linux.New(),
+		Net:      socket.New(),
+		Gates:    []unikernel.Gate{{Section: "firewall", Module: firewall.New()}},
+		Guards:   []unikernel.Guard{{Section: "filter", Module: filter.New()}},
+		Audit:    unikernel.Audit{Section: "audit", Module: audit.New()},
+		App:      handler.New(construct),
 	})
 }
 

@@ -26,6 +26,7 @@ import (
 	"lorica.dev/lorica/pep/filter"
 	"lorica.dev/lorica/pep/firewall"
 	"lorica.dev/lorica/unikernel"
+	"lorica.dev/lorica/unikernel/linux"
 )
 
 // listener is the first descriptor after the program: there is no dial socket.
@@ -36,12 +37,13 @@ var content embed.FS
 
 func main() {
 	unikernel.Main(unikernel.Image{
-		Plan:   "6c6f726963616c6f726963616c6f726963616c6f726963616c6f726963616c6f",
-		Net:    socket.New(),
-		Gates:  []unikernel.Gate{{Section: "firewall", Module: firewall.New()}},
-		Guards: []unikernel.Guard{{Section: "filter", Module: filter.New()}},
-		Audit:  unikernel.Audit{Section: "audit", Module: audit.New()},
-		App:    handler.New(construct),
+		Plan:     "6c6f726963616c6f726963616c6f726963616c6f726963616c6f726963616c6f",
+		Platform: linux.New(),
+		Net:      socket.New(),
+		Gates:    []unikernel.Gate{{Section: "firewall", Module: firewall.New()}},
+		Guards:   []unikernel.Guard{{Section: "filter", Module: filter.New()}},
+		Audit:    unikernel.Audit{Section: "audit", Module: audit.New()},
+		App:      handler.New(construct),
 	})
 }
 
