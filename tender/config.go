@@ -86,6 +86,9 @@ func (c *Config) validate() error {
 			return fmt.Errorf("tender: %s name %q: use letters, digits, '.', '_' and '-', at most 128", n.what, n.value)
 		}
 	}
+	if c.Target == "" {
+		c.Target = "process"
+	}
 	c.Plan = strings.TrimPrefix(c.Plan, "plan:")
 	if _, err := program.ParsePlanID(c.Plan); err != nil {
 		return fmt.Errorf("tender: %w", err)
@@ -93,7 +96,7 @@ func (c *Config) validate() error {
 	switch {
 	case !filepath.IsAbs(c.Dir) || !filepath.IsAbs(c.Image):
 		return errors.New("tender: the runtime folder and the image need absolute paths")
-	case c.Target != "" && c.Target != "process":
+	case c.Target != "process":
 		return fmt.Errorf("tender: target %q is not supported yet; use \"process\"", c.Target)
 	case len(c.Trust) != ed25519.PublicKeySize:
 		return fmt.Errorf("tender: the trust root has %d bytes, expected %d", len(c.Trust), ed25519.PublicKeySize)

@@ -32,9 +32,9 @@ func resolve(ctx context.Context, name string) ([]netip.Addr, error) {
 	return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 }
 
-// An outlet holds the rules of one program, and what names resolved to while it
+// A ruling holds the rules of one program, and what names resolved to while it
 // was in force.
-type outlet struct {
+type ruling struct {
 	section egress.Section
 	resolve resolver
 
@@ -53,8 +53,8 @@ type pin struct {
 	tried  time.Time
 }
 
-func newOutlet(s egress.Section, r resolver) *outlet {
-	return &outlet{section: s, resolve: r, pins: make(map[string]*pin)}
+func newRuling(s egress.Section, r resolver) *ruling {
+	return &ruling{section: s, resolve: r, pins: make(map[string]*pin)}
 }
 
 // An undialed says why there is no connection.
@@ -79,7 +79,7 @@ func denied(res egress.Result) *undialed {
 
 // connect connects to a host, if the rules allow it. The target has the address
 // that was connected to.
-func (o *outlet) connect(host string, port uint16) (*net.TCPConn, egress.Target, *undialed) {
+func (o *ruling) connect(host string, port uint16) (*net.TCPConn, egress.Target, *undialed) {
 	t, err := egress.ParseTarget(host, port)
 	if err != nil {
 		return nil, t, &undialed{egress.Denied, err.Error()}
@@ -139,7 +139,7 @@ func (p *pin) get(r resolver, name string, after time.Time) ([]netip.Addr, time.
 }
 
 // try connects to the first address that answers. The rules are asked about each.
-func (o *outlet) try(t egress.Target, addrs []netip.Addr) (*net.TCPConn, egress.Target, *undialed) {
+func (o *ruling) try(t egress.Target, addrs []netip.Addr) (*net.TCPConn, egress.Target, *undialed) {
 	failed := &undialed{egress.Unresolved, "the name has no address"}
 	for _, a := range addrs {
 		t.Addr = a.Unmap()

@@ -36,7 +36,7 @@ type dialer struct {
 	refusals throttle
 
 	mu    sync.Mutex
-	rules *outlet
+	rules *ruling
 	open  map[uint64]*outgoing
 	busy  int  // of open, those that are being connected
 	ended bool // the image is
@@ -69,7 +69,7 @@ func dialSocket() (ours *net.UnixConn, theirs *os.File, err error) {
 
 func newDialer(sock *net.UnixConn, s egress.Section, patience time.Duration, fail func(error), log func(string, ...any)) *dialer {
 	return &dialer{sock: sock, resolve: resolve, patience: patience, fail: fail, log: log, dials: throttle{limit: dialsPerSecond},
-		refusals: throttle{limit: refusalsPerSecond}, rules: newOutlet(s, resolve), open: make(map[uint64]*outgoing)}
+		refusals: throttle{limit: refusalsPerSecond}, rules: newRuling(s, resolve), open: make(map[uint64]*outgoing)}
 }
 
 // serve obeys the image until the socket is closed.
@@ -130,7 +130,7 @@ func (d *dialer) dial(m egress.Dial) error {
 	return nil
 }
 
-func (d *dialer) connect(m egress.Dial, o *outgoing, rules *outlet) {
+func (d *dialer) connect(m egress.Dial, o *outgoing, rules *ruling) {
 	c, target, failed := rules.connect(m.Host, m.Port)
 	if failed == nil {
 		defer c.Close()
@@ -221,7 +221,7 @@ func (d *dialer) close(id uint64) error {
 func (d *dialer) enforce(s egress.Section) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.rules = newOutlet(s, d.resolve)
+	d.rules = newRuling(s, d.resolve)
 	ended := 0
 	for _, o := range d.open {
 		if o.fd >= 0 && d.rules.section.Decide(o.target).Verdict != abi.Allow {

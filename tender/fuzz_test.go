@@ -37,7 +37,7 @@ func FuzzDecision(f *testing.F) {
 	add(audit.Record{Time: -1 << 63, Reason: "\x1b[2J\r\n", Principal: "\u202e", Source: "\xff", Status: 65535})
 	long := strings.Repeat("\x80", 10_000)
 	add(audit.Record{Time: 1<<63 - 1, ID: long, Stage: long, Rule: abi.Rule{ID: long, Line: long}, Reason: long, Principal: long, Source: long, Method: long, Route: long, Path: long, Level: long})
-	tn := &tender{cfg: Config{Instance: strings.Repeat("i", 128)}, tier: api.TierFull}
+	tn := &tender{cfg: Config{Instance: strings.Repeat("i", 128)}, tier: api.TierFull.String()}
 	f.Fuzz(func(t *testing.T, b []byte, seq uint64) {
 		in := wire.NewReader(b)
 		r := audit.Read(in)

@@ -81,7 +81,7 @@ func build() error {
 		return err
 	}
 	var modules []*catalog.Module
-	for _, id := range []string{"unikernel", "netstack/socket", "pep/firewall", "pep/filter", "pep/audit", "app/handler"} {
+	for _, id := range []string{"unikernel/linux", "netstack/socket", "pep/firewall", "pep/filter", "pep/audit", "app/handler"} {
 		m := c.Module(id)
 		if m == nil {
 			return fmt.Errorf("no module %s", id)

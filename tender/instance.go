@@ -11,13 +11,12 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/egress"
+	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/abi/program"
-	"lorica.dev/lorica/tender/process"
 )
 
 // Bounds on what an image may cost and on how long it is waited for, beside
@@ -46,15 +45,33 @@ type offer struct {
 	sum  program.Digest
 }
 
+// A life is what runs an image: a process, or a machine.
+type life interface {
+	Kill()
+	Done() <-chan struct{}
+	Death() string // how it ended; like Killed, valid once Done is closed
+	Killed() bool  // by Kill
+}
+
+// An outlet makes the connections that an image asks for.
+type outlet interface {
+	serve() error             // until the image says what is out of place, or end
+	enforce(s egress.Section) // from now on, on open connections as well
+	end()
+}
+
 // An instance is one life of an image. One goroutine reads the channel; every
 // answer that somebody waits for has its own channel with room for one.
 type instance struct {
-	proc   *process.Process
+	proc   life
 	conn   net.Conn
 	output *os.File
 	keeper keeper
-	dialer *dialer // nil: the image makes no connections
+	outlet outlet // nil: the image makes no connections
 	plan   [32]byte
+
+	params func(*launch.Params) error // adds what its target is told
+	verify func() error               // looks from outside at what is ready
 
 	patience time.Duration
 
@@ -81,23 +98,7 @@ type instance struct {
 	readers sync.WaitGroup
 }
 
-// channel makes the two ends of a control channel.
-func channel() (ours net.Conn, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("tender: control channel: %w", err)
-	}
-	theirs = os.NewFile(uintptr(fds[1]), "control")
-	f := os.NewFile(uintptr(fds[0]), "control")
-	defer f.Close()
-	if ours, err = net.FileConn(f); err != nil {
-		theirs.Close()
-		return nil, nil, fmt.Errorf("tender: control channel: %w", err)
-	}
-	return ours, theirs, nil
-}
-
-func newInstance(p *process.Process, conn net.Conn, output *os.File, k keeper, plan [32]byte, patience time.Duration) *instance {
+func newInstance(p life, conn net.Conn, output *os.File, k keeper, plan [32]byte, patience time.Duration) *instance {
 	i := &instance{proc: p, conn: conn, output: output, keeper: k, plan: plan, patience: patience,
 		hello: make(chan struct{}), ready: make(chan struct{})}
 	i.readers.Go(i.readFrames)
@@ -120,8 +121,8 @@ func (i *instance) wait() error {
 	<-i.proc.Done()
 	i.conn.SetReadDeadline(time.Now().Add(exitWithin))
 	i.output.SetReadDeadline(time.Now().Add(exitWithin))
-	if i.dialer != nil {
-		i.dialer.end()
+	if i.outlet != nil {
+		i.outlet.end()
 	}
 	i.readers.Wait()
 	i.conn.Close()
@@ -134,7 +135,7 @@ func (i *instance) wait() error {
 	} else if len(i.said) > 0 {
 		said = "; it said: " + strings.Join(i.said, " | ")
 	}
-	if i.failure != nil && i.proc.Signal() == unix.SIGKILL && !i.proc.Starved() {
+	if i.failure != nil && i.proc.Killed() {
 		return fmt.Errorf("tender: the image was killed: %w%s", i.failure, said)
 	}
 	return fmt.Errorf("tender: the image ended: %s%s", i.proc.Death(), said)
@@ -154,8 +155,8 @@ func (i *instance) send(f control.Frame) error {
 
 // connect begins to make the connections that the image asks for.
 func (i *instance) connect() {
-	if i.dialer != nil {
-		i.readers.Go(func() { i.leave(fmt.Errorf("dial socket: %w", i.dialer.serve())) })
+	if i.outlet != nil {
+		i.readers.Go(func() { i.leave(fmt.Errorf("dial socket: %w", i.outlet.serve())) })
 	}
 }
 

@@ -34,7 +34,7 @@ type Decision struct {
 
 func (t *tender) decision(r *audit.Record, seq uint64) ([]byte, error) {
 	return json.Marshal(Decision{
-		Seq: seq, Time: time.Unix(0, r.Time).UTC(), Instance: t.cfg.Instance, Tier: t.tier.String(),
+		Seq: seq, Time: time.Unix(0, r.Time).UTC(), Instance: t.cfg.Instance, Tier: t.tier,
 		ID: printable(r.ID), Decision: r.Verdict.String(), Stage: printable(r.Stage),
 		Rule: printable(r.Rule.ID), Line: printable(r.Rule.Line), Reason: printable(r.Reason), Status: r.Status,
 		Principal: printable(r.Principal), Source: printable(r.Source), Method: printable(r.Method),

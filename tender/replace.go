@@ -118,7 +118,7 @@ func (t *tender) mayTake(signed []byte) (*program.Program, error) {
 // what they take away is gone when they are said to be in force. An image that
 // does not commit then is killed.
 func (t *tender) withdraw(inst *instance, p *program.Program) error {
-	if inst.dialer == nil {
+	if inst.outlet == nil {
 		return nil
 	}
 	s, err := egressOf(p)
@@ -129,7 +129,7 @@ func (t *tender) withdraw(inst *instance, p *program.Program) error {
 	if s == nil {
 		s = &egress.Section{}
 	}
-	inst.dialer.enforce(*s)
+	inst.outlet.enforce(*s)
 	return nil
 }
 

@@ -3,8 +3,6 @@ package tender
 import (
 	"errors"
 	"fmt"
-	"net"
-	"os"
 	"time"
 
 	"lorica.dev/lorica/abi"
@@ -12,7 +10,6 @@ import (
 	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/tender/process"
-	"lorica.dev/lorica/tender/seccomp"
 )
 
 // Restarts wait longer each time, up to a bound, and from the beginning again
@@ -141,59 +138,18 @@ func (t *tender) launch() (*instance, error) {
 	t.change <- struct{}{}
 	defer func() { <-t.change }()
 	start := time.Now()
-	t.memory.reset()
+	inst, err := t.target.launch(t)
+	if err != nil {
+		return nil, err
+	}
 	slot, err := t.memory.offer(t.program)
 	if err != nil {
-		return nil, err
-	}
-	plan, err := program.ParsePlanID(t.cfg.Plan)
-	if err != nil {
-		return nil, err
-	}
-	conn, theirs, err := channel()
-	if err != nil {
-		return nil, err
-	}
-	defer theirs.Close()
-	output, sink, err := os.Pipe()
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("tender: %w", err)
-	}
-	defer sink.Close()
-	var sock *net.UnixConn
-	var dial *os.File
-	if t.egress != nil {
-		if sock, dial, err = dialSocket(); err != nil {
-			conn.Close()
-			output.Close()
-			return nil, err
-		}
-		defer dial.Close()
-	}
-	proc, err := t.launcher.Launch(process.Spec{Image: t.image, Control: theirs, Program: t.memory.file, Dial: dial, Listeners: t.listeners,
-		Output: sink, Syscalls: t.cfg.Syscalls, Memory: t.cfg.Memory, Group: t.group, Confinement: t.confine})
-	if err != nil {
-		conn.Close()
-		output.Close()
-		if sock != nil {
-			sock.Close()
-		}
-		return nil, err
-	}
-	theirs.Close()
-	sink.Close()
-	inst := newInstance(proc, conn, output, t, plan, t.cfg.Patience)
-	if sock != nil {
-		dial.Close()
-		inst.dialer = newDialer(sock, *t.egress, t.cfg.Patience, inst.fail, func(format string, args ...any) { t.log(FromTender, format, args...) })
+		inst.fail(err)
+		return nil, inst.wait()
 	}
 	t.mu.Lock()
-	t.inst, t.status.PID, t.status.Limits = inst, proc.PID(), proc.Limits()
+	t.inst = inst
 	t.mu.Unlock()
-	if err := proc.NotInGroup(); err != nil {
-		t.log(FromTender, "memory is limited by RLIMIT_DATA alone: %v", err)
-	}
 	if err := t.boot(inst, slot); err != nil {
 		inst.fail(err)
 		return nil, inst.wait()
@@ -209,18 +165,17 @@ func (t *tender) launch() (*instance, error) {
 
 // boot takes a fresh image to Ready and checks from outside what that claims.
 func (t *tender) boot(inst *instance, slot uint8) error {
-	seal, err := seccomp.Seal(t.cfg.Syscalls, inst.proc.Self())
-	if err != nil {
-		return err
-	}
 	t.txn++
 	p := launch.Params{Version: abi.Version, Instance: t.cfg.Instance, Tenant: t.cfg.Tenant, Workload: t.cfg.Workload,
-		Tier: t.tier.String(), MinRevision: max(t.cfg.MinRevision, t.status.Revision), MaxProcs: uint32(t.cfg.MaxProcs),
-		MemoryLimit: t.cfg.Memory, Dials: inst.dialer != nil, Slots: slots, SlotSize: program.MaxSize, Seal: seal,
+		Tier: t.tier, MinRevision: max(t.cfg.MinRevision, t.status.Revision), MaxProcs: uint32(t.cfg.MaxProcs),
+		MemoryLimit: t.cfg.Memory, Dials: inst.outlet != nil, Slots: slots, SlotSize: program.MaxSize,
 		First: control.Prepare{Txn: t.txn, Slot: slot, Length: uint32(len(t.program)), Secrets: t.secrets}}
 	copy(p.Trust[:], t.cfg.Trust)
 	for _, l := range t.cfg.Listen {
 		p.Listeners = append(p.Listeners, launch.Listener{Name: l.Name, Port: l.Port})
+	}
+	if err := inst.params(&p); err != nil {
+		return err
 	}
 	if err := inst.send(p.Frame()); err != nil {
 		return err
@@ -239,7 +194,7 @@ func (t *tender) boot(inst *instance, slot uint8) error {
 		}
 		late.Stop()
 	}
-	err = inst.proc.Verify()
+	err := inst.verify()
 	if errors.Is(err, process.ErrDying) { // let it, and say of what
 		select {
 		case <-inst.proc.Done():

@@ -15,8 +15,6 @@ import (
 	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/egress"
 	"lorica.dev/lorica/abi/program"
-	"lorica.dev/lorica/api"
-	"lorica.dev/lorica/tender/process"
 )
 
 // Names and sizes of the series of files in the runtime folder.
@@ -32,11 +30,8 @@ const (
 // except change, which makes changes of the program happen one at a time.
 type tender struct {
 	cfg       Config
-	tier      api.Tier
-	confine   process.Confinement
-	launcher  *process.Launcher
-	group     *process.Group // nil: RLIMIT_DATA alone limits images
-	image     *os.File
+	target    target
+	tier      string // what the target's confinement amounts to
 	memory    *memory
 	decisions *spool
 	logs      *spool
@@ -74,7 +69,7 @@ func Run(ctx context.Context, cfg Config, listeners []*os.File, ready func()) er
 	if err := cfg.validate(); err != nil {
 		return err
 	}
-	t := &tender{cfg: cfg, program: cfg.Program, secrets: cfg.Secrets, orders: make(chan order, 1), change: make(chan struct{}, 1),
+	t := &tender{cfg: cfg, target: &processTarget{}, program: cfg.Program, secrets: cfg.Secrets, orders: make(chan order, 1), change: make(chan struct{}, 1),
 		lines: throttle{limit: linesPerSecond}, records: throttle{limit: recordsPerSecond}}
 	t.cfg.Program, t.cfg.Secrets = nil, nil
 	defer t.close()
@@ -99,33 +94,15 @@ func (t *tender) open(inherited []*os.File) error {
 	if err := ownFolder(t.cfg.Dir); err != nil {
 		return err
 	}
-	report := process.Probe()
-	if !report.Supported {
-		return fmt.Errorf("tender: this machine cannot confine an image: seccomp: %s", report.Findings[0].Detail)
-	}
-	t.confine = report.Confinement.Weakened(t.cfg.Weaken)
-	t.tier = t.confine.Tier()
-	if t.tier > t.cfg.Minimum {
-		return fmt.Errorf("tender: this machine confines images at tier %q, the workload asks for %q at least: see `lorica doctor`", t.tier, t.cfg.Minimum)
-	}
 	var err error
-	if t.launcher, err = process.NewLauncher(); err != nil {
-		return err
-	}
-	if t.image, err = process.Measure(t.cfg.Image, t.cfg.ImageDigest); err != nil {
-		return err
-	}
-	if t.memory, err = newMemory(); err != nil {
-		return err
-	}
 	if t.decisions, err = openSpool(t.cfg.Dir, decisionSpool, decisionFile, decisionFiles); err != nil {
 		return err
 	}
 	if t.logs, err = openSpool(t.cfg.Dir, logSpool, logFile, logFiles); err != nil {
 		return err
 	}
-	if t.group, err = process.OpenGroup(t.cfg.Instance, t.cfg.Memory); err != nil {
-		t.log(FromTender, "memory is limited by RLIMIT_DATA alone: %v", err)
+	if t.tier, err = t.target.open(t); err != nil {
+		return err
 	}
 	if t.listeners, err = t.listen(inherited); err != nil {
 		return err
@@ -150,17 +127,8 @@ func ownFolder(dir string) error {
 }
 
 func (t *tender) close() {
-	for _, f := range append(t.listeners, t.image) {
-		if f != nil {
-			f.Close()
-		}
-	}
-	if t.group != nil {
-		t.group.Close()
-	}
-	if t.memory != nil {
-		t.memory.close()
-	}
+	closeAll(t.listeners)
+	t.target.close()
 	for _, s := range []*spool{t.decisions, t.logs} {
 		if s != nil {
 			s.close()
@@ -178,8 +146,8 @@ func closeAll(files []*os.File) {
 
 // describe fills the parts of the status that are known before the launch.
 func (t *tender) describe() error {
-	t.status = Status{Instance: t.cfg.Instance, Tenant: t.cfg.Tenant, Workload: t.cfg.Workload, State: Starting, Target: "process",
-		TenderPID: os.Getpid(), Tier: t.tier.String(), ImageDigest: t.cfg.ImageDigest, Plan: t.cfg.Plan, Listen: t.cfg.Listen, Memory: t.cfg.Memory,
+	t.status = Status{Instance: t.cfg.Instance, Tenant: t.cfg.Tenant, Workload: t.cfg.Workload, State: Starting, Target: t.cfg.Target,
+		TenderPID: os.Getpid(), Tier: t.tier, ImageDigest: t.cfg.ImageDigest, Plan: t.cfg.Plan, Listen: t.cfg.Listen, Memory: t.cfg.Memory,
 		Started: time.Now().UTC()}
 	return t.describeProgram(t.program)
 }

@@ -86,6 +86,10 @@ func (p *Process) Starved() bool {
 	return p.Signal() == syscall.SIGKILL && p.group != nil && p.group.kills() > p.kills
 }
 
+// Killed reports that Kill ended the process, or somebody else's SIGKILL that its
+// group does not explain; valid once Done is closed.
+func (p *Process) Killed() bool { return p.Signal() == syscall.SIGKILL && !p.Starved() }
+
 // Death says how the process ended; valid once Done is closed.
 func (p *Process) Death() string {
 	s, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)

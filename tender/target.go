@@ -1,0 +1,147 @@
+package tender
+
+import (
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"lorica.dev/lorica/abi/launch"
+	"lorica.dev/lorica/abi/program"
+	"lorica.dev/lorica/tender/process"
+	"lorica.dev/lorica/tender/seccomp"
+)
+
+// A target launches images of one kind. Its methods are called one at a time.
+type target interface {
+	// open takes what launches need, and returns the tier that they reach.
+	open(t *tender) (tier string, err error)
+	// launch starts the image, which is told nothing yet, and has t.memory be the one
+	// that its programs are written to.
+	launch(t *tender) (*instance, error)
+	close()
+}
+
+// A processTarget launches images as confined processes.
+type processTarget struct {
+	confine  process.Confinement
+	launcher *process.Launcher
+	group    *process.Group // nil: RLIMIT_DATA alone limits images
+	image    *os.File
+	memory   *memory
+}
+
+func (p *processTarget) open(t *tender) (string, error) {
+	report := process.Probe()
+	if !report.Supported {
+		return "", fmt.Errorf("tender: this machine cannot confine an image: seccomp: %s", report.Findings[0].Detail)
+	}
+	p.confine = report.Confinement.Weakened(t.cfg.Weaken)
+	tier := p.confine.Tier()
+	if tier > t.cfg.Minimum {
+		return "", fmt.Errorf("tender: this machine confines images at tier %q, the workload asks for %q at least: see `lorica doctor`", tier, t.cfg.Minimum)
+	}
+	var err error
+	if p.launcher, err = process.NewLauncher(); err != nil {
+		return "", err
+	}
+	if p.image, err = process.Measure(t.cfg.Image, t.cfg.ImageDigest); err != nil {
+		return "", err
+	}
+	if p.memory, err = newMemory(); err != nil {
+		return "", err
+	}
+	if p.group, err = process.OpenGroup(t.cfg.Instance, t.cfg.Memory); err != nil {
+		t.log(FromTender, "memory is limited by RLIMIT_DATA alone: %v", err)
+	}
+	return tier.String(), nil
+}
+
+func (p *processTarget) close() {
+	if p.image != nil {
+		p.image.Close()
+	}
+	if p.group != nil {
+		p.group.Close()
+	}
+	if p.memory != nil {
+		p.memory.close()
+	}
+}
+
+func (p *processTarget) launch(t *tender) (*instance, error) {
+	p.memory.reset()
+	t.memory = p.memory
+	plan, err := program.ParsePlanID(t.cfg.Plan)
+	if err != nil {
+		return nil, err
+	}
+	conn, theirs, err := channel()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	output, sink, err := os.Pipe()
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("tender: %w", err)
+	}
+	defer sink.Close()
+	var sock *net.UnixConn
+	var dial *os.File
+	if t.egress != nil {
+		if sock, dial, err = dialSocket(); err != nil {
+			conn.Close()
+			output.Close()
+			return nil, err
+		}
+		defer dial.Close()
+	}
+	proc, err := p.launcher.Launch(process.Spec{Image: p.image, Control: theirs, Program: p.memory.file, Dial: dial, Listeners: t.listeners,
+		Output: sink, Syscalls: t.cfg.Syscalls, Memory: t.cfg.Memory, Group: p.group, Confinement: p.confine})
+	if err != nil {
+		conn.Close()
+		output.Close()
+		if sock != nil {
+			sock.Close()
+		}
+		return nil, err
+	}
+	// Or this end would keep the channels open when the image has ended.
+	theirs.Close()
+	sink.Close()
+	inst := newInstance(proc, conn, output, t, plan, t.cfg.Patience)
+	inst.verify = proc.Verify
+	inst.params = func(l *launch.Params) (err error) {
+		l.Seal, err = seccomp.Seal(t.cfg.Syscalls, proc.Self())
+		return err
+	}
+	if sock != nil {
+		dial.Close()
+		inst.outlet = newDialer(sock, *t.egress, t.cfg.Patience, inst.fail, func(format string, args ...any) { t.log(FromTender, format, args...) })
+	}
+	t.mu.Lock()
+	t.status.PID, t.status.Limits = proc.PID(), proc.Limits()
+	t.mu.Unlock()
+	if err := proc.NotInGroup(); err != nil {
+		t.log(FromTender, "memory is limited by RLIMIT_DATA alone: %v", err)
+	}
+	return inst, nil
+}
+
+// channel makes the two ends of a control channel.
+func channel() (ours net.Conn, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("tender: control channel: %w", err)
+	}
+	theirs = os.NewFile(uintptr(fds[1]), "control")
+	f := os.NewFile(uintptr(fds[0]), "control")
+	defer f.Close()
+	if ours, err = net.FileConn(f); err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("tender: control channel: %w", err)
+	}
+	return ours, theirs, nil
+}
