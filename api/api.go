@@ -62,10 +62,19 @@ type Workload struct {
 	Dir      string // folder of the file; relative paths start here
 	App      App
 	Listen   []Listen
-	Target   string // "process"
+	Target   string // TargetProcess or TargetMicroVM
 	Memory   uint64 // bytes
-	Minimum  Tier   // weakest confinement that is acceptable
+	Minimum  Tier   // weakest confinement of a process that is acceptable
 }
+
+// Targets are what an image can be made for.
+const (
+	TargetProcess = "process" // a confined process
+	TargetMicroVM = "microvm" // a virtual machine with no operating system in it
+)
+
+// Targets returns all of them.
+func Targets() []string { return []string{TargetProcess, TargetMicroVM} }
 
 // A Tier is how much of the confinement a machine could give. Tiers are ordered:
 // a lower value is stronger.

@@ -122,6 +122,7 @@ func (b *build) run(ctx context.Context) (*Image, error) {
 		Plan:      b.plan.ID.String(),
 		Target:    b.plan.Target,
 		Syscalls:  b.plan.Syscalls(),
+		Devices:   b.plan.Devices(),
 		Packages:  packages,
 		Size:      int64(len(elf)),
 		GoVersion: b.plan.Toolchain,

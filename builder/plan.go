@@ -39,9 +39,22 @@ type Plan struct {
 	tools *toolchain
 }
 
-// Syscalls returns the calls that the image may make once it is sealed: the
-// union over its modules.
-func (p *Plan) Syscalls() []catalog.Syscall { return catalog.Syscalls(p.Modules) }
+// Syscalls returns the calls that the image may make of the host's kernel once it
+// is sealed: the union over its modules. A microVM has none to call.
+func (p *Plan) Syscalls() []catalog.Syscall {
+	if p.Target != api.TargetProcess {
+		return nil
+	}
+	return catalog.Syscalls(p.Modules)
+}
+
+// Devices returns the devices of a microVM, all others are absent.
+func (p *Plan) Devices() []string {
+	if p.Target != api.TargetMicroVM {
+		return nil
+	}
+	return catalog.Devices(p.Modules)
+}
 
 // A file of the build folder. Names are slash-separated and relative.
 type file struct {
@@ -93,6 +106,7 @@ func (p *Plan) hash(main []byte) program.PlanID {
 	for _, s := range p.Syscalls() {
 		w.String(s.String())
 	}
+	w.Strings(p.Devices())
 	w.Blob(main)
 	w.U32(uint32(len(p.files)))
 	for _, f := range p.files {

@@ -43,10 +43,11 @@ type Image struct {
 	Digest    string            `json:"digest"` // "sha256:..." of the ELF
 	Plan      string            `json:"plan"`   // "plan:..."
 	Target    string            `json:"target"`
-	Modules   []Module          `json:"modules"`  // in chain order
-	Syscalls  []catalog.Syscall `json:"syscalls"` // allowed once it is sealed
-	Packages  []string          `json:"packages"` // linked, each after what it imports
-	Size      int64             `json:"size"`     // bytes
+	Modules   []Module          `json:"modules"`            // in chain order
+	Syscalls  []catalog.Syscall `json:"syscalls,omitempty"` // of a process: allowed once it is sealed
+	Devices   []string          `json:"devices,omitempty"`  // of a microVM
+	Packages  []string          `json:"packages"`           // linked, each after what it imports
+	Size      int64             `json:"size"`               // bytes
 	GoVersion string            `json:"goVersion"`
 
 	Created time.Time `json:"-"` // when it came into this store

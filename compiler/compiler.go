@@ -58,7 +58,7 @@ type Reach struct {
 	From    []string // endpoint names; empty: every source
 }
 
-// An Enforced says where a rule is enforced on the process target.
+// An Enforced says where a rule is enforced.
 type Enforced struct {
 	abi.Rule
 	Stage string // which module decides
@@ -73,10 +73,10 @@ const (
 	WhereTender    = "tender"
 )
 
-// AcceptNote says what WhereAccept means on the process target.
-const AcceptNote = "The process target sees a connection after the kernel's TCP handshake: a refused one is closed before a byte of it is read."
+// AcceptNote says what WhereAccept means.
+const AcceptNote = "An image sees a connection after the host's TCP handshake: a refused one is closed before a byte of it is read."
 
-// TenderNote says what WhereTender means on the process target.
+// TenderNote says what WhereTender means.
 const TenderNote = "A sealed image cannot connect: the tender makes its connections and shuts down those that a new program denies. The image asks the rules first."
 
 // A RouteReads is a route, the attributes that its rules read and the rules

@@ -19,6 +19,15 @@ type Bundle struct {
 	Warnings    Errors        // what is valid and probably not meant, by position
 }
 
+// Retarget has every workload run on target instead of its own; "" leaves them.
+func (b *Bundle) Retarget(target string) {
+	for _, d := range b.Deployments {
+		if target != "" {
+			d.Workload.Target = target
+		}
+	}
+}
+
 // A Deployment is a workload and the policy that selects it.
 type Deployment struct {
 	Workload      *api.Workload

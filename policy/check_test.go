@@ -137,7 +137,7 @@ func mistakes() []mistake {
 		{"filter beyond its bounds", "  tests:", "  requestFilter: {maxHeaders: 0, maxStreams: 1001, handshakeTimeout: 1ms, idleTimeout: 2h}\n  tests:", nil},
 		{"audit sink", "  tests:", "  audit: {sink: siem, redact: [header.authorization]}\n  tests:", nil},
 		{"allow on error", "  levels:", "  default: {onError: Allow}\n  levels:", nil},
-		{"microvm", "  app:", "  target: microvm\n  app:", nil},
+		{"another target", "  app:", "  target: container\n  app:", nil},
 		{"secret by descriptor", "{file: ./users.txt}", "{descriptor: 3}", nil},
 		{"icmp", "{protocol: TCP, port: 8080}]}", "{protocol: ICMP}]}", nil},
 

@@ -54,11 +54,11 @@ func (d *decoder) labels(dst *map[string]string, path string) func(*yaml.Node) {
 }
 
 func (d *decoder) workload(n *yaml.Node, w *api.Workload) {
-	w.Target, w.Memory, w.Minimum = "process", defaultMemory, api.TierFull
+	w.Target, w.Memory, w.Minimum = api.TargetProcess, defaultMemory, api.TierFull
 	d.object(n, "spec",
 		field{name: "app", must: true, read: d.app(&w.App)},
 		field{name: "listen", must: true, read: d.list("spec.listen", func(n *yaml.Node) { w.Listen = append(w.Listen, d.listen(n)) })},
-		field{name: "target", read: d.choice(&w.Target, "spec.target", []string{"process"}, "microvm")},
+		field{name: "target", read: d.choice(&w.Target, "spec.target", api.Targets())},
 		field{name: "resources", read: func(n *yaml.Node) {
 			d.object(n, "spec.resources",
 				field{name: "memory", read: d.size(&w.Memory, "spec.resources.memory", minMemory, maxMemory)},

@@ -45,8 +45,9 @@ type Event struct {
 
 // UpOptions say what Up brings up.
 type UpOptions struct {
-	Path  string
-	Level string // "": the initial level of each policy
+	Path   string
+	Level  string // "": the initial level of each policy
+	Target string // "": that of each workload
 }
 
 // up is one run of Up: the deployments it holds up.
@@ -77,6 +78,15 @@ type held struct {
 	since   time.Time
 }
 
+// load reads the documents.
+func (u *up) load() (*policy.Bundle, error) {
+	b, err := policy.Load(u.options.Path)
+	if err == nil {
+		b.Retarget(u.options.Target)
+	}
+	return b, err
+}
+
 // Up brings every deployment of the documents up and keeps it so: it takes over
 // what already runs, follows changes of the files, starts again what dies, and
 // reports everything to sink, which is called by one goroutine at a time. When
@@ -89,7 +99,7 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 	defer u.end()
 	// The first load says what to watch; what is used is read after the first
 	// look, so that no change falls in between.
-	bundle, err := policy.Load(o.Path)
+	bundle, err := u.load()
 	if err != nil {
 		return err
 	}
@@ -101,7 +111,7 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 	paths := func() []string { return append(documents(o.Path), *watched.Load()...) }
 	look(bundle)
 	taken := stampOf(paths())
-	if bundle, err = policy.Load(o.Path); err != nil {
+	if bundle, err = u.load(); err != nil {
 		return err
 	}
 	if err := u.apply(ctx, bundle); err != nil {
@@ -119,7 +129,7 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 		case <-ctx.Done():
 			return nil
 		case <-changes:
-			next, err := policy.Load(o.Path)
+			next, err := u.load()
 			if err == nil {
 				look(next) // watched even if it cannot be applied
 				err = u.apply(ctx, next)

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,11 +42,12 @@ type Config struct {
 	Workload string
 	Dir      string // runtime folder of the instance, 0700: socket, decisions, log
 
-	Image       string // path of the ELF
-	ImageDigest string // "sha256:" and 64 digits; compared before every launch
-	Plan        string // 64 digits; the image must say the same
-	Target      string // "process"
-	Syscalls    []catalog.Syscall
+	Image       string            // path of the ELF
+	ImageDigest string            // "sha256:" and 64 digits; compared before every launch
+	Plan        string            // 64 digits; the image must say the same
+	Target      string            // api.TargetProcess where it is empty
+	Syscalls    []catalog.Syscall // of a process
+	Devices     []string          // of a microVM
 
 	Trust       []byte // Ed25519 public key, 32 bytes
 	MinRevision uint64
@@ -57,7 +59,7 @@ type Config struct {
 	Memory   uint64
 	MaxProcs int
 
-	Minimum api.Tier // refuse to run weaker than this
+	Minimum api.Tier // of a process: refuse to run weaker than this
 	Weaken  api.Tier // use no more than this tier gives; Minimum still holds
 
 	// Patience bounds each wait for the image: for its first word, for being
@@ -87,7 +89,7 @@ func (c *Config) validate() error {
 		}
 	}
 	if c.Target == "" {
-		c.Target = "process"
+		c.Target = api.TargetProcess
 	}
 	c.Plan = strings.TrimPrefix(c.Plan, "plan:")
 	if _, err := program.ParsePlanID(c.Plan); err != nil {
@@ -96,8 +98,8 @@ func (c *Config) validate() error {
 	switch {
 	case !filepath.IsAbs(c.Dir) || !filepath.IsAbs(c.Image):
 		return errors.New("tender: the runtime folder and the image need absolute paths")
-	case c.Target != "process":
-		return fmt.Errorf("tender: target %q is not supported yet; use \"process\"", c.Target)
+	case !slices.Contains(api.Targets(), c.Target):
+		return fmt.Errorf("tender: target %q is unknown", c.Target)
 	case len(c.Trust) != ed25519.PublicKeySize:
 		return fmt.Errorf("tender: the trust root has %d bytes, expected %d", len(c.Trust), ed25519.PublicKeySize)
 	case len(c.Program) == 0 || len(c.Program) > program.MaxSize:

@@ -24,7 +24,7 @@ type built struct {
 }
 
 func (c *cli) buildCommand() *cobra.Command {
-	var path string
+	var path, target string
 	cmd := &cobra.Command{
 		Use:     "build",
 		GroupID: "run",
@@ -40,7 +40,7 @@ program depends on its revision and the key, too.`,
 			if err != nil {
 				return err
 			}
-			bundle, err := c.load(path)
+			bundle, err := c.loadFor(path, target)
 			if err != nil {
 				return err
 			}
@@ -63,6 +63,7 @@ program depends on its revision and the key, too.`,
 		},
 	}
 	fileFlag(cmd, &path)
+	targetFlag(cmd, &target)
 	return cmd
 }
 

@@ -131,6 +131,18 @@ func (c *cli) load(path string) (*policy.Bundle, error) {
 	return bundle, c.explain(err)
 }
 
+// loadFor is load for another target than that of the workloads, if one is given.
+func (c *cli) loadFor(path, target string) (*policy.Bundle, error) {
+	if err := checkTarget(target); err != nil {
+		return nil, err
+	}
+	bundle, err := c.load(path)
+	if err == nil {
+		bundle.Retarget(target)
+	}
+	return bundle, err
+}
+
 // explain shows errors in documents as check does, and returns what is left to
 // report.
 func (c *cli) explain(err error) error {

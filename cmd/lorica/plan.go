@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/compiler"
 	"lorica.dev/lorica/run"
 	"lorica.dev/lorica/solver"
@@ -26,7 +27,9 @@ type planned struct {
 	LeftOut    []string       `json:"leftOut"`
 	Ports      []openPort     `json:"ports"`
 	Egress     []string       `json:"egress,omitempty"` // connections out; without it there are none
-	Syscalls   []string       `json:"syscalls"`
+	Target     string         `json:"target"`
+	Syscalls   []string       `json:"syscalls,omitempty"` // of a process
+	Devices    []string       `json:"devices,omitempty"`  // of a microVM
 	Rules      []enforcedRule `json:"rules"`
 	Routes     []routeFacts   `json:"routes,omitempty"`
 	Change     run.Change     `json:"change"`
@@ -60,7 +63,7 @@ type enforcedRule struct {
 }
 
 func (c *cli) planCommand() *cobra.Command {
-	var path string
+	var path, target string
 	cmd := &cobra.Command{
 		Use:     "plan",
 		GroupID: "run",
@@ -76,7 +79,7 @@ It builds nothing and changes nothing.`,
 			if err != nil {
 				return err
 			}
-			list, err := c.plans(cmd.Context(), m, path)
+			list, err := c.plans(cmd.Context(), m, path, target)
 			if err != nil {
 				return err
 			}
@@ -84,11 +87,12 @@ It builds nothing and changes nothing.`,
 		},
 	}
 	fileFlag(cmd, &path)
+	targetFlag(cmd, &target)
 	return cmd
 }
 
-func (c *cli) plans(ctx context.Context, m *run.Machine, path string) ([]planned, error) {
-	bundle, err := c.load(path)
+func (c *cli) plans(ctx context.Context, m *run.Machine, path, target string) ([]planned, error) {
+	bundle, err := c.loadFor(path, target)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +114,7 @@ func (c *cli) plans(ctx context.Context, m *run.Machine, path string) ([]planned
 
 func describe(p *run.Plan, l *run.Level) planned {
 	out := planned{Deployment: p.Deployment.Name(), Policy: p.Deployment.Policy.Metadata.Name, Level: l.Name,
-		Initial: l.Name == p.Deployment.Policy.Levels.Initial, Plan: l.Build.ID.String(), Change: p.Change(l)}
+		Initial: l.Name == p.Deployment.Policy.Levels.Initial, Target: l.Build.Target, Devices: l.Devices(), Plan: l.Build.ID.String(), Change: p.Change(l)}
 	if l.Image != nil {
 		out.Image = l.Image.Digest
 	}
@@ -214,10 +218,19 @@ func printPlans(w io.Writer, list []planned) {
 		printPorts(w, p)
 		printRules(w, p)
 		printFacts(w, p)
-		fmt.Fprintf(w, "  system calls after the seal (%d; any other kills the image)\n", len(names(p.Syscalls)))
-		fmt.Fprintf(w, "    %s\n", strings.Join(names(p.Syscalls), " "))
+		printSurface(w, p)
 		printChange(w, p)
 	}
+}
+
+// printSurface shows what the image has of the host.
+func printSurface(w io.Writer, p *planned) {
+	if p.Target == api.TargetMicroVM {
+		fmt.Fprintf(w, "  devices of the machine (there are no others, and no operating system)\n    %s\n", strings.Join(p.Devices, " "))
+		return
+	}
+	fmt.Fprintf(w, "  system calls after the seal (%d; any other kills the image)\n", len(names(p.Syscalls)))
+	fmt.Fprintf(w, "    %s\n", strings.Join(names(p.Syscalls), " "))
 }
 
 func printPorts(w io.Writer, p *planned) {

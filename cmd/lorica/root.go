@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"lorica.dev/lorica/api"
 )
 
 // cli is what every command shares: where it reads and writes, and in which form.
@@ -77,6 +80,20 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// targetFlag adds --target to a command that generates or runs.
+func targetFlag(cmd *cobra.Command, target *string) {
+	cmd.Flags().StringVar(target, "target", "", "run on this target instead of the workload's: process or microvm")
+	_ = cmd.RegisterFlagCompletionFunc("target", cobra.FixedCompletions(api.Targets(), cobra.ShellCompDirectiveNoFileComp))
+}
+
+// checkTarget refuses a target that there is not.
+func checkTarget(target string) error {
+	if target != "" && !slices.Contains(api.Targets(), target) {
+		return usageError{fmt.Errorf("--target %s: write %s", target, strings.Join(api.Targets(), " or "))}
+	}
+	return nil
 }
 
 // fileFlag adds -f PATH to a command that reads documents.

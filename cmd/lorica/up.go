@@ -60,6 +60,9 @@ what was expected and which rule decided.`,
   lorica up -f shop --try shop/requests.yaml --exit`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkTarget(o.Target); err != nil {
+				return err
+			}
 			if u.exit && requests == "" {
 				return usageError{errors.New("--exit needs --try")}
 			}
@@ -75,6 +78,7 @@ what was expected and which rule decided.`,
 		},
 	}
 	fileFlag(cmd, &o.Path)
+	targetFlag(cmd, &o.Target)
 	cmd.Flags().StringVar(&o.Level, "level", "", "security level (the policy's initial level where none is given)")
 	cmd.Flags().StringVar(&requests, "try", "", "make the requests of this file once everything is ready")
 	cmd.Flags().BoolVar(&u.exit, "exit", false, "end after --try, with exit code 1 where anything differs from what was expected")
@@ -88,7 +92,7 @@ func (u *upping) run(ctx context.Context, o run.UpOptions) error {
 		return err
 	}
 	if u.format != "json" {
-		plans, err := u.plans(ctx, m, o.Path)
+		plans, err := u.plans(ctx, m, o.Path, o.Target)
 		if err != nil {
 			return err
 		}
