@@ -135,7 +135,7 @@ func TestGroup(t *testing.T) {
 			t.Errorf("%s is %q, %v; want %s", file, b, err, want)
 		}
 	}
-	cmd := stageCommand(false)
+	cmd := stageCommand(false, nil)
 	cmd.Args[1] = "grouped"
 	cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(g.dir.Fd())
 	out, err := cmd.CombinedOutput()

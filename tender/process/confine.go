@@ -1,28 +1,42 @@
 package process
 
 import (
+	"encoding/binary"
 	"fmt"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// leaveFileSystem replaces the root by an empty, read-only file system and
-// detaches the old one. It must run in a mount namespace of its own.
-func leaveFileSystem() error {
+// leaveFileSystem replaces the root by a read-only file system with nothing but
+// keep, absolute paths, and detaches the old one. It must run in a mount
+// namespace of its own.
+func leaveFileSystem(keep ...string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("stage: making mounts private: %w", err)
 	}
+	kept, err := takeAlong(keep)
+	if err != nil {
+		return err
+	}
 	const place = "/proc" // any folder would do; this one exists
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	if err := unix.Mount("tmpfs", place, "tmpfs", flags, "size=4k,nr_inodes=1,mode=0555"); err != nil {
+	// A folder or a link for each part of each path.
+	size := fmt.Sprintf("size=64k,nr_inodes=%d,mode=0555", 1+strings.Count(strings.Join(keep, ""), "/"))
+	if err := unix.Mount("tmpfs", place, "tmpfs", flags, size); err != nil {
 		return fmt.Errorf("stage: mounting an empty root: %w", err)
-	}
-	if err := unix.Mount("", place, "", flags|unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
-		return fmt.Errorf("stage: making the root read-only: %w", err)
 	}
 	if err := unix.Chdir(place); err != nil {
 		return fmt.Errorf("stage: chdir: %w", err)
+	}
+	for _, k := range kept {
+		if err := k.attach("."); err != nil {
+			return fmt.Errorf("stage: keeping %s: %w", k.path, err)
+		}
+	}
+	if err := unix.Mount("", place, "", flags|unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("stage: making the root read-only: %w", err)
 	}
 	// pivot_root(2): with both arguments the same, the old root ends up on top.
 	if err := unix.PivotRoot(".", "."); err != nil {
@@ -54,13 +68,17 @@ func (o *order) dropPrivileges() error {
 		}
 	}
 	if o.DropUser {
+		groups := make([]uint32, 0, len(o.Groups))
+		for _, g := range o.Groups {
+			groups = append(groups, uint32(g))
+		}
 		// Not through package syscall, which would change all threads.
 		for _, c := range []struct {
 			name    string
 			number  uintptr
 			a, b, d uintptr
 		}{
-			{"setgroups", unix.SYS_SETGROUPS, 0, 0, 0},
+			{"setgroups", unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0},
 			{"setresgid", unix.SYS_SETRESGID, unprivileged, unprivileged, unprivileged},
 			{"setresuid", unix.SYS_SETRESUID, unprivileged, unprivileged, unprivileged},
 		} {
@@ -129,9 +147,15 @@ func landlockRules(abi int) ruleset {
 	return r
 }
 
-// restrict enforces a Landlock domain that allows nothing at all. The image
-// needs no exception: it lies in anonymous memory, which no path reaches.
-func restrict(abi int) error {
+// A right is an exception of a Landlock domain: what may be done beneath path.
+type right struct {
+	path   string
+	access uint64
+}
+
+// restrict enforces a Landlock domain that allows nothing but rights. An image
+// needs none: it lies in anonymous memory, which no path reaches.
+func restrict(abi int, rights ...right) error {
 	if abi == 0 {
 		return nil
 	}
@@ -141,8 +165,31 @@ func restrict(abi int) error {
 		return fmt.Errorf("stage: landlock_create_ruleset (ABI %d): %w", abi, e)
 	}
 	defer unix.Close(int(fd))
+	for _, x := range rights {
+		if err := x.add(int(fd), r.fs); err != nil {
+			return fmt.Errorf("stage: landlock_add_rule: %s: %w", x.path, err)
+		}
+	}
 	if _, _, e := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, 0, 0); e != 0 {
 		return fmt.Errorf("stage: landlock_restrict_self: %w", e)
+	}
+	return nil
+}
+
+// add adds what of r the kernel knows of to a ruleset.
+func (r right) add(rules int, handled uint64) error {
+	fd, err := unix.Open(r.path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	// struct landlock_path_beneath_attr, which is packed.
+	var attr [12]byte
+	binary.NativeEndian.PutUint64(attr[:], r.access&handled)
+	binary.NativeEndian.PutUint32(attr[8:], uint32(fd))
+	_, _, e := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(rules), unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&attr)), 0, 0, 0)
+	if e != 0 {
+		return e
 	}
 	return nil
 }

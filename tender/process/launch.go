@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -43,12 +44,12 @@ func NewLauncher() (*Launcher, error) {
 	return l, nil
 }
 
-// A Process is a running image.
+// A Process is a running image, or a tool.
 type Process struct {
-	cmd  *exec.Cmd
-	self int
-	base int
-	done chan struct{}
+	cmd     *exec.Cmd
+	self    int
+	filters int // system call filters that Verify expects
+	done    chan struct{}
 
 	group *Group // nil: RLIMIT_DATA alone
 	kills uint64 // of the group, before this process
@@ -113,12 +114,35 @@ func (p *Process) Signal() syscall.Signal {
 	return 0
 }
 
+// ExitCode returns the code that the process exited with, or -1 where a signal
+// ended it; valid once Done is closed.
+func (p *Process) ExitCode() int { return p.cmd.ProcessState.ExitCode() }
+
 // Launch starts an image and returns once the stage has become it. The image
 // runs under the launch filter until it seals itself.
 func (l *Launcher) Launch(s Spec) (*Process, error) {
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
+	files := []*os.File{s.Control, s.Program}
+	if s.Dial != nil {
+		files = append(files, s.Dial)
+	}
+	files = append(files, s.Listeners...)
+	return l.launch(&launching{order: order{Confinement: s.Confinement, Syscalls: s.Syscalls, ImageFD: 3 + len(files), Data: dataLimit(s.Memory)},
+		files: append(files, s.Image), output: s.Output, errors: s.Output, group: s.Group, filters: 2})
+}
+
+// launching is what the launches of images and of tools differ in.
+type launching struct {
+	order          order
+	files          []*os.File // from descriptor 3 on
+	output, errors *os.File
+	group          *Group
+	filters        int // in force once it runs, beside those of the tender
+}
+
+func (l *Launcher) launch(w *launching) (*Process, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("process: %w", err)
@@ -131,29 +155,25 @@ func (l *Launcher) Launch(s Spec) (*Process, error) {
 	defer report.Close()
 	defer words.Close()
 
-	files := []*os.File{s.Control, s.Program}
-	if s.Dial != nil {
-		files = append(files, s.Dial)
-	}
-	files = append(files, s.Listeners...)
-	o := order{Confinement: s.Confinement, Syscalls: s.Syscalls, DropUser: os.Geteuid() == 0, Data: dataLimit(s.Memory)}
-	o.ImageFD = 3 + len(files)
-	o.NullFD, o.ReportFD = o.ImageFD+1, o.ImageFD+2
-	if s.Confinement.Namespaces {
+	o := &w.order
+	o.DropUser = os.Geteuid() == 0
+	o.NullFD = 3 + len(w.files)
+	o.ReportFD = o.NullFD + 1
+	if o.Confinement.Namespaces {
 		o.Threads = threadLimit()
 	}
-	p := &Process{base: l.base, done: make(chan struct{})}
+	p := &Process{filters: max(l.base, 0) + w.filters, done: make(chan struct{})}
 	start := func() (*exec.Cmd, error) {
-		cmd := stageCommand(s.Confinement.Namespaces)
-		cmd.ExtraFiles = append(files, s.Image, null, words)
-		cmd.Stdout, cmd.Stderr = s.Output, s.Output
+		cmd := stageCommand(o.Confinement.Namespaces, o.Groups)
+		cmd.ExtraFiles = append(slices.Clone(w.files), null, words)
+		cmd.Stdout, cmd.Stderr = w.output, w.errors
 		if p.group != nil { // it is born there, and never outside (Linux 5.7)
 			p.kills = p.group.kills()
 			cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(p.group.dir.Fd())
 		}
-		return cmd, l.start(cmd, &o)
+		return cmd, l.start(cmd, o)
 	}
-	p.group = s.Group
+	p.group = w.group
 	cmd, err := start()
 	if err != nil && p.group != nil {
 		p.group, p.lost = nil, err
@@ -164,7 +184,7 @@ func (l *Launcher) Launch(s Spec) (*Process, error) {
 	}
 	words.Close()
 	p.cmd, p.self = cmd, cmd.Process.Pid
-	if s.Confinement.Namespaces {
+	if o.Confinement.Namespaces {
 		p.self = 1
 	}
 	go func() {
@@ -205,8 +225,8 @@ func (l *Launcher) start(cmd *exec.Cmd, o *order) error {
 }
 
 // stageCommand runs this same program as the stage. The environment is empty:
-// nothing of the tender's reaches it.
-func stageCommand(namespaces bool) *exec.Cmd {
+// nothing of the tender's reaches it. Groups are mapped for the stage to enter.
+func stageCommand(namespaces bool, groups []int) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", StageCommand)
 	cmd.Env = []string{}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -222,6 +242,9 @@ func stageCommand(namespaces bool) *exec.Cmd {
 		other := syscall.SysProcIDMap{ContainerID: unprivileged, HostID: unprivileged, Size: 1}
 		a.UidMappings = append(a.UidMappings, other)
 		a.GidMappings = append(a.GidMappings, other)
+		for _, g := range groups {
+			a.GidMappings = append(a.GidMappings, syscall.SysProcIDMap{ContainerID: g, HostID: g, Size: 1})
+		}
 		a.GidMappingsEnableSetgroups = true
 	}
 	return cmd

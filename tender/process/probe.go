@@ -80,7 +80,7 @@ func probeNamespaces() Finding {
 		f.Detail = err.Error()
 		return f
 	}
-	cmd := stageCommand(true)
+	cmd := stageCommand(true, nil)
 	cmd.Stdin = strings.NewReader(string(in))
 	var said strings.Builder
 	cmd.Stderr = &said

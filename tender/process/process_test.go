@@ -44,7 +44,7 @@ func role(t *testing.T, name string, namespaces bool) {
 		notrun.Say(t, "the layer \""+name+"\" alone", f.Detail)
 		return
 	}
-	cmd := stageCommand(namespaces)
+	cmd := stageCommand(namespaces, nil)
 	cmd.Args[1] = name
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
@@ -255,7 +255,7 @@ func TestVerifyRefuses(t *testing.T) {
 		return status{seccomp: "2", filters: 3, noNewPrivs: "1", uid: "65534\t65534\t65534\t65534",
 			caps: map[string]string{"CapInh": none, "CapPrm": none, "CapEff": none, "CapAmb": none, "CapBnd": none}}
 	}
-	p := &Process{base: 1}
+	p := &Process{filters: 3}
 	if err := p.confined(good()); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 // Package process launches an image as a confined process: it finds out what
 // the kernel gives, starts a stage of the running program in new namespaces,
-// and the stage, having given up everything, executes the image.
+// and the stage, having given up everything, executes the image. A program of the
+// host that a tender needs is confined in the same way (Tool).
 package process
 
 import (
@@ -67,10 +68,12 @@ type order struct {
 	Probe       bool // leave the file system and stop there
 	Confinement Confinement
 	Syscalls    []catalog.Syscall
+	Tool        *Tool // nil: the image
 	ImageFD     int
 	NullFD      int
 	ReportFD    int // the stage's last words; closed by a successful exec
 	DropUser    bool
+	Groups      []int  // supplementary groups that it enters then
 	Data        uint64 // RLIMIT_DATA
 	Threads     uint64 // RLIMIT_NPROC; 0: leave it
 }

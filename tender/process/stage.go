@@ -49,14 +49,20 @@ func (o *order) run() error {
 		return err
 	}
 	if o.Confinement.Namespaces {
-		if err := leaveFileSystem(); err != nil {
+		if err := leaveFileSystem(o.Tool.keeps()...); err != nil {
 			return err
 		}
 	}
 	// All that needs memory or the Go runtime comes before the filter.
-	filter, err := launchFilter(o.Syscalls, o.ImageFD, os.Getpid())
-	if err != nil {
-		return err
+	become := execution{dir: o.ImageFD, flags: unix.AT_EMPTY_PATH, args: []string{"lorica-image"}}
+	if o.Tool != nil { // its filter is its own affair
+		become = execution{dir: unix.AT_FDCWD, path: o.Tool.Path, args: append([]string{o.Tool.Path}, o.Tool.Args...)}
+	} else {
+		filter, err := launchFilter(o.Syscalls, o.ImageFD, os.Getpid())
+		if err != nil {
+			return err
+		}
+		become.filter = filter
 	}
 	if err := o.limits(); err != nil {
 		return err
@@ -67,14 +73,14 @@ func (o *order) run() error {
 	if err := o.dieWithTender(); err != nil {
 		return err
 	}
-	if err := restrict(o.Confinement.Landlock); err != nil {
+	if err := restrict(o.Confinement.Landlock, o.Tool.rights()...); err != nil {
 		return err
 	}
 	data, err := within(unix.RLIMIT_DATA, o.Data)
 	if err != nil {
 		return fmt.Errorf("stage: RLIMIT_DATA: %w", err)
 	}
-	return execute(o.ImageFD, filter, data)
+	return become.execute(data)
 }
 
 // descriptors puts /dev/null in place of the order and marks everything but the
@@ -149,28 +155,43 @@ func (o *order) dieWithTender() error {
 	return nil
 }
 
+// An execution is what the stage becomes: a file by its descriptor or its path.
+type execution struct {
+	dir, flags int
+	path       string
+	args       []string
+	filter     []launch.Instruction // nil: none
+}
+
 // execute installs the launch filter and becomes the image. Nothing but the
 // three raw calls may run in between. RLIMIT_DATA is for the image: the stage may
 // have more already (the race detector maps terabytes), and a runtime that is
 // refused memory ends the process.
-func execute(image int, filter []launch.Instruction, data *unix.Rlimit) error {
+func (x *execution) execute(data *unix.Rlimit) error {
 	prog := struct {
 		length uint16
 		_      [6]byte
 		filter *launch.Instruction // laid out as struct sock_filter
-	}{length: uint16(len(filter)), filter: &filter[0]}
-	empty, _ := unix.BytePtrFromString("")
-	name, _ := unix.BytePtrFromString("lorica-image")
-	argv := [2]*byte{name, nil}
+	}{length: uint16(len(x.filter)), filter: unsafe.SliceData(x.filter)}
+	path, err := unix.BytePtrFromString(x.path)
+	if err != nil {
+		return fmt.Errorf("stage: %w", err)
+	}
+	argv, err := syscall.SlicePtrFromStrings(x.args)
+	if err != nil {
+		return fmt.Errorf("stage: %w", err)
+	}
 	envp := [1]*byte{nil}
 	if _, _, e := syscall.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_DATA, uintptr(unsafe.Pointer(data)), 0, 0, 0); e != 0 {
 		return fmt.Errorf("stage: RLIMIT_DATA: %w", e)
 	}
-	if _, _, e := syscall.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog))); e != 0 {
-		return fmt.Errorf("stage: seccomp: %w", e)
+	if x.filter != nil {
+		if _, _, e := syscall.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog))); e != 0 {
+			return fmt.Errorf("stage: seccomp: %w", e)
+		}
 	}
-	_, _, e := syscall.RawSyscall6(unix.SYS_EXECVEAT, uintptr(image), uintptr(unsafe.Pointer(empty)),
-		uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envp[0])), unix.AT_EMPTY_PATH, 0)
-	runtime.KeepAlive(filter)
-	return fmt.Errorf("stage: execveat: %w", e)
+	_, _, e := syscall.RawSyscall6(unix.SYS_EXECVEAT, uintptr(x.dir), uintptr(unsafe.Pointer(path)),
+		uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envp[0])), uintptr(x.flags), 0)
+	runtime.KeepAlive(x)
+	return fmt.Errorf("stage: execveat: %s: %w", x.args[0], e)
 }
