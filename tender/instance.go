@@ -60,6 +60,16 @@ type outlet interface {
 	end()
 }
 
+// hooks are what the target of an instance does at points of its life; what is nil
+// does nothing.
+type hooks struct {
+	params func(*launch.Params) error // adds to what it is told first
+	verify func() error               // looks from outside at what says that it is ready
+	serve  func() error               // lets clients come
+	stop   func() error               // lets no more come; none is on its way when it returns
+	end    func()                     // lets go of what it had, which is dead
+}
+
 // An instance is one life of an image. One goroutine reads the channel; every
 // answer that somebody waits for has its own channel with room for one.
 type instance struct {
@@ -70,8 +80,7 @@ type instance struct {
 	outlet outlet // nil: the image makes no connections
 	plan   [32]byte
 
-	params func(*launch.Params) error // adds what its target is told
-	verify func() error               // looks from outside at what is ready
+	target hooks
 
 	patience time.Duration
 
@@ -125,6 +134,9 @@ func (i *instance) wait() error {
 		i.outlet.end()
 	}
 	i.readers.Wait()
+	if i.target.end != nil {
+		i.target.end()
+	}
 	i.conn.Close()
 	i.output.Close()
 	i.mu.Lock()
@@ -344,12 +356,19 @@ func (i *instance) statistics(ctx context.Context) control.Stats {
 	return i.stats
 }
 
-// drain asks the image to finish.
+// drain asks the image to finish, once every client that was let in has reached it.
 func (i *instance) drain(grace, limit time.Duration) {
 	i.mu.Lock()
 	i.draining = true
 	i.mu.Unlock()
-	i.send(control.Drain{Grace: grace, Limit: limit}.Frame())
+	go func() {
+		if i.target.stop != nil {
+			if err := i.target.stop(); err != nil {
+				i.keeper.note(FromTender, err.Error())
+			}
+		}
+		i.send(control.Drain{Grace: grace, Limit: limit}.Frame())
+	}()
 }
 
 // lastLines is how many lines of an image's output go into the reason of its

@@ -159,6 +159,12 @@ func (t *tender) launch() (*instance, error) {
 	t.status.BootMillis = float64(time.Since(start).Microseconds()) / 1000
 	t.mu.Unlock()
 	inst.connect() // what it asked for before waits in its socket
+	if inst.target.serve != nil {
+		if err := inst.target.serve(); err != nil {
+			inst.fail(err)
+			return nil, inst.wait()
+		}
+	}
 	t.setState(Ready)
 	return inst, nil
 }
@@ -174,7 +180,7 @@ func (t *tender) boot(inst *instance, slot uint8) error {
 	for _, l := range t.cfg.Listen {
 		p.Listeners = append(p.Listeners, launch.Listener{Name: l.Name, Port: l.Port})
 	}
-	if err := inst.params(&p); err != nil {
+	if err := inst.target.params(&p); err != nil {
 		return err
 	}
 	if err := inst.send(p.Frame()); err != nil {
@@ -194,7 +200,7 @@ func (t *tender) boot(inst *instance, slot uint8) error {
 		}
 		late.Stop()
 	}
-	err := inst.verify()
+	err := inst.target.verify()
 	if errors.Is(err, process.ErrDying) { // let it, and say of what
 		select {
 		case <-inst.proc.Done():

@@ -112,11 +112,10 @@ func (p *processTarget) launch(t *tender) (*instance, error) {
 	theirs.Close()
 	sink.Close()
 	inst := newInstance(proc, conn, output, t, plan, t.cfg.Patience)
-	inst.verify = proc.Verify
-	inst.params = func(l *launch.Params) (err error) {
+	inst.target = hooks{verify: proc.Verify, params: func(l *launch.Params) (err error) {
 		l.Seal, err = seccomp.Seal(t.cfg.Syscalls, proc.Self())
 		return err
-	}
+	}}
 	if sock != nil {
 		dial.Close()
 		inst.outlet = newDialer(sock, *t.egress, t.cfg.Patience, inst.fail, func(format string, args ...any) { t.log(FromTender, format, args...) })
