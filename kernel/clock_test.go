@@ -1,0 +1,63 @@
+package kernel
+
+import (
+	"math/bits"
+	"testing"
+	"time"
+)
+
+func TestCivil(t *testing.T) {
+	for d := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC); d.Year() < 2100; d = d.AddDate(0, 0, 1) {
+		if got := civil(uint64(d.Year()), uint64(d.Month()), uint64(d.Day())); int64(got) != d.Unix()/86400 {
+			t.Fatalf("%v is day %d, not %d", d, d.Unix()/86400, got)
+		}
+	}
+}
+
+func TestRateOfKVM(t *testing.T) {
+	for _, hz := range []uint64{100_000_000, 999_999_999, 1_000_000_001, 2_596_992_000, 3_700_000_000, 5_000_000_000} {
+		// As Linux computes it (kvm_get_time_scale): mul is at least 2^31.
+		shift, scaled := 0, hz
+		for scaled > 2*second {
+			scaled, shift = scaled>>1, shift-1
+		}
+		for scaled <= second {
+			scaled, shift = scaled<<1, shift+1
+		}
+		mul, _ := bits.Div64(second>>32, second<<32&(1<<64-1), scaled)
+		got := kvmRate(mul, shift)
+		if diff := int64(got) - int64(hz); diff > int64(hz/1_000_000) || diff < -int64(hz/1_000_000) {
+			t.Errorf("%d Hz: got %d (mul %#x, shift %d)", hz, got, mul, shift)
+		}
+	}
+	for _, c := range []struct {
+		mul   uint64
+		shift int
+	}{{0, 0}, {1, -1}, {1 << 31, -32}, {1 << 31, 32}, {1, -31}} {
+		if got := kvmRate(c.mul, c.shift); got != 0 && got < fastestTSC {
+			t.Errorf("mul %#x, shift %d: %d Hz", c.mul, c.shift, got)
+		}
+	}
+}
+
+func TestAgreement(t *testing.T) {
+	for _, c := range []struct {
+		a, b uint64
+		want bool
+	}{{2_445_000_000, 2_446_000_000, true}, {2_446_000_000, 2_445_000_000, true}, {2_445_000_000, 2_450_000_000, false}, {2_445_000_000, 13_400_000_000, false}, {0, 0, false}} {
+		if got := agree(c.a, c.b); got != c.want {
+			t.Errorf("%d and %d: %v", c.a, c.b, got)
+		}
+	}
+}
+
+func TestMonotonic(t *testing.T) {
+	defer func() { firstTSC, lastTSC, nsPerTick = 0, 0, 0 }()
+	firstTSC, nsPerTick = rdtsc(), 1<<32
+	a := nanotime()
+	lastTSC += 1 << 40 // as if the counter had gone back
+	b := nanotime()
+	if c := nanotime(); b < a+1<<40 || c != b {
+		t.Errorf("%d, %d, %d", a, b, c)
+	}
+}

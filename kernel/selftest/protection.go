@@ -1,0 +1,241 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"lorica.dev/lorica/kernel"
+)
+
+// at is memory that Go knows nothing of.
+func at(a uintptr) *byte { return (*byte)(unsafe.Add(unsafe.Pointer(nil), a)) }
+
+//go:noinline
+func load(p *byte) byte { return *p }
+
+//go:noinline
+func store(p *byte) { *p = 0x90 }
+
+//go:noinline
+func divide(a, b int) int { return a / b }
+
+// faults runs f, which must panic with a run-time error that says want.
+func faults(want string, f func()) (detail string, err error) {
+	defer func() {
+		e := recover()
+		if re, ok := e.(runtime.Error); !ok || !strings.Contains(re.Error(), want) {
+			err = fmt.Errorf("got %v, want a panic that says %q", e, want)
+			return
+		}
+		detail = fmt.Sprint(e)
+	}()
+	f()
+	return "", errors.New("nothing happened")
+}
+
+func panicNil() (string, error) { return faults("nil pointer", func() { load(nil) }) }
+
+func panicDivide() (string, error) {
+	return faults("divide by zero", func() { fmt.Println(divide(1, len(os.Args)-1)) })
+}
+
+func panicBounds() (string, error) {
+	return faults("out of range", func() { load(&make([]byte, 1)[len(os.Args)]) })
+}
+
+// faultsAt runs f, which must panic because of an access to address a.
+func faultsAt(a uintptr, f func()) (detail string, err error) {
+	defer func() {
+		e := recover()
+		if at, ok := e.(interface{ Addr() uintptr }); !ok || at.Addr() != a {
+			err = fmt.Errorf("got %v, want a fault at %#x", e, a)
+			return
+		}
+		detail = fmt.Sprintf("%#x", a)
+	}()
+	f()
+	return "", errors.New("nothing happened")
+}
+
+func textAddress() uintptr {
+	f := divide
+	return **(**uintptr)(unsafe.Pointer(&f))
+}
+
+func writeText() (string, error) {
+	a := textAddress()
+	return faultsAt(a, func() { store(at(a)) })
+}
+
+func writeReadOnly() (string, error) {
+	p := unsafe.StringData("constant")
+	return faultsAt(uintptr(unsafe.Pointer(p)), func() { store(p) })
+}
+
+func readWild() (string, error) {
+	const a = 0x1234_5678_9000
+	return faultsAt(a, func() { load(at(a)) })
+}
+
+// readNonCanonical: the processor does not say the address.
+func readNonCanonical() (string, error) {
+	return faultsAt(0, func() { load(at(0x8123_4567_8900_0000)) })
+}
+
+func readNullPage() (string, error) { return faults("nil pointer", func() { load(at(0xfff)) }) }
+
+func writeWindow() (string, error) {
+	w := kernel.Window()
+	if w == nil {
+		return "no window", nil
+	}
+	if len(w)%4096 != 0 {
+		return "", fmt.Errorf("%d bytes", len(w))
+	}
+	load(&w[len(w)-1])
+	return faultsAt(uintptr(unsafe.Pointer(&w[0])), func() { store(&w[0]) })
+}
+
+// writeDescriptors writes where the processor says its interrupt descriptors are.
+func writeDescriptors() (string, error) {
+	a := interruptTable()
+	load(at(a))
+	return faultsAt(a, func() { store(at(a)) })
+}
+
+// interruptTable is what SIDT says.
+func interruptTable() uintptr
+
+// noAlias looks for text and window in the kernel's map of all memory, where they
+// would be if they had a second mapping.
+func noAlias() (string, error) {
+	const direct = 0xffff_8000_0000_0000
+	addresses := []uintptr{direct + textAddress(), direct + uintptr(unsafe.Pointer(&code))}
+	var window, size uintptr
+	for _, w := range strings.Fields(kernel.CommandLine()) {
+		if n, _ := fmt.Sscanf(w, "lorica.window=0x%x,0x%x", &window, &size); n == 2 {
+			addresses = append(addresses, direct+window, direct+window+size-1)
+		}
+	}
+	var errs []error
+	for _, a := range addresses {
+		_, err := faultsAt(a, func() { load(at(a)) })
+		errs = append(errs, err)
+	}
+	return fmt.Sprintf("%d addresses", len(addresses)), errors.Join(errs...)
+}
+
+var code = [16]byte{0xc3} // RET
+
+// executeData jumps to variables, the heap, a stack, and the memory of drivers.
+func executeData() (string, error) {
+	heap, stack := new([16]byte), [16]byte{0xc3}
+	heap[0] = 0xc3
+	virt, _, err := kernel.Pages(1)
+	if err != nil {
+		return "", err
+	}
+	*at(virt) = 0xc3
+	var errs []error
+	for _, p := range []unsafe.Pointer{unsafe.Pointer(&code), unsafe.Pointer(heap), unsafe.Pointer(&stack), unsafe.Pointer(at(virt))} {
+		pp := &p
+		f := *(*func())(unsafe.Pointer(&pp))
+		_, err := faultsAt(uintptr(p), f)
+		errs = append(errs, err)
+	}
+	return fmt.Sprintf("%d places", len(errs)), errors.Join(errs...)
+}
+
+func refused(what string, want syscall.Errno, nr uintptr, args ...uintptr) error {
+	var a [6]uintptr
+	copy(a[:], args)
+	if _, _, e := syscall.RawSyscall6(nr, a[0], a[1], a[2], a[3], a[4], a[5]); e != want {
+		return fmt.Errorf("%s: got %v, want %v", what, e, want)
+	}
+	return nil
+}
+
+const (
+	anonymous = syscall.MAP_ANON | syscall.MAP_PRIVATE
+	fixed     = anonymous | syscall.MAP_FIXED
+	readable  = syscall.PROT_READ
+	writable  = syscall.PROT_READ | syscall.PROT_WRITE
+	runnable  = syscall.PROT_READ | syscall.PROT_EXEC
+)
+
+func executableMemory() (string, error) {
+	page, err := syscall.Mmap(-1, 0, 4096, writable, anonymous)
+	if err != nil {
+		return "", err
+	}
+	a := uintptr(unsafe.Pointer(&page[0]))
+	return "", errors.Join(
+		refused("mmap", syscall.EPERM, syscall.SYS_MMAP, 0, 4096, runnable, anonymous),
+		refused("mprotect", syscall.EPERM, syscall.SYS_MPROTECT, a, 4096, runnable),
+		syscall.Munmap(page))
+}
+
+// untouchable tries every memory call on text, rodata, data, and the window.
+func untouchable() (string, error) {
+	s := "constant"
+	targets := []struct {
+		name string
+		at   uintptr
+	}{
+		{"text", textAddress()},
+		{"rodata", uintptr(unsafe.Pointer(unsafe.StringData(s)))},
+		{"data", uintptr(unsafe.Pointer(&code))},
+		{"window", kernel.WindowBase},
+	}
+	var errs []error
+	for _, t := range targets {
+		a := t.at &^ 4095
+		errs = append(errs,
+			refused("mmap over "+t.name, syscall.EPERM, syscall.SYS_MMAP, a, 4096, writable, fixed, ^uintptr(0)),
+			refused("mmap from below "+t.name, syscall.EPERM, syscall.SYS_MMAP, a-4096, 8192, writable, fixed, ^uintptr(0)),
+			refused("mprotect of "+t.name, syscall.EPERM, syscall.SYS_MPROTECT, a, 4096, writable),
+			refused("munmap of "+t.name, syscall.EPERM, syscall.SYS_MUNMAP, a, 4096),
+			refused("madvise of "+t.name, syscall.EPERM, syscall.SYS_MADVISE, a, 4096, syscall.MADV_DONTNEED))
+	}
+	return fmt.Sprintf("%d calls refused", len(errs)), errors.Join(errs...)
+}
+
+func noFiles() (string, error) {
+	_, err := os.ReadFile("/etc/passwd")
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("opening a file: %v", err)
+	}
+	return "", refused("socket", syscall.ENOSYS, syscall.SYS_SOCKET, syscall.AF_INET, syscall.SOCK_STREAM, 0)
+}
+
+// seal comes last: drivers get nothing behind it.
+func seal() (string, error) {
+	virt, phys, err := kernel.Pages(2)
+	if err != nil {
+		return "", err
+	}
+	if phys%4096 != 0 || load(at(virt)) != 0 {
+		return "", fmt.Errorf("pages at %#x are not zeroed whole pages", phys)
+	}
+	store(at(virt + 8191))
+	if _, err := kernel.Registers(phys); !errors.Is(err, syscall.EINVAL) {
+		return "", fmt.Errorf("RAM as registers: %v", err)
+	}
+	if err := kernel.Seal(); err != nil {
+		return "", err
+	}
+	_, _, errPages := kernel.Pages(1)
+	_, errRegs := kernel.Registers(0xfeb0_0000)
+	_, errIRQ := kernel.Interrupt(5, 0)
+	for _, err := range []error{errPages, errRegs, errIRQ} {
+		if !errors.Is(err, syscall.EPERM) {
+			return "", fmt.Errorf("sealed, and yet: %v", err)
+		}
+	}
+	return "", nil
+}
