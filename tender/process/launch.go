@@ -194,6 +194,9 @@ func (l *Launcher) launch(w *launching) (*Process, error) {
 	report.SetReadDeadline(time.Now().Add(stageDeadline))
 	said, err := io.ReadAll(io.LimitReader(report, 4096))
 	if err == nil && len(said) == 0 {
+		if o.Tool != nil { // which may be done already
+			return p, nil
+		}
 		select {
 		case <-p.done: // the stage died without a word
 			err = errors.New(p.Death())

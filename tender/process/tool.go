@@ -126,5 +126,11 @@ func (k *piece) attach(root string) error {
 	} else if err := os.WriteFile(at, nil, 0o644); err != nil {
 		return err
 	}
+	// What the user of the tender owns is not the tool's to change. Before Linux 5.12 that
+	// is for Landlock alone.
+	err := unix.MountSetattr(k.tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	if err != nil && !errors.Is(err, unix.ENOSYS) {
+		return err
+	}
 	return unix.MoveMount(k.tree, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }

@@ -42,7 +42,9 @@ func (s *Spec) command(monitor *os.File) *commandLine {
 	// Without ACPI, devices are named on the guest's command line.
 	c.add("-machine", "microvm,acpi=off,auto-kernel-cmdline=on,usb=off,memory-backend=ram,isa-serial="+serial)
 	if s.Accel == KVM {
-		c.add("-accel", "kvm", "-cpu", "host")
+		// Some hosts refuse the register of that feature, of which an image makes no use,
+		// and QEMU gives up.
+		c.add("-accel", "kvm", "-cpu", "host,-arch-capabilities")
 	} else {
 		c.add("-accel", fmt.Sprintf("tcg,tb-size=%d", translated), "-cpu", "max")
 	}
@@ -67,19 +69,20 @@ func (s *Spec) devices(c *commandLine) {
 	c.add("-global", "virtio-mmio.force-legacy=false")
 	if s.has(DeviceControl) {
 		c.add("-chardev", fmt.Sprintf("socket,id=control,fd=%d", c.file(s.Control)),
-			"-device", "virtio-serial-device,max_ports=1", "-device", "virtconsole,chardev=control,nr=0")
+			"-device", "virtio-serial-device,max_ports=2", "-device", "virtserialport,chardev=control,nr=1")
 	}
 	if s.has(DeviceNet) {
 		fd := c.file(s.Net)
-		switch s.Network {
-		case Datagrams:
-			c.add("-netdev", fmt.Sprintf("dgram,id=net,local.type=fd,local.str=%d", fd))
-		case Stream:
-			c.add("-netdev", fmt.Sprintf("socket,id=net,fd=%d", fd))
-		case Interface:
+		if s.Network == Interface {
 			c.add("-netdev", fmt.Sprintf("tap,id=net,fd=%d,vhost=off", fd))
+		} else {
+			c.add("-netdev", fmt.Sprintf("socket,id=net,fd=%d", fd))
 		}
-		c.add("-device", "virtio-net-device,netdev=net,mac="+HardwareAddress)
+		mtu := ""
+		if s.MTU > 0 {
+			mtu = fmt.Sprintf(",host_mtu=%d", s.MTU)
+		}
+		c.add("-device", "virtio-net-device,netdev=net,mac="+HardwareAddress+mtu)
 	}
 	if s.has(DeviceEntropy) {
 		c.add("-device", "virtio-rng-device")

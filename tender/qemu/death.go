@@ -1,6 +1,10 @@
 package qemu
 
-import "fmt"
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
 
 // What an image ends with by isa-debug-exit, beside codes of its own.
 const (
@@ -13,12 +17,14 @@ const (
 
 // Code returns what the guest exited with; ok is false where it did not exit.
 // Valid once Done is closed.
-func (v *VM) Code() (code int, ok bool) { return exited(v.ExitCode(), v.said.errors()) }
+func (v *VM) Code() (code int, ok bool) {
+	return exited(v.began, v.ExitCode(), v.said.errors())
+}
 
 // exited decodes the status of QEMU, which exits with 1 as well when it fails
 // itself, and says why then.
-func exited(status int, said string) (code int, ok bool) {
-	if status < 0 || status%2 == 0 || status == 1 && said != "" {
+func exited(began bool, status int, said string) (code int, ok bool) {
+	if !began || status < 0 || status%2 == 0 || status == 1 && said != "" {
 		return 0, false
 	}
 	return status / 2, true
@@ -55,8 +61,13 @@ func codeWords(code int) string {
 
 // end says how the process of QEMU ended.
 func (v *VM) end() string {
-	if v.ExitCode() != 0 {
-		return v.Process.Death()
+	switch {
+	case v.Signal() == unix.SIGSYS:
+		return "was killed by SIGSYS: it made a system call that its sandbox forbids"
+	case v.Signal() != 0:
+		return "was " + v.Process.Death()
+	case v.ExitCode() != 0:
+		return "failed with " + v.Process.Death()
 	}
 	reason := ""
 	if v.monitor != nil {

@@ -34,7 +34,8 @@ type Host struct {
 	Path    string
 	Version string
 
-	kvm struct {
+	patience time.Duration // with QEMU, for its start
+	kvm      struct {
 		once sync.Once
 		err  error
 	}
@@ -58,7 +59,7 @@ func Find(path string) (*Host, error) {
 		if err != nil {
 			return nil, fmt.Errorf("qemu: %w", err)
 		}
-		h := &Host{Path: at}
+		h := &Host{Path: at, patience: launchWithin}
 		return h, h.version()
 	}
 	return nil, ErrMissing

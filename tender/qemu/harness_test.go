@@ -5,16 +5,18 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
 	"lorica.dev/lorica/tender/process"
 )
 
-// The test binary is also the stage.
+// The test binary is also the stage, a tender that is killed, and one whose first thread is of use.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == process.StageCommand {
-		if err := process.Stage(); err != nil {
+	roles := map[string]func() error{process.StageCommand: process.Stage, "parent": parent, "first-thread": firstThread}
+	if len(os.Args) == 2 && roles[os.Args[1]] != nil {
+		if err := roles[os.Args[1]](); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -33,17 +35,26 @@ type bench struct {
 	confine process.Confinement
 }
 
-func newBench(t *testing.T) *bench {
-	t.Helper()
+// found is what the machine has; it is looked for once.
+var found = sync.OnceValues(func() (*bench, error) {
 	h, err := Find(os.Getenv("PATH"))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	l, err := process.NewLauncher()
 	if err != nil {
+		return nil, err
+	}
+	return &bench{h, l, process.Probe().Confinement}, nil
+})
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b, err := found()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return &bench{h, l, process.Probe().Confinement}
+	return b
 }
 
 // A guest is the machine of a test.

@@ -23,12 +23,17 @@ const (
 // is to have room for both.
 const Overhead = (translated + 128) << 20
 
+// dataLimit is the RLIMIT_DATA of QEMU (measured: 180 MiB, most of it address space
+// for translated code). The memory of the guest does not count: it is shared.
+const dataLimit = 2 * Overhead
+
 // A VM is a running machine: a process of QEMU.
 type VM struct {
 	*process.Process
 	monitor *monitor
 	said    tail
 	done    chan struct{}
+	began   bool // the guest was let run
 
 	mu      sync.Mutex
 	stopped bool // by Stop
@@ -38,6 +43,9 @@ type VM struct {
 // begin.
 func (h *Host) Launch(l *process.Launcher, s Spec) (*VM, error) {
 	if err := s.validate(); err != nil {
+		return nil, err
+	}
+	if err := bootable(s.Image, s.RAM.at); err != nil {
 		return nil, err
 	}
 	ours, theirs, err := channel()
@@ -53,7 +61,7 @@ func (h *Host) Launch(l *process.Launcher, s Spec) (*VM, error) {
 	defer sink.Close()
 	c := s.command(theirs)
 	p, err := l.LaunchTool(process.ToolSpec{Tool: h.tool(s.Accel, c.args), Files: c.files, Output: s.Output, Errors: sink,
-		Data: Overhead, Group: s.Group, Groups: kvmGroups(s.Accel), Confinement: s.Confinement})
+		Data: dataLimit, Group: s.Group, Groups: kvmGroups(s.Accel), Confinement: s.Confinement})
 	if err != nil {
 		ours.Close()
 		errs.Close()
@@ -63,17 +71,35 @@ func (h *Host) Launch(l *process.Launcher, s Spec) (*VM, error) {
 	sink.Close()
 	v := &VM{Process: p, done: make(chan struct{})}
 	go v.wait(errs)
-	if err := v.begin(ours); err != nil {
-		v.Kill()
-		ours.Close()
-		<-v.done
-		if own := v.said.errors(); own != "" { // the reason, and not what came of it
-			return nil, fmt.Errorf("qemu: QEMU %s: %s", v.end(), own)
-		}
-		return nil, err
+	if err := v.begin(ours, h.patience); err != nil {
+		return v.failed(err, ours)
 	}
 	return v, nil
 }
+
+// failed ends a machine that did not begin, for a reason; where QEMU ended by
+// itself that was the reason.
+func (v *VM) failed(err error, conn net.Conn) (*VM, error) {
+	if !errors.As(err, new(silence)) {
+		select {
+		case <-v.done:
+			if v.began { // a guest whose life was short; Death has the word
+				return v, nil
+			}
+			err = errors.New("qemu: " + v.Death())
+		case <-time.After(lastWords):
+		}
+	}
+	v.Kill()
+	conn.Close()
+	<-v.done
+	return nil, err
+}
+
+// A silence is how long QEMU was waited for.
+type silence time.Duration
+
+func (s silence) Error() string { return fmt.Sprintf("nothing within %s", time.Duration(s)) }
 
 // channel makes the two ends of a monitor's connection.
 func channel() (ours net.Conn, theirs *os.File, err error) {
@@ -106,8 +132,8 @@ func (v *VM) wait(errs *os.File) {
 }
 
 // begin takes QEMU, which waits, to a running guest.
-func (v *VM) begin(conn net.Conn) (err error) {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), launchWithin, fmt.Errorf("nothing within %s", launchWithin))
+func (v *VM) begin(conn net.Conn, patience time.Duration) (err error) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, silence(patience))
 	defer cancel()
 	if v.monitor, err = newMonitor(ctx, conn); err != nil {
 		return err
@@ -115,17 +141,8 @@ func (v *VM) begin(conn net.Conn) (err error) {
 	if err := v.Verify(); err != nil {
 		return fmt.Errorf("qemu: %w", err)
 	}
-	err = v.Continue(ctx)
-	if err != nil && ctx.Err() == nil {
-		select {
-		case <-v.done: // a guest whose life was short; Death has the word
-			if v.said.errors() == "" {
-				return nil
-			}
-		case <-time.After(lastWords):
-		}
-	}
-	return err
+	v.began = true
+	return v.Continue(ctx)
 }
 
 // Done is closed when QEMU has ended and what it said was read.
@@ -189,7 +206,7 @@ func (v *VM) Watch(every, patience time.Duration) error {
 }
 
 func (v *VM) alive(patience time.Duration) error {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, fmt.Errorf("nothing within %s", patience))
+	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, silence(patience))
 	defer cancel()
 	v.mu.Lock()
 	stopped := v.stopped

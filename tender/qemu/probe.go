@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -73,7 +74,7 @@ func kvmGroups(accel string) []int {
 
 // try boots a tiny guest, confined as others are.
 func (h *Host) try(l *process.Launcher, c process.Confinement, accel string) error {
-	image, err := memory(tinyGuest(exitWith(probeCode)))
+	image, err := memory(tinyGuest(slices.Concat(vectors, exitWith(probeCode))))
 	if err != nil {
 		return err
 	}
@@ -92,12 +93,17 @@ func (h *Host) try(l *process.Launcher, c process.Confinement, accel string) err
 	if err != nil {
 		return err
 	}
+	failed := make(chan error, 1)
+	go func() { failed <- v.Watch(bootWithin/100, bootWithin) }()
 	select {
-	case <-v.Done():
+	case err = <-failed:
 	case <-time.After(bootWithin):
-		v.Kill()
-		<-v.Done()
-		return fmt.Errorf("qemu: a guest of a few instructions did not end within %s", bootWithin)
+		err = fmt.Errorf("it did not end within %s", bootWithin)
+	}
+	v.Kill()
+	<-v.Done()
+	if err != nil {
+		return fmt.Errorf("qemu: a guest of a few instructions: %w", err)
 	}
 	if code, ok := v.Code(); !ok || code != probeCode {
 		return fmt.Errorf("qemu: a guest of a few instructions: %s", v.Death())

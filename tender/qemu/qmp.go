@@ -154,10 +154,6 @@ func (m *monitor) do(ctx context.Context, command string, result any) error {
 		return fmt.Errorf("qemu: %s: %w", command, context.Cause(ctx))
 	}
 	m.mu.Lock()
-	if m.failure != nil {
-		m.mu.Unlock()
-		return m.failure
-	}
 	m.last++
 	m.due = m.last
 	line := fmt.Appendf(nil, "{\"execute\":%q,\"id\":%d}\n", command, m.due)

@@ -1,8 +1,11 @@
 package qemu
 
 import (
+	"bytes"
+	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +17,7 @@ const (
 	lowMemory = 3 << 30
 	maxMemory = 1 << 40
 	leastRAM  = 8 << 20
+	lookBytes = 64 << 10
 )
 
 // RAM is the memory of one life of a guest: an anonymous file that QEMU maps as a
@@ -76,6 +80,34 @@ func (r *RAM) Size() uint64 { return r.size }
 
 // File is the memory itself. Its offsets are the guest's physical addresses below 3 GiB.
 func (r *RAM) File() *os.File { return r.file }
+
+// Holds reports whether what the guest must not write of its image is as it was
+// loaded: its code and its constants.
+func (r *RAM) Holds(image io.ReaderAt) error {
+	f, err := elf.NewFile(image)
+	if err != nil {
+		return fmt.Errorf("qemu: %w", err)
+	}
+	want, got := make([]byte, lookBytes), make([]byte, lookBytes)
+	for _, p := range f.Progs {
+		if p.Type != elf.PT_LOAD || p.Flags&elf.PF_W != 0 || f.Entry-p.Vaddr < p.Memsz {
+			continue // where it is entered the processor marks descriptors; nothing there is used again
+		}
+		for at := uint64(0); at < p.Filesz; at += lookBytes {
+			n := min(lookBytes, p.Filesz-at)
+			if _, err := image.ReadAt(want[:n], int64(p.Off+at)); err != nil {
+				return fmt.Errorf("qemu: %w", err)
+			}
+			if _, err := r.file.ReadAt(got[:n], int64(p.Paddr+at)); err != nil {
+				return fmt.Errorf("qemu: %w", err)
+			}
+			if !bytes.Equal(want[:n], got[:n]) {
+				return fmt.Errorf("its code or its constants were altered, between %#x and %#x", p.Paddr+at, p.Paddr+at+n)
+			}
+		}
+	}
+	return nil
+}
 
 // Close gives the memory back, once the guest has ended. The window must not be
 // used any more.

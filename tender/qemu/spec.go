@@ -21,23 +21,25 @@ const (
 // Devices that a guest can have, as manifests name them.
 const (
 	DeviceNet     = "virtio-net"
-	DeviceControl = "virtio-serial" // one console on port 0: the control channel
+	DeviceControl = "virtio-serial" // one port: the control channel
 	DeviceEntropy = "virtio-rng"
 	DeviceConsole = "isa-serial" // what the guest writes there is its output
 	DeviceExit    = "isa-debug-exit"
 )
 
-// A Network is where the frames of the guest go.
+// A Network is what carries the frames of the guest.
 type Network uint8
 
 const (
-	Datagrams Network = iota + 1 // one end of a socket pair, one frame in each message
-	Stream                       // one end of a socket pair; before each frame its length, 32 bits, big endian
+	Stream    Network = iota + 1 // one end of a socket pair; before each frame its length, 32 bits, big endian
 	Interface                    // a TAP device
 )
 
 // HardwareAddress is that of the guest on its network, where it is alone with the tender.
 const HardwareAddress = "02:4c:00:00:00:02"
+
+// maxMTU leaves room for Ethernet's header in what a TAP device takes.
+const maxMTU = 65535 - 14
 
 // A Spec is one launch. The files stay the caller's; QEMU gets duplicates.
 type Spec struct {
@@ -47,6 +49,7 @@ type Spec struct {
 	Control     *os.File // the guest's end of the control channel, with DeviceControl
 	Net         *os.File // with DeviceNet
 	Network     Network
+	MTU         int      // of the network, bytes; 0: the guest is not told
 	Output      *os.File // what the guest writes to its console
 	Arguments   string   // more words for the guest's command line
 	Accel       string
@@ -64,8 +67,10 @@ func (s *Spec) validate() error {
 		return fmt.Errorf("qemu: the control channel and %s need each other", DeviceControl)
 	case s.has(DeviceNet) != (s.Net != nil):
 		return fmt.Errorf("qemu: the network and %s need each other", DeviceNet)
-	case s.Net != nil && (s.Network < Datagrams || s.Network > Interface):
+	case s.Net != nil && (s.Network != Stream && s.Network != Interface):
 		return fmt.Errorf("qemu: network of kind %d", s.Network)
+	case s.MTU < 0 || s.MTU > maxMTU:
+		return fmt.Errorf("qemu: an MTU of %d bytes", s.MTU)
 	case s.Accel != TCG && s.Accel != KVM:
 		return fmt.Errorf("qemu: accelerator %q", s.Accel)
 	}
