@@ -1,0 +1,193 @@
+package link
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// mirror sends back what it reads, and ends when that ends.
+func mirror(c net.Conn) {
+	defer c.Close()
+	if _, err := io.Copy(c, c); err == nil {
+		c.(halfCloser).CloseWrite()
+	}
+}
+
+// exchange sends size random bytes through a mirror, and compares.
+func exchange(addr string, seed uint64, size int64) error {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	sent := sha256.New()
+	failed := make(chan error, 1)
+	go func() {
+		r := io.LimitReader(rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)}), size)
+		_, err := io.Copy(c, io.TeeReader(r, sent))
+		failed <- errors.Join(err, c.(halfCloser).CloseWrite())
+	}()
+	got := sha256.New()
+	n, err := io.Copy(got, c)
+	if err := errors.Join(err, <-failed); err != nil {
+		return err
+	}
+	if n != size || string(got.Sum(nil)) != string(sent.Sum(nil)) {
+		return fmt.Errorf("%d bytes came back of %d, or others", n, size)
+	}
+	return nil
+}
+
+func TestBytesSurviveTheLink(t *testing.T) {
+	for name, c := range map[string]struct {
+		faults faults
+		mtu    int
+		size   int64
+		conns  int
+	}{
+		"one":               {faults{}, mtu, 20 << 20, 1},
+		"many":              {faults{}, 1500, 60 << 10, 256},
+		"many, long frames": {faults{}, 65535, 60 << 10, 256},
+		"loss, twice":       {faults{lose: 50, repeat: 20}, 4096, 1 << 20, 4},
+		"another order":     {faults{swap: 10}, 4096, 60 << 10, 64},
+		"everything":        {faults{lose: 100, repeat: 50, swap: 50}, 1500, 20 << 10, 64},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, c.faults, c.mtu)
+			r.serve(0, mirror)
+			start := time.Now()
+			var wg sync.WaitGroup
+			for i := range c.conns {
+				wg.Go(func() {
+					if err := exchange(r.addrs[0], uint64(i), c.size); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			all := float64(c.size) * float64(c.conns) / (1 << 20)
+			t.Logf("%.0f MiB each way, %.1f MiB/s, %d and %d frames", all, all/time.Since(start).Seconds(), r.cable.ways[0].frames.Load(), r.cable.ways[1].frames.Load())
+		})
+	}
+}
+
+// pair connects a client to listener 0 of the image.
+func (r *rig) pair(t *testing.T) (client, image halfCloser) {
+	t.Helper()
+	c, err := net.Dial("tcp", r.addrs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	i, err := r.ports[0].Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { i.Close() })
+	for _, c := range []net.Conn{c, i} {
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+	}
+	return c.(halfCloser), i.(halfCloser)
+}
+
+// The image learns who the client is, and where it connected to.
+func TestAddressesSurviveTheLink(t *testing.T) {
+	r := newRig(t, faults{}, mtu)
+	client, image := r.pair(t)
+	if got, want := image.RemoteAddr().String(), client.LocalAddr().String(); got != want {
+		t.Errorf("the client is %s, not %s", got, want)
+	}
+	if got, want := image.LocalAddr().String(), client.RemoteAddr().String(); got != want {
+		t.Errorf("it connected to %s, not %s", got, want)
+	}
+	if _, ok := image.RemoteAddr().(*net.TCPAddr); !ok {
+		t.Errorf("the address is a %T", image.RemoteAddr())
+	}
+}
+
+// Each side can end what it says and still hear the other.
+func TestHalvesEndAlone(t *testing.T) {
+	r := newRig(t, faults{}, mtu)
+	client, image := r.pair(t)
+	for _, c := range []struct {
+		name     string
+		from, to halfCloser
+	}{{"the client", client, image}, {"the image", image, client}} {
+		if _, err := c.from.Write([]byte(c.name)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.from.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(c.to); err != nil || string(got) != c.name {
+			t.Errorf("from %s: %q, %v", c.name, got, err)
+		}
+	}
+}
+
+// A connection that fails at one end fails at the other, and does not just end.
+func TestResetsSurviveTheLink(t *testing.T) {
+	r := newRig(t, faults{}, mtu)
+	client, image := r.pair(t)
+	client.(*net.TCPConn).SetLinger(0)
+	client.Close()
+	if _, err := image.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client failed: the image reads %v", err)
+	}
+	client, image = r.pair(t)
+	if _, err := client.Write([]byte("unread")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(image, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	image.Close() // with bytes unread
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the image failed: the client reads %v", err)
+	}
+}
+
+// Who waits is woken by a deadline, a new deadline, and a close.
+func TestWaitsEnd(t *testing.T) {
+	r := newRig(t, faults{}, mtu)
+	_, image := r.pair(t)
+	read := func() error { _, err := image.Read(make([]byte, 1)); return err }
+	image.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	if err := read(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a deadline: %v", err)
+	}
+	if err := read(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a deadline that is over: %v", err)
+	}
+	image.SetReadDeadline(time.Time{})
+	time.AfterFunc(10*time.Millisecond, func() { image.SetReadDeadline(time.Unix(1, 0)) })
+	if err := read(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a new deadline: %v", err)
+	}
+	image.SetDeadline(time.Time{})
+	time.AfterFunc(10*time.Millisecond, func() { image.Close() })
+	full := make([]byte, 1<<20)
+	for {
+		if _, err := image.Write(full); errors.Is(err, net.ErrClosed) {
+			break
+		} else if err != nil {
+			t.Fatalf("a close: %v", err)
+		}
+	}
+	if err := read(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after a close: %v", err)
+	}
+	time.AfterFunc(10*time.Millisecond, func() { r.ports[0].Close() })
+	if c, err := r.ports[0].Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a listener that is closed: %v, %v", c, err)
+	}
+}
