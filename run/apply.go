@@ -60,7 +60,7 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 		return nil, err
 	}
 	defer book.close()
-	if err := m.settle(ctx, d.Name()); err != nil {
+	if _, err := m.settle(ctx, d.Name()); err != nil {
 		return nil, err
 	}
 	plan, err := m.Plan(ctx, d)
@@ -71,14 +71,19 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 	if err != nil {
 		return nil, err
 	}
-	old, err := m.newest(ctx, d.Name())
+	// What ran when the plan was made may have died since, or another have come.
+	old, err := m.settle(ctx, d.Name())
 	if err != nil {
 		return nil, err
+	}
+	if old != nil {
+		if old, err = awake(ctx, old); err != nil {
+			return nil, err
+		}
 	}
 	if old == nil && o.Held != nil && o.Held.takenDown() {
 		return nil, errTakenDown
 	}
-	// What ran when the plan was made may have died since, or another have come.
 	plan.Running = nil
 	if old != nil {
 		plan.Running = &old.Status
@@ -105,20 +110,23 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 var errTakenDown = errors.New("it was taken down")
 
 // takenDown reports whether the tender is gone and was asked to end.
-func (i *Instance) takenDown() bool {
+func (i *Instance) takenDown() bool { return !i.killed && i.gone() && i.InOrder() }
+
+// gone reports whether the tender has ended.
+func (i *Instance) gone() bool {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel() // no wait
-	return !i.killed && i.Wait(ctx) == nil && i.InOrder()
+	return i.Wait(ctx) == nil
 }
 
-// settle ends all but one instance of a deployment. Two are left where whoever had
+// settle ends all but one instance of a deployment, and returns that one, if any. Two are left where whoever had
 // one take over from the other was killed in between: then clients are judged by
 // this policy and by the one before it, as it happens. The newest stays if it
 // serves; else the one before it, which does.
-func (m *Machine) settle(ctx context.Context, deployment string) error {
+func (m *Machine) settle(ctx context.Context, deployment string) (*Instance, error) {
 	list, err := m.of(ctx, deployment)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for len(list) > 1 {
 		first, last := list[0], list[len(list)-1]
@@ -129,21 +137,21 @@ func (m *Machine) settle(ctx context.Context, deployment string) error {
 			continue
 		case !leaves(&first.Status):
 			if err := retire(ctx, first, nil); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		list = list[1:]
 	}
-	return nil
+	if len(list) == 0 {
+		return nil, nil
+	}
+	return list[0], nil
 }
 
 // replace puts a new program in force on the instance that runs.
 func (m *Machine) replace(ctx context.Context, a *Applied, book *ledger, d *policy.Deployment, l *Level) error {
 	in, err := m.sign(book, d, l)
 	if err != nil {
-		return err
-	}
-	if err := ready(ctx, a.Instance); err != nil {
 		return err
 	}
 	start := time.Now()
@@ -159,17 +167,21 @@ func (m *Machine) replace(ctx context.Context, a *Applied, book *ledger, d *poli
 // again: it takes a program when it is ready.
 const startsWithin = 30 * time.Second
 
-// ready waits while an instance starts.
-func ready(ctx context.Context, i *Instance) error {
+// awake waits while an instance starts, and returns it as it is then: nil where it is
+// gone.
+func awake(ctx context.Context, i *Instance) (*Instance, error) {
 	late := time.Now().Add(startsWithin)
 	for {
 		s, err := i.Client.Status(ctx)
-		if err != nil || s.State != tender.Starting || time.Now().After(late) {
-			return err
+		if err != nil && ctx.Err() == nil && i.gone() {
+			return nil, nil
+		}
+		if i.Status = s; err != nil || s.State != tender.Starting || time.Now().After(late) {
+			return i, err
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

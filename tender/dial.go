@@ -185,14 +185,22 @@ func (d *dialer) pass(id uint64, c *net.TCPConn) {
 	d.send(egress.Opened{ID: id}.Encode(), rights)
 }
 
-func (d *dialer) refuse(m egress.Dial, code egress.Code, reason string) {
-	excess, _, past := d.refusals.add(time.Now(), 1)
+// shutDown is what the log says of them.
+const shutDown = "%d open connections of the image were shut down: the new program does not allow them"
+
+// tell writes a refusal to the log, unless there are too many.
+func (t *throttle) tell(log func(string, ...any), host string, port uint16, u *undialed) {
+	excess, _, past := t.add(time.Now(), 1)
 	if past > 0 {
-		d.log("%d more connections were refused", past)
+		log("%d more connections were refused", past)
 	}
 	if excess == 0 {
-		d.log("no connection to %s port %d: %s", m.Host, m.Port, reason)
+		log("no connection to %s port %d: %s", host, port, u.reason)
 	}
+}
+
+func (d *dialer) refuse(m egress.Dial, code egress.Code, reason string) {
+	d.refusals.tell(d.log, m.Host, m.Port, &undialed{code, reason})
 	d.send(egress.Refused{ID: m.ID, Code: code, Reason: reason}.Encode(), nil)
 }
 
@@ -230,7 +238,7 @@ func (d *dialer) enforce(s egress.Section) {
 		}
 	}
 	if ended > 0 {
-		d.log("%d open connections of the image were shut down: the new program does not allow them", ended)
+		d.log(shutDown, ended)
 	}
 }
 

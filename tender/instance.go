@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
@@ -24,6 +27,7 @@ import (
 const (
 	defaultPatience = 30 * time.Second
 	exitWithin      = 5 * time.Second
+	dieWithin       = time.Second // of an image that has hung up
 	statsWithin     = time.Second
 
 	linesPerSecond   = 500
@@ -65,6 +69,8 @@ type outlet interface {
 type hooks struct {
 	params func(*launch.Params) error // adds to what it is told first
 	verify func() error               // looks from outside at what says that it is ready
+	intact func() error               // looks whether its programs are what they were
+	code   func() error               // looks whether its code is, which takes longer
 	serve  func() error               // lets clients come
 	stop   func() error               // lets no more come; none is on its way when it returns
 	end    func()                     // lets go of what it had, which is dead
@@ -100,7 +106,7 @@ type instance struct {
 	draining  bool
 	drained   bool
 	said      []string // the last lines of its output
-	cause     string   // the line in which the Go runtime says what it dies of
+	cause     string   // the line in which it, its kernel or the Go runtime says what it dies of
 
 	records uint64 // batches received; of the reader alone
 
@@ -190,17 +196,22 @@ func (i *instance) readFrames() {
 }
 
 // leave ends an image one of whose channels is of no more use. A drained image exits by
-// itself. An image that is dying closes its channel first; killing it then does
-// not change how it died, which is what wait reports.
+// itself. One that is dying closes its channel first, and QEMU takes a while from there:
+// it is not killed at once, so that it can say how it died, which is what wait reports.
 func (i *instance) leave(err error) {
+	var last time.Duration
 	i.mu.Lock()
-	drained := i.drained
+	if i.drained {
+		last = i.patience
+	} else if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
+		last = dieWithin
+	}
 	i.mu.Unlock()
-	if drained {
+	if last > 0 {
 		select {
 		case <-i.proc.Done():
 			return
-		case <-time.After(i.patience):
+		case <-time.After(last):
 		}
 	}
 	i.fail(err)
@@ -330,8 +341,9 @@ func await[T any](ctx context.Context, i *instance, f control.Frame, answer <-ch
 	}
 }
 
-// statistics asks the image; after a second it returns what is known.
-func (i *instance) statistics(ctx context.Context) control.Stats {
+// query asks the image how it is, where no such question is open. What it returns is
+// closed with the answer.
+func (i *instance) query() (fresh <-chan struct{}, err error) {
 	i.mu.Lock()
 	if i.fresh == nil {
 		i.fresh = make(chan struct{})
@@ -341,7 +353,54 @@ func (i *instance) statistics(ctx context.Context) control.Stats {
 		i.asked++
 	}
 	i.mu.Unlock()
-	if ask && i.send(control.Query()) != nil {
+	if ask {
+		err = i.send(control.Query())
+	}
+	return fresh, err
+}
+
+// every runs f at intervals while the image lives; where f fails it is killed.
+func (i *instance) every(d time.Duration, f func() error) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for {
+		select {
+		case <-i.proc.Done():
+			return
+		case <-tick.C:
+		}
+		if err := f(); err != nil {
+			i.fail(err)
+			return
+		}
+	}
+}
+
+// pulse reports an image that hangs. One that drains has a time for that.
+func (i *instance) pulse() error {
+	fresh, err := i.query()
+	if err != nil {
+		return err
+	}
+	late := time.NewTimer(i.patience)
+	defer late.Stop()
+	select {
+	case <-fresh:
+	case <-i.proc.Done():
+	case <-late.C:
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		if !i.draining {
+			return fmt.Errorf("it hangs: no answer within %s", i.patience)
+		}
+	}
+	return nil
+}
+
+// statistics asks the image; after a second it returns what is known.
+func (i *instance) statistics(ctx context.Context) control.Stats {
+	fresh, err := i.query()
+	if err != nil {
 		return control.Stats{}
 	}
 	ctx, cancel := context.WithTimeout(ctx, statsWithin)
@@ -371,6 +430,13 @@ func (i *instance) drain(grace, limit time.Duration) {
 	}()
 }
 
+// inOrder reports that it has drained.
+func (i *instance) inOrder() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.drained
+}
+
 // lastLines is how many lines of an image's output go into the reason of its
 // end.
 const lastLines = 3
@@ -396,8 +462,11 @@ func (i *instance) remember(line string) {
 	line = printable(audit.Cut(line, audit.MaxField))
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
-		i.cause = line
+	// The first is what the others come of.
+	for _, word := range []string{"lorica image: ", "lorica kernel: ", "panic: ", "fatal error: "} {
+		if i.cause == "" && strings.HasPrefix(line, word) {
+			i.cause = line
+		}
 	}
 	i.said = append(i.said, line)
 	i.said = i.said[max(0, len(i.said)-lastLines):]

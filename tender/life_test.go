@@ -272,6 +272,23 @@ func TestRestart(t *testing.T) {
 	eventually(t, "two restarts", func() bool { return status(t, c).Restarts == 2 })
 }
 
+// An image that is there and does nothing is noticed without anybody asking for it.
+func TestAnImageThatHangsIsReplaced(t *testing.T) {
+	cfg := configure(t)
+	cfg.Patience = 2 * time.Second
+	c := start(t, cfg)
+	s := status(t, c)
+	if err := syscall.Kill(s.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if code, _ := get(t, s, "/hello"); code != 200 { // waits in the backlog
+		t.Errorf("got %d", code)
+	}
+	if now := status(t, c); now.Restarts != 1 || now.PID == s.PID || !strings.Contains(now.LastError, "it hangs: no answer within 2s") {
+		t.Errorf("status is %+v", now)
+	}
+}
+
 func TestDrain(t *testing.T) {
 	c := start(t, configure(t))
 	s := status(t, c)
@@ -494,7 +511,7 @@ func TestStartFails(t *testing.T) {
 		"an address not here":   {func(c *tender.Config) { c.Listen[0].Address = "203.0.113.7" }, "cannot assign"},
 		"a name that is a path": {func(c *tender.Config) { c.Instance = "../x" }, "instance name"},
 		"no listener":           {func(c *tender.Config) { c.Listen = nil }, "0 listeners"},
-		"another target":        {func(c *tender.Config) { c.Target = "microvm" }, "not supported yet"},
+		"another target":        {func(c *tender.Config) { c.Target = "container" }, "target \"container\" is unknown"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -13,6 +13,9 @@ import (
 
 const slots = 3
 
+// errNoMemory reports a machine that has ended, and its memory with it.
+var errNoMemory = errors.New("tender: the machine has ended")
+
 // errBusy reports that open requests still hold all earlier programs.
 var errBusy = errors.New("tender: requests are still judged by the programs before; try again")
 
@@ -35,10 +38,17 @@ type memory struct {
 	mu    sync.Mutex
 	state [slots]slotState
 	used  [slots]int
+	sums  [slots]program.Digest // of what was written there
 }
 
+// windowSize is what the programs of an image lie in, in bytes.
+const windowSize = slots * program.MaxSize
+
+// memoryIn returns one whose programs lie in b, which is part of a machine's memory.
+func memoryIn(b []byte) *memory { return &memory{data: b} }
+
 func newMemory() (*memory, error) {
-	const size = slots * program.MaxSize
+	const size = windowSize
 	fd, err := unix.MemfdCreate("lorica-program", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL)
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
 		fd, err = unix.MemfdCreate("lorica-program", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
@@ -72,6 +82,9 @@ func (m *memory) close() {
 func (m *memory) offer(signed []byte) (uint8, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.data == nil {
+		return 0, errNoMemory
+	}
 	for i, s := range m.state {
 		if s != slotFree {
 			continue
@@ -79,10 +92,33 @@ func (m *memory) offer(signed []byte) (uint8, error) {
 		slot := m.data[i*program.MaxSize : (i+1)*program.MaxSize]
 		n := copy(slot, signed)
 		clear(slot[n:max(n, m.used[i])])
-		m.state[i], m.used[i] = slotOffered, n
+		m.state[i], m.used[i], m.sums[i] = slotOffered, n, program.Sum(signed)
 		return uint8(i), nil
 	}
 	return 0, errBusy
+}
+
+// intact reports a program that is not any more what was written. Whoever controls a
+// machine's page tables can write in its memory, where the programs are.
+func (m *memory) intact() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, s := range m.state {
+		if m.data == nil || s == slotFree {
+			continue
+		}
+		if at := i * program.MaxSize; program.Sum(m.data[at:at+m.used[i]]) != m.sums[i] {
+			return fmt.Errorf("the program in slot %d of its memory was altered", i)
+		}
+	}
+	return nil
+}
+
+// forget ends the use of memory that is about to go.
+func (m *memory) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.data = nil
 }
 
 // withdraw frees a slot whose program was not taken.

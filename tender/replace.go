@@ -40,6 +40,12 @@ func (t *tender) replace(ctx context.Context, signed []byte, secrets []control.S
 	if inst == nil || state != Ready {
 		return Applied{}, fmt.Errorf("tender: the instance is %s; programs are replaced while it is ready", state)
 	}
+	if inst.target.intact != nil {
+		if err := inst.target.intact(); err != nil {
+			inst.fail(err)
+			return Applied{}, fmt.Errorf("tender: %w", err)
+		}
+	}
 	slot, err := t.slot(ctx, signed)
 	if err != nil {
 		return Applied{}, err

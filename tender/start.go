@@ -110,22 +110,25 @@ func lastWords(f *os.File) string {
 // standard input, listeners from descriptor 3 on, and one line goes to standard
 // output. SIGTERM and SIGINT drain.
 func Main() error {
+	// Where nobody reads any more, a write is to fail, and not to end the tender.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	out := os.Stdout
-	tell := func(v verdict) {
+	tell := func(v verdict) error {
 		b, err := json.Marshal(v)
 		if err == nil {
-			out.Write(append(b, '\n'))
+			_, err = out.Write(append(b, '\n'))
 		}
 		out.Close()
+		return err
 	}
-	err := run(func() { tell(verdict{}) })
+	err := run(func() error { return tell(verdict{}) })
 	if err != nil {
 		tell(verdict{Error: err.Error()}) // lost, as it should be, after the first
 	}
 	return err
 }
 
-func run(ready func()) error {
+func run(ready func() error) error {
 	if err := noCore(); err != nil {
 		return err
 	}
@@ -154,7 +157,11 @@ func run(ready func()) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	return Run(ctx, cfg, listeners, ready)
+	return Run(ctx, cfg, listeners, func() {
+		if ready() != nil { // whoever started it died meanwhile, and nobody knows of it
+			stop()
+		}
+	})
 }
 
 // Stage is the body of the command named process.StageCommand, which a tender

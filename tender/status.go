@@ -38,6 +38,7 @@ type Status struct {
 	PID         int        `json:"pid"` // of the image; 0 while there is none
 	TenderPID   int        `json:"tenderPid"`
 	Tier        string     `json:"tier"`
+	Accel       string     `json:"accel,omitempty"` // what runs a microVM: "kvm" or "tcg"
 	ImageDigest string     `json:"imageDigest"`
 	Plan        string     `json:"plan"`
 	Program     string     `json:"program"` // digest of the signed bytes in force

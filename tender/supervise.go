@@ -20,6 +20,14 @@ const (
 	goodLife   = time.Minute
 )
 
+// How often an image that serves is asked whether it does, and its programs and its
+// code are looked at where it could have written there.
+const (
+	pulseEvery = 5 * time.Second
+	lookEvery  = time.Second
+	codeEvery  = 5 * time.Second
+)
+
 // order asks for the end; one that is already asked for stands, except that
 // stopping overtakes draining.
 func (t *tender) order(o order) {
@@ -166,6 +174,13 @@ func (t *tender) launch() (*instance, error) {
 		}
 	}
 	t.setState(Ready)
+	go inst.every(min(pulseEvery, t.cfg.Patience), inst.pulse)
+	if inst.target.intact != nil {
+		go inst.every(lookEvery, inst.target.intact)
+	}
+	if inst.target.code != nil {
+		go inst.every(codeEvery, inst.target.code)
+	}
 	return inst, nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/abi/program"
+	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/tender/process"
 	"lorica.dev/lorica/tender/seccomp"
 )
@@ -23,6 +24,27 @@ type target interface {
 	close()
 }
 
+func targetOf(cfg *Config) target {
+	if cfg.Target == api.TargetMicroVM {
+		return &machineTarget{}
+	}
+	return &processTarget{}
+}
+
+// confinement returns what this machine can confine with, which must be what the
+// workload asks for.
+func confinement(cfg *Config) (process.Confinement, error) {
+	report := process.Probe()
+	if !report.Supported {
+		return process.Confinement{}, fmt.Errorf("tender: this machine cannot confine an image: seccomp: %s", report.Findings[0].Detail)
+	}
+	c := report.Confinement.Weakened(cfg.Weaken)
+	if tier := c.Tier(); tier > cfg.Minimum {
+		return c, fmt.Errorf("tender: this machine confines images at tier %q, the workload asks for %q at least: see `lorica doctor`", tier, cfg.Minimum)
+	}
+	return c, nil
+}
+
 // A processTarget launches images as confined processes.
 type processTarget struct {
 	confine  process.Confinement
@@ -33,16 +55,10 @@ type processTarget struct {
 }
 
 func (p *processTarget) open(t *tender) (string, error) {
-	report := process.Probe()
-	if !report.Supported {
-		return "", fmt.Errorf("tender: this machine cannot confine an image: seccomp: %s", report.Findings[0].Detail)
-	}
-	p.confine = report.Confinement.Weakened(t.cfg.Weaken)
-	tier := p.confine.Tier()
-	if tier > t.cfg.Minimum {
-		return "", fmt.Errorf("tender: this machine confines images at tier %q, the workload asks for %q at least: see `lorica doctor`", tier, t.cfg.Minimum)
-	}
 	var err error
+	if p.confine, err = confinement(&t.cfg); err != nil {
+		return "", err
+	}
 	if p.launcher, err = process.NewLauncher(); err != nil {
 		return "", err
 	}
@@ -55,7 +71,7 @@ func (p *processTarget) open(t *tender) (string, error) {
 	if p.group, err = process.OpenGroup(t.cfg.Instance, t.cfg.Memory); err != nil {
 		t.log(FromTender, "memory is limited by RLIMIT_DATA alone: %v", err)
 	}
-	return tier.String(), nil
+	return p.confine.Tier().String(), nil
 }
 
 func (p *processTarget) close() {

@@ -69,7 +69,7 @@ func Run(ctx context.Context, cfg Config, listeners []*os.File, ready func()) er
 	if err := cfg.validate(); err != nil {
 		return err
 	}
-	t := &tender{cfg: cfg, target: &processTarget{}, program: cfg.Program, secrets: cfg.Secrets, orders: make(chan order, 1), change: make(chan struct{}, 1),
+	t := &tender{cfg: cfg, target: targetOf(&cfg), program: cfg.Program, secrets: cfg.Secrets, orders: make(chan order, 1), change: make(chan struct{}, 1),
 		lines: throttle{limit: linesPerSecond}, records: throttle{limit: recordsPerSecond}}
 	t.cfg.Program, t.cfg.Secrets = nil, nil
 	defer t.close()

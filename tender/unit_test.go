@@ -1,6 +1,8 @@
 package tender
 
 import (
+	"lorica.dev/lorica/abi/program"
+
 	"bufio"
 	"bytes"
 	"encoding/json"
@@ -205,6 +207,47 @@ func TestMemory(t *testing.T) {
 		t.Errorf("what an image sees is %q (%v)", seen[:8], err)
 	}
 	unix.Munmap(seen)
+}
+
+// What lies in a machine's memory can be altered there, which is noticed wherever a
+// program is, and nowhere else.
+func TestAlteredProgramsAreNoticed(t *testing.T) {
+	data := make([]byte, windowSize)
+	m := memoryIn(data)
+	first, _ := m.offer([]byte("first"))
+	m.enforce(first)
+	second, _ := m.offer([]byte("another"))
+	m.enforce(second) // the first retires
+	third, _ := m.offer([]byte("a third"))
+	for _, c := range []struct {
+		slot uint8
+		at   int
+		want bool
+	}{{first, 0, true}, {first, 4, true}, {first, 5, false}, {second, 6, true}, {third, 3, true}, {third, program.MaxSize - 1, false}} {
+		b := &data[int(c.slot)*program.MaxSize+c.at]
+		*b ^= 1
+		if err := m.intact(); (err != nil) != c.want {
+			t.Errorf("byte %d of slot %d is altered: %v", c.at, c.slot, err)
+		}
+		*b ^= 1
+		if err := m.intact(); err != nil {
+			t.Error(err)
+		}
+	}
+	data[int(first)*program.MaxSize] = 0
+	if err := m.release(first); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.intact(); err != nil {
+		t.Errorf("a slot that holds no program any more: %v", err)
+	}
+	m.forget()
+	if _, err := m.offer([]byte("x")); err != errNoMemory {
+		t.Errorf("offered to a machine that has ended: %v", err)
+	}
+	if err := m.intact(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestForeignFolderIsRefused(t *testing.T) {

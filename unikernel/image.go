@@ -30,7 +30,8 @@ type Platform interface {
 	// Control returns the channel to the tender.
 	Control() (io.ReadWriter, error)
 	// Window returns the memory that programs lie in, of Slots times SlotSize bytes,
-	// which the tender writes and the image cannot.
+	// which the tender writes and the image cannot. It lowers p.MemoryLimit to what
+	// there is.
 	Window(p *launch.Params) ([]byte, error)
 	// Seal gives up, for good, what the image needs no more.
 	Seal(p *launch.Params) error

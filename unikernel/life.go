@@ -2,6 +2,7 @@ package unikernel
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"runtime"
 	"runtime/metrics"
 	"sync/atomic"
+	"time"
 
 	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/launch"
@@ -114,6 +116,8 @@ func (l *life) read(commands chan<- any) error {
 		switch m := m.(type) {
 		case control.Ack: // at once: requests may be waiting for it
 			err = l.out.ack(m.Seq)
+		case control.Clock:
+			err = l.setClock(m)
 		case control.Txn:
 			err = hand(commands, command{f.Kind, m})
 		case control.Prepare, control.Drain:
@@ -128,6 +132,15 @@ func (l *life) read(commands chan<- any) error {
 			return fmt.Errorf("control channel: %w", err)
 		}
 	}
+}
+
+// setClock sets the clock of a machine that has its own.
+func (l *life) setClock(m control.Clock) error {
+	c, ok := l.img.Platform.(interface{ SetClock(ns int64) error })
+	if !ok {
+		return errors.New("a clock for an image that has none of its own")
+	}
+	return c.SetClock(m.Now)
 }
 
 // maxCommands is how many commands may wait for the one that is obeyed.
@@ -210,8 +223,19 @@ func (l *life) abort() {
 	l.prepared = nil
 }
 
+// settleWithin bounds the wait for clients to take the end of what they were sent,
+// where nobody but the image has it.
+const settleWithin = 5 * time.Second
+
 func (l *life) drain(m control.Drain) {
 	l.server.drain(m.Grace, m.Limit)
+	if n, ok := l.img.Net.(interface{ Settle(context.Context) error }); ok {
+		ctx, cancel := context.WithTimeout(context.Background(), settleWithin)
+		defer cancel()
+		if err := n.Settle(ctx); err != nil {
+			l.out.log(err.Error())
+		}
+	}
 	l.out.send(control.Drained())
 	l.finish(l.out.flush())
 }

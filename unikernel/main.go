@@ -44,11 +44,11 @@ func boot(img Image) error {
 	if err != nil {
 		return err
 	}
-	bound(p)
 	window, err := img.Platform.Window(p)
 	if err != nil {
 		return err
 	}
+	bound(p)
 	if err := control.WriteFrame(channel, control.Hello{Version: abi.Version, Plan: plan}.Frame()); err != nil {
 		return fmt.Errorf("control channel: %w", err)
 	}

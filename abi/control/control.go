@@ -25,6 +25,7 @@ const (
 	KindDrain
 	KindQuery
 	KindAck
+	KindClock
 )
 
 const (

@@ -35,6 +35,7 @@ func messages() map[string]struct {
 		"abort":     {Txn{7}.Frame(KindAbort), Txn{7}},
 		"drain":     {Drain{time.Second, time.Minute}.Frame(), Drain{time.Second, time.Minute}},
 		"query":     {Query(), nil},
+		"clock":     {Clock{1 << 60}.Frame(), Clock{1 << 60}},
 		"ack":       {Ack{8}.Frame(), Ack{8}},
 		"hello":     {Hello{1, [32]byte{2}}.Frame(), Hello{1, [32]byte{2}}},
 		"ready":     {Ready(), nil},
@@ -67,7 +68,7 @@ func TestMessagesSurviveTheChannel(t *testing.T) {
 		kinds[f.Kind] = true
 	}
 	for k := KindPrepare; k <= KindDrained; k++ {
-		if (k <= KindAck || k >= KindHello) && !kinds[k] {
+		if (k <= KindClock || k >= KindHello) && !kinds[k] {
 			t.Errorf("kind %d has no case", k)
 		}
 	}
@@ -108,7 +109,7 @@ func TestFramesThatAreRefused(t *testing.T) {
 	if _, err := ReadFrame(bytes.NewReader(nil), 10); err != io.EOF {
 		t.Errorf("between frames: %v", err)
 	}
-	for _, k := range []Kind{0, KindLaunch, KindAck + 1, KindHello - 1, KindDrained + 1, 255} {
+	for _, k := range []Kind{0, KindLaunch, KindClock + 1, KindHello - 1, KindDrained + 1, 255} {
 		if m, err := (Frame{Kind: k}).Decode(); err == nil {
 			t.Errorf("kind %d decodes to %+v", k, m)
 		}

@@ -82,6 +82,16 @@ type Records struct {
 // Ack is the tender's answer to Records.
 type Ack struct{ Seq uint64 }
 
+// Clock tells a microVM the time, in ns since 1970: what its own clock starts from is
+// whole seconds, and its rate is a measurement.
+type Clock struct{ Now int64 }
+
+func (m Clock) Frame() Frame {
+	var w wire.Writer
+	w.I64(m.Now)
+	return Frame{KindClock, w.Bytes()}
+}
+
 func (m Prepare) Frame() Frame {
 	var w wire.Writer
 	w.U64(m.Txn)
@@ -208,6 +218,8 @@ func (f Frame) Decode() (any, error) {
 	case KindQuery, KindReady, KindDrained:
 	case KindAck:
 		m = Ack{r.U64()}
+	case KindClock:
+		m = Clock{r.I64()}
 	case KindHello:
 		h := Hello{Version: r.U32()}
 		copy(h.Plan[:], r.Fixed(len(h.Plan)))

@@ -72,6 +72,7 @@ type Params struct {
 	Dials       bool            // the image may ask for connections
 	Listeners   []Listener
 	Link        Link
+	Now         int64         // of a microVM: ns since 1970, as in control.Clock
 	Seal        []Instruction // of a process: installed for all threads before Ready
 }
 
@@ -104,6 +105,7 @@ func (p *Params) Frame() control.Frame {
 		w.String(l.Name)
 		w.U16(l.Port)
 	}
+	w.I64(p.Now)
 	w.Bool(p.Link != Link{})
 	if p.Link != (Link{}) {
 		addr, host := p.Link.Addr.Addr().As16(), p.Link.Host.As16()
@@ -141,6 +143,7 @@ func Decode(f control.Frame) (*Params, error) {
 	for range r.Count(6) {
 		p.Listeners = append(p.Listeners, Listener{Name: r.String(), Port: r.U16()})
 	}
+	p.Now = r.I64()
 	if r.Bool() {
 		p.Link = readLink(r)
 	}

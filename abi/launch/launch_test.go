@@ -40,7 +40,7 @@ func TestListenersFollowTheDialSocket(t *testing.T) {
 // microVM returns the parameters of one.
 func microVM() *Params {
 	p := params()
-	p.Seal, p.Link = nil, Link{netip.MustParsePrefix("10.0.2.2/30"), netip.MustParseAddr("10.0.2.1")}
+	p.Seal, p.Now, p.Link = nil, 1<<60, Link{netip.MustParsePrefix("10.0.2.2/30"), netip.MustParseAddr("10.0.2.1")}
 	return p
 }
 

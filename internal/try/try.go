@@ -30,6 +30,10 @@ const (
 	Handshake = "handshake" // TLS cannot be agreed on
 )
 
+// clockSlack is how far the clock of an instance may be behind this one: a microVM has
+// a clock of its own.
+const clockSlack = 50 * time.Millisecond
+
 // A File is a set of requests, as users write it.
 type File struct {
 	Users    map[string]User `yaml:"users"` // by name
@@ -137,7 +141,7 @@ func (f *File) one(ctx context.Context, addr string, r Request, ids Identities, 
 			return a.ID == id
 		}
 		// A refused connection has shown no client a name of its decision.
-		return (a.Stage == abi.StageFirewall || a.Stage == abi.StageTLS) && a.Source == local && a.Time >= start.UnixNano()
+		return (a.Stage == abi.StageFirewall || a.Stage == abi.StageTLS) && a.Source == local && a.Time >= start.Add(-clockSlack).UnixNano()
 	})
 	if found {
 		res.Rule, res.Line, res.Reason = rec.Rule.ID, rec.Rule.Line, rec.Reason
