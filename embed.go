@@ -21,7 +21,7 @@ const (
 	GoSum = "image/go.sum.txt"
 )
 
-//go:embed abi pep netstack app unikernel image
+//go:embed abi pep netstack app unikernel kernel virtio image
 var source embed.FS
 
 // Source returns the embedded tree: GoMod, GoSum, and the image-side folders as
@@ -29,10 +29,10 @@ var source embed.FS
 func Source() fs.FS { return source }
 
 // InImage reports whether a file of Source is compiled into images: not its
-// tests, their data, or what describes it.
+// tests, their data, what tests the kernel from inside, or what describes it.
 func InImage(name string) bool {
 	for dir := range strings.SplitSeq(path.Dir(name), "/") {
-		if dir == "testdata" || dir == "image" {
+		if dir == "testdata" || dir == "image" || dir == "selftest" {
 			return false
 		}
 	}

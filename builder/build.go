@@ -16,6 +16,8 @@ import (
 	"strings"
 
 	lorica "lorica.dev/lorica"
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/builder/pvh"
 )
 
 // A Step of a build, for whoever shows progress.
@@ -112,6 +114,11 @@ func (b *build) run(ctx context.Context) (*Image, error) {
 	if err := sameCode(b.image(), b.debug()); err != nil {
 		return nil, err
 	}
+	if b.plan.Target == api.TargetMicroVM {
+		if err := bootable(b.image(), b.debug()); err != nil {
+			return nil, fmt.Errorf("builder: %w", err)
+		}
+	}
 	elf, err := os.ReadFile(b.image())
 	if err != nil {
 		return nil, fmt.Errorf("builder: %w", err)
@@ -135,7 +142,10 @@ func (b *build) run(ctx context.Context) (*Image, error) {
 
 // write lays out the build folder.
 func (b *build) write() error {
-	files := append(b.plan.files[:len(b.plan.files):len(b.plan.files)], file{"main.go", []byte(b.plan.Main)})
+	return b.lay(append(b.plan.files[:len(b.plan.files):len(b.plan.files)], file{"main.go", []byte(b.plan.Main)}))
+}
+
+func (b *build) lay(files []file) error {
 	for _, f := range files {
 		name := filepath.Join(b.dir, filepath.FromSlash(f.name))
 		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
@@ -201,7 +211,7 @@ func needs(failed *goError) string {
 // checkPins refuses an application whose dependencies raise what the image pins.
 // The go command has accepted the go.mod, so its lines are what is selected.
 func (b *build) checkPins(ctx context.Context) error {
-	_, pinned, err := pins(lorica.Source())
+	_, pinned, err := pins(lorica.Source(), b.plan.Target)
 	if err != nil {
 		return err
 	}
@@ -257,6 +267,22 @@ func sameCode(image, debug string) error {
 		return errors.New("builder: the image and its debug twin have different code")
 	}
 	return nil
+}
+
+// bootable turns the image, whose twin has the symbols, into one that a machine boots.
+func bootable(image, debug string) error {
+	program, err := os.ReadFile(image)
+	if err != nil {
+		return err
+	}
+	symbols, err := os.ReadFile(debug)
+	if err != nil {
+		return err
+	}
+	if program, err = pvh.Link(program, symbols); err != nil {
+		return err
+	}
+	return os.WriteFile(image, program, 0o600)
 }
 
 // commit moves a finished build into place: first what the index leads to, then

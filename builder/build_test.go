@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/builder/pvh"
 	"lorica.dev/lorica/internal/notrun"
 )
 
@@ -24,16 +26,19 @@ import (
 func TestWhatIsLinkedIntoTheImages(t *testing.T) {
 	site := tree(t, map[string]string{"public/index.html": "<p>hello\n"})
 	s := store(t)
+	host := []string{"lorica.dev/lorica/kernel", "lorica.dev/lorica/virtio", "lorica.dev/lorica/netstack/direct", "gvisor.dev/", "github.com/"}
 	for _, c := range []struct {
 		golden string
 		plan   *Plan
 		never  []string // prefixes
 	}{
-		// The example's own code imports encoding/json.
-		{"packages-accounts.txt", plan(t, accountsNeeds, accounts()), nil},
-		{"packages-front.txt", plan(t, frontNeeds, frontIn("testdata")), []string{"encoding/json", "golang.org/x/", "lorica.dev/lorica/pep/auth"}},
-		{"packages-site.txt", plan(t, siteNeeds, siteIn(site)), []string{"encoding/json", "golang.org/x/", "lorica.dev/lorica/pep/auth", "lorica.dev/lorica/pep/tls", "lorica.dev/lorica/abi/transport"}},
-		{"packages-secured.txt", plan(t, securedNeeds, siteIn(site)), []string{"encoding/json", "golang.org/x/", "testing", "lorica.dev/lorica/abi/transport/certtest"}},
+		// The example's own code imports encoding/json, as does the log of gVisor.
+		{"packages-accounts.txt", plan(t, accountsNeeds, accounts()), host},
+		{"packages-front.txt", plan(t, frontNeeds, frontIn("testdata")), append(host[:len(host):len(host)], "encoding/json", "golang.org/x/", "lorica.dev/lorica/pep/auth")},
+		{"packages-site.txt", plan(t, siteNeeds, siteIn(site)), append(host[:len(host):len(host)], "encoding/json", "golang.org/x/", "lorica.dev/lorica/pep/auth", "lorica.dev/lorica/pep/tls", "lorica.dev/lorica/abi/transport")},
+		{"packages-secured.txt", plan(t, securedNeeds, siteIn(site)), append(host[:len(host):len(host)], "encoding/json", "golang.org/x/", "testing", "lorica.dev/lorica/abi/transport/certtest")},
+		{"packages-machine.txt", plan(t, machineNeeds, frontIn("testdata")), []string{"golang.org/x/crypto", "lorica.dev/lorica/netstack/socket", "lorica.dev/lorica/unikernel/linux",
+			"lorica.dev/lorica/kernel/selftest", "lorica.dev/lorica/pep/auth"}},
 	} {
 		t.Run(c.golden, func(t *testing.T) {
 			img, err := s.Build(t.Context(), c.plan, nil)
@@ -42,8 +47,7 @@ func TestWhatIsLinkedIntoTheImages(t *testing.T) {
 			}
 			list := slices.Sorted(slices.Values(img.Packages))
 			goldenPackages(t, c.golden, list)
-			never := append(c.never, "os/exec", "net/http/pprof", "plugin", "runtime/cgo", "gvisor.dev/", "go.yaml.in/", "github.com/", "text/template",
-				"lorica.dev/lorica/kernel", "lorica.dev/lorica/policy", "lorica.dev/lorica/compiler", "lorica.dev/lorica/tender", "lorica.dev/lorica/builder")
+			never := append(c.never, "os/exec", "net/http/pprof", "plugin", "runtime/cgo", "go.yaml.in/", "text/template", "lorica.dev/lorica/policy", "lorica.dev/lorica/compiler", "lorica.dev/lorica/tender", "lorica.dev/lorica/builder")
 			for _, pkg := range list {
 				for _, prefix := range never {
 					if strings.HasPrefix(pkg, prefix) {
@@ -51,7 +55,14 @@ func TestWhatIsLinkedIntoTheImages(t *testing.T) {
 					}
 				}
 			}
-			checkELF(t, s, img)
+			if c.plan.Target == api.TargetProcess {
+				checkELF(t, s, img)
+				return
+			}
+			b, err := os.ReadFile(img.Path)
+			if err != nil || pvh.Check(b) != nil || len(img.Syscalls) > 0 || !slices.Equal(img.Devices, c.plan.Devices()) || len(img.Devices) < 5 {
+				t.Errorf("the image of a machine has %v and %v: %v, %v", img.Devices, img.Syscalls, err, pvh.Check(b))
+			}
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +28,7 @@ var (
 	siteNeeds     = []string{"image/process", "net", "firewall", "filter", "audit", "app/static"}
 	frontNeeds    = []string{"image/process", "net", "firewall", "filter", "audit", "egress", "app/proxy"}
 	securedNeeds  = []string{"image/process", "net", "tls/server", "filter", "audit", "app/static"}
+	machineNeeds  = []string{"image/microvm", "net", "firewall", "filter", "audit", "egress", "app/proxy"}
 	smallNeeds    = []string{"image/process", "net", "filter", "audit", "app/handler"}
 )
 
@@ -40,7 +42,11 @@ func selection(t testing.TB, needs []string) *solver.Selection {
 	for _, capability := range needs {
 		reqs = append(reqs, catalog.Requirement{Capability: capability, Why: "the test asks for it"})
 	}
-	sel, err := solver.Solve(c, reqs, "process")
+	target := api.TargetProcess
+	if slices.Contains(needs, "image/microvm") {
+		target = api.TargetMicroVM
+	}
+	sel, err := solver.Solve(c, reqs, target)
 	if err != nil {
 		t.Fatal(err)
 	}

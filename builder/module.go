@@ -15,9 +15,26 @@ import (
 // imageModule is the module path of the generated main.
 const imageModule = "lorica.dev/image"
 
-// pins returns the modules and versions that the image's go.mod requires.
-func pins(source fs.FS) (goVersion string, list []moduleVersion, err error) {
+// imageMod returns the go.mod of the image-side source for a target: lines that name
+// another one at their end are left out.
+func imageMod(source fs.FS, target string) ([]byte, error) {
 	data, err := fs.ReadFile(source, lorica.GoMod)
+	if err != nil {
+		return nil, err
+	}
+	var kept []byte
+	for line := range strings.Lines(string(data)) {
+		text, only, limited := strings.Cut(strings.TrimRight(line, "\n"), " // ")
+		if !limited || only == target {
+			kept = append(append(kept, text...), '\n')
+		}
+	}
+	return kept, nil
+}
+
+// pins returns the modules and versions that the image's go.mod requires.
+func pins(source fs.FS, target string) (goVersion string, list []moduleVersion, err error) {
+	data, err := imageMod(source, target)
 	if err != nil {
 		return "", nil, err
 	}
@@ -38,8 +55,8 @@ func pins(source fs.FS) (goVersion string, list []moduleVersion, err error) {
 // buildModule returns the go.mod and go.sum of the build folder: the image's pins
 // and the requirements of the application, each with the checksums that it came
 // with.
-func buildModule(source fs.FS, app *application) (mod, sum []byte, err error) {
-	goVersion, pinned, err := pins(source)
+func buildModule(source fs.FS, target string, app *application) (mod, sum []byte, err error) {
+	goVersion, pinned, err := pins(source, target)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -11,6 +11,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	lorica "lorica.dev/lorica"
+	"lorica.dev/lorica/api"
 )
 
 // A registry is a Go module proxy in a folder, with the module cache of the test
@@ -209,5 +212,19 @@ func TestWhatModulesBringIsChecked(t *testing.T) {
 	}
 	if after := snapshot(t, s.dir); after != before {
 		t.Errorf("the store changed from\n%sto\n%s", before, after)
+	}
+}
+
+// What only microVMs are linked with does not bind the applications of others.
+func TestPinsAreOfATarget(t *testing.T) {
+	for target, want := range map[string]bool{api.TargetProcess: false, api.TargetMicroVM: true} {
+		_, list, err := pins(lorica.Source(), target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := slices.ContainsFunc(list, func(m moduleVersion) bool { return m.Path == "gvisor.dev/gvisor" })
+		if got != want || !slices.ContainsFunc(list, func(m moduleVersion) bool { return m.Path == "golang.org/x/sys" }) {
+			t.Errorf("%s: %v", target, list)
+		}
 	}
 }

@@ -31,6 +31,7 @@ func TestTheGeneratedMain(t *testing.T) {
 		{"main-accounts.go.txt", accountsNeeds, &application{pkg: "example.com/accounts", function: "New"}},
 		{"main-site.go.txt", siteNeeds, &application{static: true}},
 		{"main-front.go.txt", frontNeeds, front},
+		{"main-machine.go.txt", machineNeeds, front},
 		{"main-secured.go.txt", securedNeeds, &application{static: true}},
 	} {
 		t.Run(c.golden, func(t *testing.T) {

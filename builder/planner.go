@@ -84,5 +84,5 @@ func toolchainStamp() string {
 	if !whole {
 		return ""
 	}
-	return fmt.Sprintf("%s %x", bin, stamp)
+	return fmt.Sprintf("%s %x %s", bin, stamp, wanted())
 }

@@ -48,6 +48,15 @@ type toolchain struct {
 	folders []string // the Go caches
 }
 
+// wanted is the toolchain that the user's GOTOOLCHAIN names, which the go command
+// fetches where it is not there yet; the go in PATH where that names none.
+func wanted() string {
+	if name := os.Getenv("GOTOOLCHAIN"); version.IsValid(name) {
+		return name
+	}
+	return "local"
+}
+
 // findToolchain asks the go in PATH who and where it is.
 func findToolchain(ctx context.Context) (*toolchain, error) {
 	bin, err := exec.LookPath("go")
@@ -57,7 +66,7 @@ func findToolchain(ctx context.Context) (*toolchain, error) {
 	keys := []string{"GOROOT", "GOVERSION", "GOPATH", "GOMODCACHE", "GOCACHE"}
 	cmd := exec.CommandContext(ctx, bin, append([]string{"env", "-json"}, keys...)...)
 	cmd.Dir = "/"
-	cmd.Env = append(os.Environ(), "GOTOOLCHAIN=local", "GOWORK=off", "GOFLAGS=", "GOEXPERIMENT=")
+	cmd.Env = append(os.Environ(), "GOTOOLCHAIN="+wanted(), "GOWORK=off", "GOFLAGS=", "GOEXPERIMENT=")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
