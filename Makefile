@@ -15,8 +15,8 @@ bin/lorica:
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/lorica ./cmd/lorica
 
 .PHONY: demo
-demo: bin/lorica ## generate and run examples/payments and show what is allowed, denied, and why (CHECK=1: exit after the table)
-	@scripts/demo $(if $(CHECK),--exit)
+demo: bin/lorica ## generate and run examples/payments and show what is allowed, denied, and why (CHECK=1: exit after the table; TARGET=microvm)
+	@TARGET="$(TARGET)" scripts/demo $(if $(CHECK),--exit)
 
 .PHONY: test
 test: ## everything that this project promises and can show on this machine
@@ -25,6 +25,14 @@ test: ## everything that this project promises and can show on this machine
 .PHONY: bench
 bench: ## measure every promise of speed side by side, and write docs/performance.md (ROUNDS, SECONDS_EACH)
 	@scripts/bench
+
+.PHONY: bench-microvm
+bench-microvm: ## measure images in microVMs beside Linux guests, and write docs/performance-microvm.md (ROUNDS, SECONDS_EACH)
+	@scripts/bench-microvm
+
+.PHONY: soak-microvm
+soak-microvm: ## keep an image in a microVM under mixed load for TIME (default 30m)
+	@TIME=$(or $(TIME),30m) scripts/bench-microvm soak
 
 .PHONY: redteam
 redteam: ## attack images from inside, and print what a compromised application can still do (ARGS='-args -every-table': the tables of x32 and i386 as well)

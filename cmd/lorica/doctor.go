@@ -3,12 +3,14 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/tender/process"
+	"lorica.dev/lorica/tender/qemu"
 )
 
 // health is what doctor answers in JSON.
@@ -30,13 +32,17 @@ func (c *cli) doctorCommand() *cobra.Command {
 		Short:   "Show what this machine can run, and how well confined",
 		Long: `Tries what the confinement of images is made of and shows the tier that results, what
 is missing, and the line that changes it. Tiers: full (namespaces, Landlock, system
-call filter), no-userns, no-landlock. Exit code 1 where no image can run at all.`,
+call filter), no-userns, no-landlock; a microVM is confined like a process, with QEMU
+in it. KVM counts only where a guest has really run under it. Exit code 1 where no
+image can run at all.`,
 		Example: "  lorica doctor\n  lorica doctor -o json",
 		Args:    args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			h := health{Report: process.Probe()}
 			h.Findings = append(h.Findings, probeGo())
-			h.Targets = []target{{"process", h.Supported, "tier " + h.TierName}, probeMicroVM()}
+			vm, findings := probeMicroVM(&h.Report)
+			h.Findings = append(h.Findings, findings...)
+			h.Targets = []target{{api.TargetProcess, h.Supported, "tier " + h.TierName}, vm}
 			err := c.print(h, func(w io.Writer) { printHealth(w, &h) })
 			if err == nil && !h.Supported {
 				err = errSilent
@@ -79,17 +85,21 @@ func probeGo() process.Finding {
 	return process.Finding{Name: "go", OK: true, Detail: path}
 }
 
-// probeMicroVM looks for what the microvm target will need. The target itself
-// is not there yet, so that nothing here can make it ok.
-func probeMicroVM() target {
-	qemu := "no qemu-system-x86_64 (apt-get install qemu-system-x86)"
-	if path, err := exec.LookPath("qemu-system-x86_64"); err == nil {
-		qemu = path
+// probeMicroVM boots guests of a few instructions, confined as images are here.
+func probeMicroVM(r *process.Report) (target, []process.Finding) {
+	vm := target{Name: api.TargetMicroVM, Detail: "images cannot be confined here"}
+	if !r.Supported {
+		return vm, nil
 	}
-	kvm := "no /dev/kvm"
-	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err == nil {
-		f.Close()
-		kvm = "/dev/kvm opens"
+	l, err := process.NewLauncher()
+	if err != nil {
+		vm.Detail = err.Error()
+		return vm, nil
 	}
-	return target{Name: "microvm", Detail: "not supported yet (" + qemu + "; " + kvm + ")"}
+	found := qemu.Probe("", l, r.Confinement)
+	vm.OK, vm.Detail = found.Supported, "no QEMU that works"
+	if vm.OK {
+		vm.Detail = fmt.Sprintf("tier %s, with QEMU and %s", r.TierName, strings.ToUpper(found.Accel))
+	}
+	return vm, found.Findings
 }

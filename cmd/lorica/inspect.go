@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/builder"
 	"lorica.dev/lorica/run"
 	"lorica.dev/lorica/tender"
@@ -72,8 +73,12 @@ func inspect(ctx context.Context, m *run.Machine, name string) (*inspected, erro
 
 func printInspected(w io.Writer, x *inspected) {
 	if s := x.Instance; s != nil {
+		tier := s.Tier
+		if s.Accel != "" {
+			tier += ", QEMU with " + strings.ToUpper(s.Accel)
+		}
 		table(w, "", [][]string{
-			{"instance", s.Instance}, {"workload", s.Tenant + "/" + s.Workload}, {"state", string(s.State)}, {"tier", s.Tier}, {"memory", s.Limits},
+			{"instance", s.Instance}, {"workload", s.Tenant + "/" + s.Workload}, {"state", string(s.State)}, {"tier", tier}, {"memory", s.Limits},
 			{"listens", addresses(s)}, {"policy", s.Policy}, {"level", s.Level}, {"revision", fmt.Sprint(s.Revision)},
 			{"program", s.Program}, {"content", s.Content}, {"started", s.Started.Local().Format("2006-01-02 15:04:05")},
 			{"process", fmt.Sprintf("%d under tender %d", s.PID, s.TenderPID)}, {"restarts", fmt.Sprint(s.Restarts)}, {"last error", s.LastError},
@@ -101,7 +106,11 @@ func printInspected(w io.Writer, x *inspected) {
 		{"file", img.Path}, {"debug file", img.Debug}, {"modules", strings.Join(modules, " ")},
 		{"packages", fmt.Sprintf("%d linked, %d of them outside the standard library (all in -o json)", len(img.Packages), len(linked))},
 	})
-	fmt.Fprintln(w, "\nsystem calls after the seal:")
+	head := "system calls after the seal"
+	if img.Target == api.TargetMicroVM {
+		head, calls = "devices of the machine", img.Devices
+	}
+	fmt.Fprintf(w, "\n%s:\n", head)
 	for _, s := range calls {
 		fmt.Fprintln(w, "  "+s)
 	}
