@@ -1,0 +1,27 @@
+#include "textflag.h"
+
+TEXT ·overflow(SB),NOSPLIT|NOFRAME,$0-0
+	CLI
+	MOVQ	$1, lorica·dev∕lorica∕kernel·inKernel(SB)
+	MOVQ	lorica·dev∕lorica∕kernel·kernelStack(SB), SP
+again:
+	BYTE	$0x50 // PUSHQ AX
+	JMP	again
+
+TEXT ·trap(SB),NOSPLIT|NOFRAME,$0-0
+	CLI
+	MOVQ	$1, lorica·dev∕lorica∕kernel·inKernel(SB)
+	MOVQ	$0x123456789000, AX
+	MOVQ	(AX), AX
+	RET
+
+TEXT ·nmi(SB),NOSPLIT|NOFRAME,$0-0
+	INT	$2
+	RET
+
+TEXT ·refault(SB),NOSPLIT|NOFRAME,$0-0
+	CLI
+	MOVQ	$1, lorica·dev∕lorica∕kernel·inFault(SB)
+	MOVQ	$0x123456789000, AX
+	MOVQ	(AX), AX
+	RET
