@@ -345,7 +345,9 @@ func leftovers() (list []string) {
 		leader := "/proc/" + f[3]
 		_, err = os.Stat(leader)
 		image := string(cmd) == "lorica-image\x00" && (err != nil || ours(leader))
-		if f[0] != "Z" && (ours(p) || image) {
+		name, _, _ := strings.Cut(string(cmd), "\x00")
+		machine := filepath.Base(name) == emulator && (f[1] == "1" || ours("/proc/"+f[1])) // it leads a session itself
+		if f[0] != "Z" && (ours(p) || image || machine) {
 			list = append(list, filepath.Base(p)+" "+strings.ReplaceAll(string(cmd), "\x00", " "))
 		}
 	}

@@ -231,6 +231,16 @@ func hold(t *testing.T, addr string, n int, patience time.Duration) (held []net.
 
 var resident = regexp.MustCompile(`VmRSS:\s+(\d+) kB`)
 
+// allowed is how many MiB an image with memory MiB may have of the host: of a microVM
+// that is its memory, as a file that is shared, its program, and QEMU itself with the
+// code that it has translated.
+func allowed(memory int) int {
+	if target == "" {
+		return memory
+	}
+	return memory + 192
+}
+
 // rss is the memory of a process that is there, in MiB.
 func rss(t *testing.T, pid int) int {
 	t.Helper()
@@ -247,9 +257,12 @@ func rss(t *testing.T, pid int) int {
 // was given. Where they fit maxConnections, others are served meanwhile; where not,
 // others wait until the silent ones are cut off.
 func TestTenThousandIdleConnections(t *testing.T) {
-	const many = 10_000
+	many := 10_000
+	if target != "" { // a connection takes twenty times as long where code is translated
+		many = 3000
+	}
 	var l syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil || l.Max < many+1000 {
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil || l.Max < uint64(many)+1000 {
 		notrun.Say(t, "10,000 idle connections", fmt.Sprintf("a process may open %d files here; ulimit -Hn 65536 allows it", l.Max))
 		return
 	}
@@ -298,7 +311,7 @@ func TestTenThousandIdleConnections(t *testing.T) {
 			}
 			most := rss(t, first.PID)
 			t.Logf("%d connections held; resident %d MiB before, %d with them, %d at the end", len(held), before, grown, most)
-			if most > c.memory || grown > c.memory {
+			if bound := allowed(c.memory); most > bound || grown > bound {
 				t.Errorf("%d MiB are resident; the workload has %d", max(most, grown), c.memory)
 			}
 			if now := u.ps(); now.PID != first.PID || now.Restarts != 0 {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,8 +21,9 @@ import (
 	"time"
 )
 
-// binary is the command under test, built once.
-var binary string
+// binary is the command under test, built once. shared has the images that users have
+// built so far.
+var binary, shared string
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "lorica-e2e-")
@@ -29,7 +31,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	binary = filepath.Join(dir, "lorica")
+	binary, shared = filepath.Join(dir, "lorica"), filepath.Join(dir, "shared")
 	build := exec.Command("go", "build", "-o", binary, "lorica.dev/lorica/cmd/lorica")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	build.Stderr = os.Stderr
@@ -50,7 +52,34 @@ type user struct {
 
 func newUser(t *testing.T) *user {
 	t.Helper()
-	return &user{t: t, home: t.TempDir()}
+	u := &user{t: t, home: t.TempDir()}
+	store := filepath.Join(u.home, ".local", "share", "lorica")
+	link(shared, store)
+	t.Cleanup(func() { link(store, shared) })
+	return u
+}
+
+// link gives a store the images of another, by plan. An image is what its plan says,
+// and the command looks at its digest each time: what is saved is the time to make it
+// again. Where that cannot be done, the user makes them.
+func link(from, to string) {
+	for _, dir := range []string{"images", "plans"} { // in this order: an index leads to a whole image
+		filepath.WalkDir(filepath.Join(from, dir), func(name string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			rel, err := filepath.Rel(from, name)
+			if err != nil {
+				return err
+			}
+			if d.IsDir() {
+				return os.MkdirAll(filepath.Join(to, rel), 0o700)
+			}
+			os.Link(name, filepath.Join(to, rel))
+			return nil
+		})
+	}
+	os.Chmod(to, 0o700)
 }
 
 func (u *user) env() []string {
@@ -63,7 +92,13 @@ func (u *user) env() []string {
 	return append(append(env, "GOCACHE="+dirs[0], "GOMODCACHE="+dirs[1]), u.settings...)
 }
 
+// target is what everything here runs on; empty: what the workloads say.
+var target = os.Getenv("LORICA_TARGET")
+
 func (u *user) command(args ...string) *exec.Cmd {
+	if target != "" && slices.Contains([]string{"plan", "build", "up", "selftest"}, args[0]) {
+		args = append(args[:len(args):len(args)], "--target", target)
+	}
 	cmd := exec.Command(binary, args...)
 	cmd.Env = u.env()
 	cmd.Dir = u.home

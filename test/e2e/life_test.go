@@ -130,3 +130,24 @@ func TestTierIsShown(t *testing.T) {
 		t.Errorf("the record is %+v", d)
 	}
 }
+
+// What a user tries first on a machine that she does not know.
+func TestSelftest(t *testing.T) {
+	u := newUser(t)
+	var list []struct {
+		Name, Detail string
+		OK           bool
+	}
+	out, failed := u.command("selftest", "-o", "json").Output()
+	if err := json.Unmarshal(out, &list); err != nil || len(list) < 7 || target != "" && len(list) < 30 {
+		t.Fatalf("%d checks: %v, %v", len(list), err, failed)
+	}
+	for _, c := range list {
+		if !c.OK {
+			t.Errorf("%s: %s", c.Name, c.Detail)
+		}
+	}
+	if left := u.folders(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}

@@ -22,22 +22,30 @@ func TestOrdinaryUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		return
 	}
-	for _, example := range []string{"accounts", "payments", "site"} {
-		t.Run(example, func(t *testing.T) {
+	for _, of := range []struct{ example, target string }{{"accounts", ""}, {"payments", ""}, {"site", ""}, {"accounts", "microvm"}} {
+		example := of.example
+		t.Run(strings.TrimSpace(example+" "+of.target), func(t *testing.T) {
 			u := newUser(t)
+			if of.target != "" && !canHaveMachines(t, "a microVM of an ordinary user") {
+				return
+			}
+			var onto []string
+			if of.target != "" {
+				onto = []string{"--target", of.target}
+			}
 			port, upstream := freePort(t), freePort(t)
 			dir := u.copied(example, "8443", port, "8444", port, "8445", port, ":9000", ":"+upstream, "port: 9000", "port: "+upstream)
 			if example == "payments" {
 				legacyAPI(t, "127.0.0.1:"+upstream)
 			}
-			u.run("build", "-f", dir)
+			u.run(append([]string{"build", "-f", dir}, onto...)...)
 			give(t, filepath.Dir(binary), u.home)
 			requests, err := os.ReadFile(filepath.Join(dir, "requests.yaml"))
 			if err != nil {
 				t.Fatal(err)
 			}
 
-			cmd := u.command("up", "-f", dir, "--try", filepath.Join(dir, "requests.yaml"), "--exit")
+			cmd := u.command(append([]string{"up", "-f", dir, "--try", filepath.Join(dir, "requests.yaml"), "--exit"}, onto...)...)
 			cmd.Env = []string{"HOME=" + u.home, "PATH=" + os.Getenv("PATH")}
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: somebody, Gid: somebody}}
 			out, err := cmd.CombinedOutput()

@@ -424,7 +424,7 @@ func TestProxyStreamsBodies(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if mib := rss(t, x.first.PID); mib > 40 {
+	if mib := rss(t, x.first.PID); mib > allowed(40) {
 		t.Errorf("the image has grown to %d MiB", mib)
 	}
 	b, _ := io.ReadAll(c)

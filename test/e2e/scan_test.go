@@ -88,8 +88,11 @@ func TestLoadOfHTTP2(t *testing.T) {
 	u := newUser(t)
 	s := u.secured("SIMPLE")
 	u.up(s.dir)
+	n := 10_000
+	if target != "" {
+		n = 1000
+	}
 	for _, load := range [][]string{{"-c", "1", "-m", "1"}, {"-c", "8", "-m", "32"}, {"-c", "100", "-m", "10"}, {"-c", "8", "-m", "8", "-d", s.dir + "/policy.yaml", "-w", "16"}} {
-		const n = 10_000
 		out := output(t, h2load, append(load, "-n", strconv.Itoa(n), "https://"+s.addr+"/")...)
 		m := statusCodes.FindStringSubmatch(out)
 		want := strconv.Itoa(n)

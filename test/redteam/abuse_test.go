@@ -39,7 +39,21 @@ type probe struct {
 const ended, either = "the image ended", "the image "
 
 // outcome carries out a probe against an image of its own.
-func (p probe) outcome(numbers map[string]uint64) (text string, err error) {
+func (p probe) outcome(numbers map[string]uint64, change ...func(*tender.Config)) (text string, err error) {
+	l, err := live(append(change, func(c *tender.Config) {
+		if p.wait > 0 {
+			c.Patience = p.wait
+		}
+	})...)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, l.end()) }()
+	return p.against(l, numbers)
+}
+
+// against carries it out against an image that others have attacked before.
+func (p probe) against(l *life, numbers map[string]uint64) (text string, err error) {
 	o := order{Attack: p.attack}
 	for c := range strings.SplitSeq(p.calls, ";") {
 		if p.attack != "" {
@@ -53,15 +67,6 @@ func (p probe) outcome(numbers map[string]uint64) (text string, err error) {
 			o.Calls = append(o.Calls, systemCall{Nr: nr, Args: words[1:]})
 		}
 	}
-	l, err := live(func(c *tender.Config) {
-		if p.wait > 0 {
-			c.Patience = p.wait
-		}
-	})
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, l.end()) }()
 	answers, err := l.tell(o)
 	if errors.Is(err, errDied) || err == nil && p.ends != "" {
 		death, late := l.death()
@@ -73,8 +78,12 @@ func (p probe) outcome(numbers map[string]uint64) (text string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if e := answers[len(answers)-1].Errno; e != 0 {
-		return "refused: " + unix.ErrnoName(e), nil
+	last := answers[len(answers)-1]
+	if last.Errno != 0 {
+		return "refused: " + unix.ErrnoName(last.Errno), nil
+	}
+	if strings.HasPrefix(last.Text, "refused: ") {
+		return last.Text, nil
 	}
 	if p.after != nil {
 		if err := p.after(l); err != nil {
@@ -174,20 +183,19 @@ func TestWhatACompromisedApplicationCanDo(t *testing.T) {
 		return
 	}
 	slices.SortStableFunc(rows, func(a, b string) int { return strings.Compare(column(a), column(b)) })
-	publish(t, "| call | tried | outcome |\n|---|---|---|\n"+strings.Join(rows, "\n")+"\n")
+	publish(t, "redteam", "| call | tried | outcome |\n|---|---|---|\n"+strings.Join(rows, "\n")+"\n")
 }
 
 func column(row string) string { return strings.Trim(strings.Split(row, "|")[1], " `") }
 
-const (
-	document   = "../../docs/threat-model.md"
-	beginTable = "<!-- redteam:begin, written by go test ./test/redteam -update -->\n"
-	endTable   = "<!-- redteam:end -->\n"
-)
+const document = "../../docs/threat-model.md"
 
-// publish compares what was found with what the document says, or writes it there.
-func publish(t *testing.T, table string) {
+// publish compares what was found with what the document says in a section, or
+// writes it there.
+func publish(t *testing.T, section, table string) {
 	t.Helper()
+	beginTable := "<!-- " + section + ":begin, written by go test ./test/redteam -update -->\n"
+	endTable := "<!-- " + section + ":end -->\n"
 	b, err := os.ReadFile(document)
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -191,17 +192,20 @@ func died(t *testing.T, c *tender.Client) string {
 // logged returns everything in the log of a runtime folder.
 func logged(t *testing.T, dir string) string {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "log-*.jsonl"))
+	text, err := loggedIn(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return text
+}
+
+func loggedIn(dir string) (string, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "log-*.jsonl"))
 	var all strings.Builder
 	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b, failed := os.ReadFile(f)
+		err = errors.Join(err, failed)
 		all.Write(b)
 	}
-	return all.String()
+	return all.String(), err
 }

@@ -50,6 +50,11 @@ type built struct {
 // planned plans the one workload of a folder. More names capabilities beside
 // those that its policy asks for.
 func planned(dir string, more ...string) (*built, error) {
+	return plannedFor("", dir, more...)
+}
+
+// plannedFor is planned for a target that the documents do not say.
+func plannedFor(target, dir string, more ...string) (*built, error) {
 	c, err := catalog.Load(lorica.Source())
 	if err != nil {
 		return nil, err
@@ -59,6 +64,9 @@ func planned(dir string, more ...string) (*built, error) {
 		return nil, err
 	}
 	d := bundle.Deployments[0]
+	if target != "" {
+		d.Workload.Target = target
+	}
 	out, err := compiler.Compile(d)
 	if err != nil {
 		return nil, err
@@ -88,12 +96,17 @@ func prepareHostile(dir string) error {
 	if hostile.built, err = planned("testdata/hostile", "egress"); err != nil {
 		return err
 	}
+	hostile.image, err = hostile.build(dir)
+	return err
+}
+
+// build makes the image of b, in the store of the tests.
+func (b *built) build(dir string) (*builder.Image, error) {
 	store, err := builder.OpenStore(filepath.Join(dir, "store"))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	hostile.image, err = store.Build(context.Background(), hostile.plan, nil)
-	return err
+	return store.Build(context.Background(), b.plan, nil)
 }
 
 // dialPort is where the rules of the hostile image let it connect to.

@@ -158,10 +158,13 @@ func TestEverySystemCallThatNoManifestListsKills(t *testing.T) {
 }
 
 // each runs f for every number below n, two at a time.
-func each(n int, f func(int)) {
+func each(n int, f func(int)) { eachOf(n, 2, f) }
+
+// eachOf does it so many at a time.
+func eachOf(n, atOnce int, f func(int)) {
 	var wg sync.WaitGroup
 	next := make(chan int)
-	for range 2 {
+	for range atOnce {
 		wg.Go(func() {
 			for i := range next {
 				f(i)

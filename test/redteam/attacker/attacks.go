@@ -188,7 +188,7 @@ var attacks = map[string]attack{
 	"half of a commit": {sealed, answer(func(i *image, p control.Prepare, sum program.Digest) []control.Frame {
 		f := control.Committed{Txn: p.Txn, Slot: p.Slot, Revision: 2, Program: sum}.Frame()
 		i.raw(append([]byte{byte(len(f.Payload)), 0, 0, 0, byte(f.Kind), 0, 0, 0}, f.Payload[:20]...))
-		return nil
+		select {} // or its next answer would be the other half
 	})},
 }
 

@@ -1,6 +1,6 @@
 // Package hostile is an application that somebody else has taken over. What a
 // request of its attacker says, it does, with all that code in an image can do:
-// unsafe memory, raw system calls, assembly.
+// unsafe memory, raw system calls, assembly, and in a machine all of ring 0.
 package hostile
 
 import (
@@ -46,8 +46,8 @@ func New() (http.Handler, error) {
 			out = append(out, c.make())
 		}
 		if o.Attack != "" {
-			run, ok := attacks[o.Attack]
-			if !ok {
+			run := named(o.Attack)
+			if run == nil {
 				http.Error(w, "no attack is called "+o.Attack, http.StatusBadRequest)
 				return
 			}
@@ -55,6 +55,21 @@ func New() (http.Handler, error) {
 		}
 		json.NewEncoder(w).Encode(out)
 	}), nil
+}
+
+// named returns an attack, nil where there is none of that name.
+func named(name string) func() result {
+	if device := onDevices[name]; device != nil {
+		return later(func() {
+			if t, err := findTables(); err == nil {
+				device(t)
+			}
+		})
+	}
+	if run := ring0[name]; run != nil {
+		return run
+	}
+	return attacks[name]
 }
 
 func int80(nr, a, b, c uintptr) uintptr

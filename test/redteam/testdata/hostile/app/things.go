@@ -25,19 +25,21 @@ func address[T any](p *T) func() uintptr {
 
 // things are the arguments that only the image can know.
 var things = map[string]func() uintptr{
-	"buf":      address(&buffer),
-	"path":     address(&passwd),
-	"mem":      address(&memory),
-	"shell":    address(&shell),
-	"time":     address(&short),
-	"ones":     address(&ones),
-	"event":    address(&event),
-	"one":      address(&one),
-	"code":     func() uintptr { return reflect.ValueOf(int80).Pointer() &^ 4095 },
-	"self":     func() uintptr { return uintptr(syscall.Getpid()) },
-	"tid":      func() uintptr { return uintptr(syscall.Gettid()) },
-	"epoll":    func() uintptr { return find(syscall.SYS_EPOLL_PWAIT, 0, uintptr(unsafe.Pointer(&event)), 1) },
-	"listener": func() uintptr { return find(syscall.SYS_ACCEPT4, syscall.EAGAIN, 0, 0) },
+	"buf":       address(&buffer),
+	"path":      address(&passwd),
+	"mem":       address(&memory),
+	"shell":     address(&shell),
+	"time":      address(&short),
+	"ones":      address(&ones),
+	"event":     address(&event),
+	"one":       address(&one),
+	"code":      func() uintptr { return reflect.ValueOf(int80).Pointer() &^ 4095 },
+	"constants": func() uintptr { return uintptr(unsafe.Pointer(unsafe.StringData(constant))) &^ (page - 1) },
+	"handlers":  handlers,
+	"self":      func() uintptr { return uintptr(syscall.Getpid()) },
+	"tid":       func() uintptr { return uintptr(syscall.Gettid()) },
+	"epoll":     func() uintptr { return find(syscall.SYS_EPOLL_PWAIT, 0, uintptr(unsafe.Pointer(&event)), 1) },
+	"listener":  func() uintptr { return find(syscall.SYS_ACCEPT4, syscall.EAGAIN, 0, 0) },
 }
 
 // find returns the first descriptor of which a call answers in a way that tells
