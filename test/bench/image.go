@@ -23,6 +23,15 @@ type bench struct {
 	missing []string // what could not be measured, and why
 	figures []*figure
 	plots   []named
+
+	// Of microVMs.
+	machines    string // folder of their images; empty: they are not measured
+	userNetwork bool   // QEMU forwards, and there are no interfaces
+	soak        time.Duration
+	qemu, accel string
+	why         string // the accelerator is what it is
+	guests      []*guest
+	networks    int
 }
 
 func (b *bench) add(f *figure) {
@@ -72,6 +81,7 @@ type event struct {
 	Text       string  `json:"text"`
 	Status     struct {
 		PID         int     `json:"pid"`
+		TenderPID   int     `json:"tenderPid"`
 		ImageDigest string  `json:"imageDigest"`
 		BootMillis  float64 `json:"bootMillis"`
 	} `json:"status"`
@@ -85,8 +95,8 @@ type image struct {
 }
 
 // up starts it and waits until it serves. Decisions are read and dropped.
-func (b *bench) up(dir string) (*image, error) {
-	x := &image{cmd: b.command("up", "-f", dir, "-o", "json"), events: make(chan event, 100)}
+func (b *bench) up(dir string, more ...string) (*image, error) {
+	x := &image{cmd: b.command(append([]string{"up", "-f", dir, "-o", "json"}, more...)...), events: make(chan event, 100)}
 	x.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGINT}
 	out, err := x.cmd.StdoutPipe()
 	if err != nil {

@@ -17,6 +17,8 @@ type target struct {
 	name string
 	url  string
 	pids func() []int // whose processor time counts
+
+	connections int // 0: 64
 }
 
 // A measure is one run of a load against one target.
@@ -33,10 +35,14 @@ var (
 	socketLine = regexp.MustCompile(`(?m)^\s*Socket errors: connect ([0-9]+), read ([0-9]+), write ([0-9]+), timeout ([0-9]+)`)
 )
 
-// wrk runs one thread with 64 connections against t; script is a Lua file or
+// wrk runs one thread with connections against t; script is a Lua file or
 // empty.
 func wrk(t *target, seconds int, script string) (measure, error) {
-	args := []string{"-t1", "-c64", fmt.Sprintf("-d%ds", seconds)}
+	connections := t.connections
+	if connections == 0 {
+		connections = 64
+	}
+	args := []string{"-t1", fmt.Sprintf("-c%d", connections), fmt.Sprintf("-d%ds", seconds)}
 	if script != "" {
 		args = append(args, "-s", script)
 	}

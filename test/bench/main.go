@@ -4,7 +4,8 @@
 //
 //	figure NAME VALUE TARGET met|short
 //
-// writes docs/performance.md, and exits with 0 whatever it measured.
+// writes docs/performance.md, and exits with 0 whatever it measured. With -machines it
+// measures images in microVMs, in the same way.
 package main
 
 import (
@@ -14,27 +15,40 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"lorica.dev/lorica/tender/process"
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == process.StageCommand { // QEMU is tried as tenders start it
+		if err := process.Stage(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	b := &bench{}
 	only := flag.String("only", "", "measure only these groups, separated by commas")
 	flag.IntVar(&b.rounds, "rounds", 5, "rounds of each comparison")
 	flag.IntVar(&b.seconds, "seconds", 3, "seconds of load for each server and round")
 	out := flag.String("out", "", "file to write the results to")
+	flag.StringVar(&b.machines, "machines", "", "folder with the guests of microVMs: measure these")
+	flag.BoolVar(&b.userNetwork, "user-network", false, "reach microVMs through QEMU's own network: this process may make no interfaces")
+	flag.DurationVar(&b.soak, "soak", 0, "keep a microVM under load for so long")
 	flag.Parse()
-	if err := b.prepare(); err != nil {
+	groups := []group{
+		{"throughput", b.throughput}, {"chain", b.chain}, {"basic", b.basic}, {"handshakes", b.handshakes},
+		{"starts", b.starts}, {"changes", b.changes}, {"micro", b.micro}, {"growth", b.growth},
+	}
+	prepare := b.prepare
+	if b.machines != "" {
+		groups, prepare = b.microVMs(), b.prepareMicroVMs
+	}
+	if err := prepare(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 	defer os.RemoveAll(b.dir)
-	groups := []struct {
-		name string
-		run  func() error
-	}{
-		{"throughput", b.throughput}, {"chain", b.chain}, {"basic", b.basic}, {"handshakes", b.handshakes},
-		{"starts", b.starts}, {"changes", b.changes}, {"micro", b.micro}, {"growth", b.growth},
-	}
 	for _, g := range groups {
 		if *only != "" && !strings.Contains(","+*only+",", ","+g.name+",") {
 			continue
@@ -56,6 +70,12 @@ func main() {
 	for _, f := range b.figures {
 		f.line(os.Stdout)
 	}
+}
+
+// A group is figures that are measured together.
+type group struct {
+	name string
+	run  func() error
 }
 
 // prepare builds the command into a folder of its own.

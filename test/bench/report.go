@@ -30,9 +30,16 @@ const legend = `
 // report writes what was measured, on what, and the plots beside it.
 func (b *bench) report(file string) error {
 	var w strings.Builder
-	w.WriteString("# Performance\n\nWritten by `make bench`; ratios are taken side by side in one run, round by round. Values are medians, the spread is the least and the\ngreatest round.\n\n")
+	title, command, legend := "Performance", "make bench", legend
+	if b.machines != "" {
+		title, command, legend = "Performance in microVMs", "make bench-microvm", legendOfMicroVMs
+	}
+	fmt.Fprintf(&w, "# %s\n\nWritten by `%s`; ratios are taken side by side in one run, round by round. Values are medians, the spread is the least and the\ngreatest round.\n\n", title, command)
 	fmt.Fprintf(&w, "Measured on %s, %d processors (%s), Linux %s, %s%s, in %d rounds with %d seconds of load for each server.\n\n",
-		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), processor(), kernel(), runtime.Version(), peers(), b.rounds, b.seconds)
+		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), processor(), kernel(), runtime.Version(), b.peers(), b.rounds, b.seconds)
+	if b.accel != "" {
+		fmt.Fprintf(&w, "QEMU runs guests by %s%s.\n\n", b.accel, b.why)
+	}
 	w.WriteString("| figure | value | spread | target | |\n|---|---|---|---|---|\n")
 	for _, f := range b.figures {
 		fmt.Fprintf(&w, "| %s | %s | %s | %s | %s |\n", f.Name, f.value(), f.spread(), f.target(), f.verdict())
@@ -73,8 +80,12 @@ func kernel() string {
 }
 
 // peers are the versions of what was measured beside us, as Debian has them.
-func peers() (list string) {
-	for _, p := range [][2]string{{"wrk", "wrk"}, {"nginx", "nginx"}, {"Caddy", "caddy"}, {"Cohttp", "libcohttp-lwt-unix-ocaml-dev"}} {
+func (b *bench) peers() (list string) {
+	packages := [][2]string{{"wrk", "wrk"}, {"nginx", "nginx"}, {"Caddy", "caddy"}, {"Cohttp", "libcohttp-lwt-unix-ocaml-dev"}}
+	if b.machines != "" {
+		packages = [][2]string{{"wrk", "wrk"}, {"QEMU", "qemu-system-x86"}}
+	}
+	for _, p := range packages {
 		if v, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", p[1]).Output(); err == nil {
 			list += fmt.Sprintf(", %s %s", p[0], v)
 		}
