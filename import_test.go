@@ -22,7 +22,7 @@ import (
 const ourModule = "lorica.dev/lorica"
 
 // imageHalf is linked into what runs. The rest is the host and the language.
-var imageHalf = []string{"pep", "netstack", "app", "unikernel"}
+var imageHalf = []string{"pep", "netstack", "app", "unikernel", "kernel", "virtio"}
 
 // outside lists what folders may import from other modules, and why. Subfolders
 // are covered. What is not listed is banned.
@@ -36,7 +36,8 @@ var outside = []struct {
 	{"github.com/spf13/cobra", []string{"cmd"}, "the command line is a skin"},
 	{"golang.org/x/term", []string{"cmd"}, "passwords are asked for without echo"},
 	{"golang.org/x/crypto", []string{"pep/authn/basic", "cmd", "test/bench"}, "argon2id, to verify and to make verifiers"},
-	{"golang.org/x/sys", []string{"tender", "unikernel/linux", "run", "cmd", "builder", "test/redteam", "test/kernels"}, "system calls; images make theirs in one package"},
+	{"golang.org/x/sys", []string{"tender", "unikernel/linux", "run", "cmd", "builder", "test/redteam", "test/kernels", "test/bench/guests", "test/boot"}, "system calls; images make theirs in one package"},
+	{"gvisor.dev/gvisor", []string{"netstack/direct", "tender/usernet"}, "the TCP stack of a microVM, at its two ends"},
 	{"github.com/rogpeppe/go-internal", []string{"cmd", "test"}, "testscript"},
 }
 
@@ -51,7 +52,7 @@ var banned = []struct {
 	{"reflect", nil, []string{"abi"}, "decoders are written out, and small", false},
 	{"encoding/json", nil, []string{"abi"}, "decoders are written out, and small", false},
 	{"encoding/gob", nil, nil, "nothing here may decode into any type it is told", true},
-	{"unsafe", []string{"unikernel/linux", "tender", "test/redteam"}, nil, "memory and system calls have one place per half", true},
+	{"unsafe", []string{"unikernel/linux", "kernel", "virtio", "tender", "test/redteam", "run/selftest/app"}, nil, "memory and system calls have few places", true},
 	{"plugin", nil, nil, "images are static", true},
 	{"os/exec", nil, append([]string{"abi", "api", "policy", "catalog", "compiler", "solver"}, imageHalf...), "the language is pure, and images start nothing", false},
 	{"time/tzdata", nil, nil, "enforcement counts in UTC", true},
@@ -241,7 +242,7 @@ func TestTheHalvesMeetOnlyInTheContract(t *testing.T) {
 	for folder, may := range readLaw(t) {
 		image := slices.Contains(imageHalf, folder)
 		for _, to := range may {
-			if folder != "test/conform" && to != "abi" && image != slices.Contains(imageHalf, to) {
+			if folder != "test/conform" && folder != "test/bench/guests" && to != "abi" && image != slices.Contains(imageHalf, to) {
 				t.Errorf("the table lets %s import %s", folder, to)
 			}
 		}
