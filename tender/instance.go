@@ -333,12 +333,22 @@ func await[T any](ctx context.Context, i *instance, f control.Frame, answer <-ch
 	case m := <-answer:
 		return m, nil
 	case <-i.proc.Done():
-		return none, errors.New("the image ended before it answered: " + i.proc.Death())
+		return none, i.unanswered()
 	case <-late.C:
 		err := fmt.Errorf("no answer within %s", i.patience)
 		i.fail(err)
 		return none, err
 	}
+}
+
+// unanswered says why an image that has ended gave no answer.
+func (i *instance) unanswered() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.failure != nil && i.proc.Killed() {
+		return fmt.Errorf("the image was killed before it answered: %w", i.failure)
+	}
+	return errors.New("the image ended before it answered: " + i.proc.Death())
 }
 
 // query asks the image how it is, where no such question is open. What it returns is
