@@ -212,7 +212,7 @@ func (r *run) suite(w, group *os.File, s suite) error {
 	if err := os.Chmod(list, 0o666); err != nil {
 		return err
 	}
-	cmd := r.command(group, "/src/"+s.dir, "/bin/"+s.name+".test", "-test.v", "-test.timeout", "20m", "-test.run", s.tests)
+	cmd := r.command(group, "/src/"+s.dir, "/bin/"+s.name+".test", "-test.v", "-test.timeout", "20m", "-test.run", s.tests, "-test.skip", s.skip)
 	cmd.Env = append(cmd.Env, "LORICA_NOT_RUN="+list)
 	cmd.Stdout, cmd.Stderr = w, w
 	ended := "ok"
