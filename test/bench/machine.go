@@ -179,6 +179,9 @@ func (b *bench) findGuests() error {
 		{name: "debian", acpi: true, append: linux},
 		{name: "tiny", append: linux},
 	} {
+		if b.soak > 0 && g.name != "lorica" {
+			continue // it alone is kept under load
+		}
 		g.kernel = filepath.Join(b.machines, g.name)
 		err := exists(g.kernel)
 		if g.append != "" {
