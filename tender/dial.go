@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -48,23 +47,6 @@ type outgoing struct {
 	target egress.Target
 	fd     int // our duplicate; -1: being connected, or ended
 	made   bool
-}
-
-// dialSocket makes the two ends of a dial socket.
-func dialSocket() (ours *net.UnixConn, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("tender: dial socket: %w", err)
-	}
-	theirs = os.NewFile(uintptr(fds[1]), "dial")
-	f := os.NewFile(uintptr(fds[0]), "dial")
-	defer f.Close()
-	c, err := net.FileConn(f)
-	if err != nil {
-		theirs.Close()
-		return nil, nil, fmt.Errorf("tender: dial socket: %w", err)
-	}
-	return c.(*net.UnixConn), theirs, nil
 }
 
 func newDialer(sock *net.UnixConn, s egress.Section, patience time.Duration, fail func(error), log func(string, ...any)) *dialer {

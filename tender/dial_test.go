@@ -19,6 +19,7 @@ import (
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/egress"
+	"lorica.dev/lorica/tender/process"
 )
 
 // A dialing is a dialer and the image's end of its socket.
@@ -42,7 +43,7 @@ func allow(names []string, port uint16, cidrs ...string) egress.Section {
 
 func newDialing(t *testing.T, s egress.Section, r resolver) *dialing {
 	t.Helper()
-	ours, theirs, err := dialSocket()
+	ours, theirs, err := process.Pair(unix.SOCK_SEQPACKET, "dial")
 	if err != nil {
 		t.Fatal(err)
 	}

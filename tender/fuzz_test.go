@@ -23,6 +23,7 @@ import (
 	"lorica.dev/lorica/abi/egress"
 	"lorica.dev/lorica/abi/wire"
 	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/tender/process"
 )
 
 // A record of the image becomes one line that a spool takes and a terminal
@@ -129,7 +130,7 @@ func FuzzDial(f *testing.F) {
 	f.Add(join(egress.Close{ID: 9}))
 	f.Add(join(egress.Opened{ID: 9}))
 	f.Fuzz(func(t *testing.T, script []byte) {
-		ours, theirs, err := dialSocket()
+		ours, theirs, err := process.Pair(unix.SOCK_SEQPACKET, "dial")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -113,7 +113,7 @@ func (m *machineTarget) launch(t *tender) (_ *instance, err error) {
 		return nil, err
 	}
 	open = append(open, ram.Close)
-	conn, theirs, err := channel()
+	conn, theirs, err := process.Pair(unix.SOCK_STREAM, "tender: control channel")
 	if err != nil {
 		return nil, err
 	}
@@ -232,7 +232,7 @@ func openLink(log func(string, ...any)) (forward.Link, *os.File, qemu.Network, e
 		}
 		log("the network of the machine is the tender's own, since there can be no TAP device: %v", err)
 	}
-	wire, card, err := channel()
+	wire, card, err := process.Pair(unix.SOCK_STREAM, "tender: network of the machine")
 	if err != nil {
 		return nil, nil, 0, err
 	}

@@ -93,7 +93,7 @@ func (p *processTarget) launch(t *tender) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, theirs, err := channel()
+	conn, theirs, err := process.Pair(unix.SOCK_STREAM, "tender: control channel")
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func (p *processTarget) launch(t *tender) (*instance, error) {
 	var sock *net.UnixConn
 	var dial *os.File
 	if t.egress != nil {
-		if sock, dial, err = dialSocket(); err != nil {
+		if sock, dial, err = process.Pair(unix.SOCK_SEQPACKET, "tender: dial socket"); err != nil {
 			conn.Close()
 			output.Close()
 			return nil, err
@@ -143,20 +143,4 @@ func (p *processTarget) launch(t *tender) (*instance, error) {
 		t.log(FromTender, "memory is limited by RLIMIT_DATA alone: %v", err)
 	}
 	return inst, nil
-}
-
-// channel makes the two ends of a control channel.
-func channel() (ours net.Conn, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("tender: control channel: %w", err)
-	}
-	theirs = os.NewFile(uintptr(fds[1]), "control")
-	f := os.NewFile(uintptr(fds[0]), "control")
-	defer f.Close()
-	if ours, err = net.FileConn(f); err != nil {
-		theirs.Close()
-		return nil, nil, fmt.Errorf("tender: control channel: %w", err)
-	}
-	return ours, theirs, nil
 }

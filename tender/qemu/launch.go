@@ -48,7 +48,7 @@ func (h *Host) Launch(l *process.Launcher, s Spec) (*VM, error) {
 	if err := bootable(s.Image, s.RAM.at); err != nil {
 		return nil, err
 	}
-	ours, theirs, err := channel()
+	ours, theirs, err := process.Pair(unix.SOCK_STREAM, "qemu: monitor")
 	if err != nil {
 		return nil, err
 	}
@@ -100,22 +100,6 @@ func (v *VM) failed(err error, conn net.Conn) (*VM, error) {
 type silence time.Duration
 
 func (s silence) Error() string { return fmt.Sprintf("nothing within %s", time.Duration(s)) }
-
-// channel makes the two ends of a monitor's connection.
-func channel() (ours net.Conn, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("qemu: monitor: %w", err)
-	}
-	theirs = os.NewFile(uintptr(fds[1]), "monitor")
-	f := os.NewFile(uintptr(fds[0]), "monitor")
-	defer f.Close()
-	if ours, err = net.FileConn(f); err != nil {
-		theirs.Close()
-		return nil, nil, fmt.Errorf("qemu: monitor: %w", err)
-	}
-	return ours, theirs, nil
-}
 
 // wait collects what QEMU says until its end.
 func (v *VM) wait(errs *os.File) {

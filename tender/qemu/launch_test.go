@@ -212,7 +212,7 @@ func TestTheWindowIsShared(t *testing.T) {
 // The guest finds what it is to know on its command line: QEMU's devices, and the window.
 func TestEveryDeviceCanBeHad(t *testing.T) {
 	b := newBench(t)
-	ours, theirs, err := channel()
+	ours, theirs, err := process.Pair(unix.SOCK_STREAM, "monitor")
 	if err != nil {
 		t.Fatal(err)
 	}
