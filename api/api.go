@@ -64,7 +64,7 @@ type Workload struct {
 	Listen   []Listen
 	Target   string // TargetProcess or TargetMicroVM
 	Memory   uint64 // bytes
-	Minimum  Tier   // weakest confinement of a process that is acceptable
+	Minimum  Tier   // weakest confinement, of a process or of QEMU, that is acceptable
 }
 
 // Targets are what an image can be made for.

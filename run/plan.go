@@ -119,7 +119,7 @@ func (p *Plan) Change(l *Level) Change {
 	case r.Plan != planText(l.Build.ID):
 		return ChangeImage
 	case !slices.Equal(r.Listen, listeners(p.Deployment.Workload)) || r.Memory != p.Deployment.Workload.Memory ||
-		leaves(r) || weaker(r, p.Deployment.Workload.Minimum):
+		leaves(r) || weaker(r.Tier, p.Deployment.Workload.Minimum):
 		return ChangeLaunch
 	case r.Content != l.content(p.Deployment):
 		return ChangeProgram
@@ -127,10 +127,10 @@ func (p *Plan) Change(l *Level) Change {
 	return ChangeNone
 }
 
-// weaker reports whether a process is confined less than what is asked for.
-func weaker(r *tender.Status, minimum api.Tier) bool {
-	tier, ok := api.ParseTier(r.Tier)
-	return r.Target != api.TargetMicroVM && (!ok || tier > minimum)
+// weaker reports whether a tier that was reached is less than the one asked for.
+func weaker(reached string, minimum api.Tier) bool {
+	tier, ok := api.ParseTier(reached)
+	return !ok || tier > minimum
 }
 
 // content names what the level enforces, whatever plan and revision carry it.

@@ -223,9 +223,11 @@ func TestWhatLeavesIsReplaced(t *testing.T) {
 		tier  string
 		want  Change
 	}{{tender.Ready, "full", ChangeNone}, {tender.Draining, "full", ChangeLaunch}, {tender.Stopped, "full", ChangeLaunch}, {tender.Ready, "no-userns", ChangeLaunch}} {
-		p := &Plan{Deployment: d, Running: &tender.Status{Plan: planText(l.Build.ID), Content: l.content(d), State: x.state, Tier: x.tier}}
-		if got := p.Change(l); got != x.want {
-			t.Errorf("%s, %s: %s", x.state, x.tier, got)
+		for _, target := range api.Targets() {
+			p := &Plan{Deployment: d, Running: &tender.Status{Plan: planText(l.Build.ID), Content: l.content(d), State: x.state, Tier: x.tier, Target: target}}
+			if got := p.Change(l); got != x.want {
+				t.Errorf("%s, %s, %s: %s", target, x.state, x.tier, got)
+			}
 		}
 	}
 }

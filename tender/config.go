@@ -59,7 +59,7 @@ type Config struct {
 	Memory   uint64
 	MaxProcs int
 
-	Minimum api.Tier // of a process: refuse to run weaker than this
+	Minimum api.Tier // of a process or of QEMU: refuse to run weaker than this
 	Weaken  api.Tier // use no more than this tier gives; Minimum still holds
 
 	// Patience bounds each wait for the image: for its first word, for being

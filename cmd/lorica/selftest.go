@@ -6,12 +6,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/run"
 )
 
 func (c *cli) selftestCommand() *cobra.Command {
-	target := api.TargetProcess
+	var target string
 	cmd := &cobra.Command{
 		Use:     "selftest",
 		GroupID: "run",
@@ -61,7 +60,7 @@ the Go to build with. Exit code 1 where a check failed.`,
 		},
 	}
 	targetFlag(cmd, &target)
-	cmd.Flags().Lookup("target").Usage = "what to test: process or microvm"
+	cmd.Flags().Lookup("target").Usage = "what to test: process (where none is given) or microvm"
 	return cmd
 }
 
