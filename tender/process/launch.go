@@ -3,7 +3,6 @@ package process
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -198,8 +197,8 @@ func (l *Launcher) launch(w *launching) (*Process, error) {
 			return p, nil
 		}
 		select {
-		case <-p.done: // the stage died without a word
-			err = errors.New(p.Death())
+		case <-p.done: // the stage died without a word, or the kernel could not load the image
+			return nil, fmt.Errorf("process: the image ended as it was started: %s", p.Death())
 		default: // if it is dying just now, its channel says so
 			return p, nil
 		}
