@@ -26,6 +26,7 @@ import (
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
+	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/abi/route"
 )
@@ -69,6 +70,65 @@ type Gate interface {
 // A GateState is one generation of a Gate, safe for concurrent use.
 type GateState interface {
 	Admit(flow.Flow) Decision
+}
+
+// A PacketGate is a Gate that judges packets as well, where the image has a network of
+// its own. Its states are PacketStates.
+type PacketGate interface {
+	Gate
+	// Packets returns the filter that the network asks, once, before the first program
+	// is in force: until then it drops everything.
+	Packets(PacketPlace) PacketFilter
+}
+
+// A PacketPlace is what a PacketFilter has to know of the network it stands in.
+type PacketPlace struct {
+	Own     []netip.Addr      // addresses of the image; more may come, see PacketFilter.Own
+	Hosts   []netip.Addr      // of the tender
+	Ports   map[uint16]uint16 // TCP ports that the image serves: to the numbers that rules know them by
+	Outward []netip.AddrPort  // TCP services of the tender that the image may connect to
+	SLAAC   bool              // routers may announce prefixes
+	DHCP    bool              // a DHCP server may be asked and answer
+}
+
+// An Action is what becomes of a packet. The zero Action drops it.
+type Action uint8
+
+const (
+	Drop Action = iota
+	Pass
+	Refuse // drop it, and tell the sender that an administrator prohibits it (ICMP)
+)
+
+// A PacketFilter judges IP packets, without their link headers. It neither keeps nor
+// changes what it is given, does not allocate, and is safe for concurrent use.
+type PacketFilter interface {
+	In(packet []byte) Action  // arrived, not seen by the stack yet; its memory changes no more
+	Out(packet []byte) Action // about to leave; Pass or Drop. At least all headers, else it may be cut short
+	Own([]netip.Addr)         // the image has these addresses from now on
+}
+
+// A PacketState is a GateState that decides about packets from Enforce on. Flows that
+// earlier states let in are decided again.
+type PacketState interface {
+	GateState
+	Enforce()
+}
+
+// A PacketReporter is a PacketFilter that counts. Reports are taken by one goroutine.
+type PacketReporter interface {
+	// Report returns what was denied since the last time, as a fair sample: few enough to
+	// be recorded however many packets came. Counted are all.
+	Report() []PacketDenial
+	Counters() control.Packets
+}
+
+// A PacketDenial is a packet that was denied, or one that stands for several.
+type PacketDenial struct {
+	Flow     flow.Flow
+	Decision Decision
+	Count    uint64 // how many this one stands for, itself included
+	Opens    bool   // it asked for a connection, as all that it stands for
 }
 
 // A Guard judges requests.

@@ -42,7 +42,7 @@ func messages() map[string]struct {
 		"prepared":  {Prepared{7, "no"}.Frame(), Prepared{7, "no"}},
 		"committed": {Committed{7, 1, 2, [32]byte{3}}.Frame(), Committed{7, 1, 2, [32]byte{3}}},
 		"released":  {Released{1}.Frame(), Released{1}},
-		"stats":     {Stats{1, 2, 3, 4, 5, 6, 7}.Frame(), Stats{1, 2, 3, 4, 5, 6, 7}},
+		"stats":     {counted.Frame(), counted},
 		"log":       {Log{"line"}.Frame(), Log{"line"}},
 		"records":   {records.Frame(), records},
 		"drained":   {Drained(), nil},
@@ -212,3 +212,5 @@ func encode(k Kind, m any) (Frame, bool) {
 	}
 	return Frame{}, false
 }
+
+var counted = Stats{1, 2, 3, 4, 5, 6, 7, Packets{8, 9, 10, 11, 12, 13, []RuleCount{{"a", 14}, {"b", 15}}}}

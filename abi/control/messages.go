@@ -67,6 +67,7 @@ type Stats struct {
 	Refused     uint64 // connections that the firewall refused
 	HeapBytes   uint64
 	Goroutines  uint32
+	Packets     Packets // zero where the image has no network of its own, or no firewall
 }
 
 // Log is one line that the image or its application wrote.
@@ -161,6 +162,7 @@ func (m Stats) Frame() Frame {
 		w.U64(v)
 	}
 	w.U32(m.Goroutines)
+	m.Packets.write(&w)
 	return Frame{KindStats, w.Bytes()}
 }
 
@@ -233,7 +235,7 @@ func (f Frame) Decode() (any, error) {
 	case KindReleased:
 		m = Released{r.U8()}
 	case KindStats:
-		m = Stats{r.U64(), r.U64(), r.U64(), r.U64(), r.U64(), r.U64(), r.U32()}
+		m = Stats{r.U64(), r.U64(), r.U64(), r.U64(), r.U64(), r.U64(), r.U32(), readPackets(r)}
 	case KindLog:
 		m = Log{r.String()}
 	case KindRecords:

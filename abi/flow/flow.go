@@ -19,7 +19,8 @@ import (
 // Name of the section.
 const Name = abi.StageFirewall
 
-// A Protocol is an IP protocol number; 0 in a rule matches any.
+// A Protocol is an IP protocol number; 0 in a rule matches any. Rules on ICMP are about
+// both families; its flows have port 0.
 type Protocol uint8
 
 const (
@@ -27,6 +28,7 @@ const (
 	ICMP        Protocol = 1
 	TCP         Protocol = 6
 	UDP         Protocol = 17
+	ICMPv6      Protocol = 58 // in flows; rules see ICMP
 )
 
 // A Flow is what the first packet or the accepted connection shows.
@@ -62,9 +64,12 @@ type Rule struct {
 	Audit    bool // record the connection even when it is allowed
 }
 
-// Plain returns f with its source as rules see it. Without this, ::ffff:10.0.0.1
-// would dodge a rule on 10.0.0.0/8, and fe80::1%eth0 one on fe80::/10.
+// Plain returns f as rules see it. Without this, ::ffff:10.0.0.1 would dodge a rule on
+// 10.0.0.0/8, fe80::1%eth0 one on fe80::/10, and all of ICMPv6 one on ICMP.
 func (f Flow) Plain() Flow {
+	if f.Protocol == ICMPv6 {
+		f.Protocol = ICMP
+	}
 	f.Src = f.Src.Unmap().WithZone("")
 	return f
 }

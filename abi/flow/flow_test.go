@@ -117,6 +117,17 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+func TestICMPIsOfBothFamilies(t *testing.T) {
+	echo := rule("echo", abi.Allow, "2001:db8::/32", 0, 65535)
+	echo.Protocol = flow.ICMP
+	s := flow.Section{Lists: []flow.List{{Rules: []flow.Rule{echo}}}}
+	for p, want := range map[flow.Protocol]abi.Verdict{flow.ICMP: abi.Allow, flow.ICMPv6: abi.Allow, flow.TCP: abi.Deny, 59: abi.Deny} {
+		if got := s.Decide(flow.Flow{Src: netip.MustParseAddr("2001:db8::1"), Protocol: p}); got.Verdict != want {
+			t.Errorf("protocol %d: %+v", p, got)
+		}
+	}
+}
+
 func TestMatches(t *testing.T) {
 	r := rule("r", abi.Allow, "10.0.0.0/8", 80, 90)
 	f := flow.Flow{Src: netip.MustParseAddr("10.1.1.1"), DstPort: 80, Protocol: flow.TCP}

@@ -13,13 +13,15 @@ import (
 	"lorica.dev/lorica/abi/wire"
 )
 
-// Descriptors that images of the process target start with. An image that may
-// ask for connections has the dial socket (package egress) at DialFD. Listeners
-// follow from FirstListener, in the order of Params.Listeners.
+// Descriptors that images of the process target start with. One that may ask for
+// connections over a socket has the dial socket (package egress) at DialFD; its
+// listeners follow from FirstListener, in the order of Params.Listeners. One with a
+// network of its own has its device at NetFD, and neither of these.
 const (
 	ControlFD = 3
 	ProgramFD = 4
 	DialFD    = 5
+	NetFD     = 5
 )
 
 // The program lives in a window of the address space that is its own: aligned to
@@ -35,18 +37,31 @@ const (
 	MaxListener = 16
 )
 
-// A Listener is a listening socket that was handed in.
+// A Listener is a port that the image serves.
 type Listener struct {
 	Name string
 	Port uint16 // as the policy names it
+	Bind uint16 // of the image's own stack; 0: the socket was handed in
 }
 
-// A Link is the network between a microVM and its tender; package abi/link has
-// what is spoken on it. The zero Link is that of a process.
+// A Link is the network that an image has of its own, whose other end is its tender's;
+// package abi/link has what is spoken on it. The zero Link is that of an image with
+// sockets.
 type Link struct {
-	Addr netip.Prefix // of the image
-	Host netip.Addr   // of the tender
+	Addrs []netip.Prefix // of the image, at most one of each family
+	Hosts []netip.Addr   // of the tender, one for each of Addrs: the gateway, and where DialPort is
+	DHCP  bool           // ask for an IPv4 address, and serve once there is one
+	SLAAC bool           // make an IPv6 address of what routers say
+	// What follows is of an image that is handed a descriptor. Each read and write is
+	// one Ethernet frame behind a virtio_net_hdr of 10 bytes, in the host's byte order.
+	MTU      uint16
+	MAC      [6]byte
+	Offload  bool // the other end takes what is longer than the MTU, and completes checksums
+	Verified bool // what arrives needs no checksum: it never left this machine's memory
 }
+
+// Present reports whether there is a link.
+func (l *Link) Present() bool { return len(l.Addrs) > 0 || l.DHCP || l.SLAAC }
 
 // An Instruction of a classic BPF program, as seccomp takes it.
 type Instruction struct {
@@ -104,14 +119,12 @@ func (p *Params) Frame() control.Frame {
 	for _, l := range p.Listeners {
 		w.String(l.Name)
 		w.U16(l.Port)
+		w.U16(l.Bind)
 	}
 	w.I64(p.Now)
-	w.Bool(p.Link != Link{})
-	if p.Link != (Link{}) {
-		addr, host := p.Link.Addr.Addr().As16(), p.Link.Host.As16()
-		w.Fixed(addr[:])
-		w.U8(uint8(p.Link.Addr.Bits()))
-		w.Fixed(host[:])
+	w.Bool(p.Link.Present())
+	if p.Link.Present() {
+		p.Link.write(&w)
 	}
 	w.U32(uint32(len(p.Seal)))
 	for _, i := range p.Seal {
@@ -140,8 +153,8 @@ func Decode(f control.Frame) (*Params, error) {
 		p.First = first.(control.Prepare)
 	}
 	p.Dials = r.Bool()
-	for range r.Count(6) {
-		p.Listeners = append(p.Listeners, Listener{Name: r.String(), Port: r.U16()})
+	for range r.Count(8) {
+		p.Listeners = append(p.Listeners, Listener{Name: r.String(), Port: r.U16(), Bind: r.U16()})
 	}
 	p.Now = r.I64()
 	if r.Bool() {
@@ -156,22 +169,9 @@ func Decode(f control.Frame) (*Params, error) {
 	return p, p.validate()
 }
 
-// readLink reads a link, whose addresses must be distinct ones of the same network.
-func readLink(r *wire.Reader) Link {
-	var addr, host [16]byte
-	copy(addr[:], r.Fixed(16))
-	bits := r.U8()
-	copy(host[:], r.Fixed(16))
-	l := Link{netip.PrefixFrom(netip.AddrFrom16(addr).Unmap(), int(bits)), netip.AddrFrom16(host).Unmap()}
-	if !l.Addr.IsValid() || !l.Addr.Contains(l.Host) || l.Addr.Addr() == l.Host {
-		r.Fail(fmt.Errorf("a link of %v with %v", l.Addr, l.Host))
-	}
-	return l
-}
-
 func (p *Params) validate() error {
 	switch {
-	case len(p.Seal) == 0 && p.Link == Link{}:
+	case len(p.Seal) == 0 && !p.Link.Present():
 		return errors.New("launch: no filter to seal with")
 	case p.Slots < 2 || p.Slots > MaxSlots || p.SlotSize == 0 || p.SlotSize%4096 != 0:
 		return fmt.Errorf("launch: %d slots of %d bytes", p.Slots, p.SlotSize)
@@ -181,6 +181,22 @@ func (p *Params) validate() error {
 		return fmt.Errorf("launch: the first program is outside its slot")
 	case len(p.Listeners) == 0 || len(p.Listeners) > MaxListener:
 		return fmt.Errorf("launch: %d listeners", len(p.Listeners))
+	}
+	return p.validateListeners()
+}
+
+// validateListeners holds that an image with a network of its own binds each listener
+// to a port of its own, and that another binds none.
+func (p *Params) validateListeners() error {
+	seen := map[uint16]bool{}
+	for _, l := range p.Listeners {
+		switch {
+		case (l.Bind != 0) != p.Link.Present():
+			return fmt.Errorf("launch: listener %q is to bind port %d; there is a link: %t", l.Name, l.Bind, p.Link.Present())
+		case l.Bind != 0 && seen[l.Bind]:
+			return fmt.Errorf("launch: listener %q binds port %d, as another does", l.Name, l.Bind)
+		}
+		seen[l.Bind] = true
 	}
 	return nil
 }

@@ -1,10 +1,10 @@
-// Package link is how a microVM and its tender meet on the network between them,
-// on which there is nobody else.
+// Package link is how an image with a network of its own and its tender meet on it.
 //
-// Clients connect to the tender. It connects to the image, once for each, says who
-// the client is (a Peer), and passes bytes both ways from then on. The image answers
-// with one byte, Welcome, when it has accepted: a tender that drains knows by it
-// that no connection of its own is still on its way.
+// Clients' packets reach the image from the clients' own addresses: the kernel routes
+// them there (network address translation of the destination alone), or the tender
+// accepts connections and makes each once more, to the image, from the address and port
+// that the client has. Loopback addresses of IPv6 leave no machine, not even to a
+// neighbour that is only a program: in packets Loopback6 stands for ::1.
 //
 // The other way, an image connects to the tender at DialPort and sends one
 // egress.Dial; it is answered egress.Opened, and from then on the stream is the
@@ -13,7 +13,6 @@ package link
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -21,44 +20,12 @@ import (
 	"lorica.dev/lorica/abi/egress"
 )
 
-// TCP ports. Listener i of the launch parameters is ForwardPort+i of the image.
-const (
-	DialPort    = 1023 // of the tender
-	ForwardPort = 1024
-)
+// DialPort is the TCP port of the tender that images connect to.
+const DialPort = 1023
 
-// Welcome is what an image says to a connection that it has accepted.
-const Welcome = 1
-
-// PeerSize is the size of an encoded Peer, in bytes.
-const PeerSize = 40
-
-const magic = 0x314b4e4c // "LNK1"
-
-// A Peer is who connected to the tender, and where. Addresses have no zone, and
-// IPv4 addresses are not mapped into IPv6.
-type Peer struct{ Client, Local netip.AddrPort }
-
-// Encode returns the first bytes of a connection to an image.
-func (p Peer) Encode() []byte {
-	b := binary.LittleEndian.AppendUint32(make([]byte, 0, PeerSize), magic)
-	for _, a := range []netip.AddrPort{p.Client, p.Local} {
-		ip := a.Addr().As16()
-		b = binary.LittleEndian.AppendUint16(append(b, ip[:]...), a.Port())
-	}
-	return b
-}
-
-// DecodePeer reads what Encode wrote.
-func DecodePeer(b []byte) (Peer, error) {
-	if len(b) != PeerSize || binary.LittleEndian.Uint32(b) != magic {
-		return Peer{}, errors.New("link: a connection that does not begin with its peer")
-	}
-	read := func(b []byte) netip.AddrPort {
-		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b)).Unmap(), binary.LittleEndian.Uint16(b[16:]))
-	}
-	return Peer{read(b[4:]), read(b[22:])}, nil
-}
+// Loopback6 is what a packet says whose source is ::1 of the machine that the image
+// runs on (RFC 4193; the bytes after the first spell the project's name).
+var Loopback6 = netip.MustParseAddr("fd6c:6f72:6963:61::1")
 
 // WriteMessage writes a message of package egress with its length before it.
 func WriteMessage(w io.Writer, m []byte) error {
