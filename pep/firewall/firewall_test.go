@@ -1,13 +1,9 @@
 package firewall_test
 
 import (
-	"bufio"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"lorica.dev/lorica/abi"
@@ -193,63 +189,6 @@ func FuzzIndexEqualsDefinition(f *testing.F) {
 		src, _ := netip.AddrFromSlice(addr)
 		same(t, &s, prepare(t, &s), flow.Flow{Src: src, DstPort: port, Protocol: flow.Protocol(protocol)})
 	})
-}
-
-// LORICA_CLASSBENCH names a folder of ClassBench filter sets (Taylor and Turner,
-// INFOCOM 2005); their destination addresses and source ports are left out.
-func TestClassBench(t *testing.T) {
-	dir := os.Getenv("LORICA_CLASSBENCH")
-	if dir == "" {
-		t.Log("not run: LORICA_CLASSBENCH names no folder of ClassBench filter sets")
-		return
-	}
-	files, err := filepath.Glob(filepath.Join(dir, "*.rules"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("%s: no *.rules (%v)", dir, err)
-	}
-	r := rand.New(rand.NewPCG(5, 6))
-	for _, name := range files {
-		s := &flow.Section{Lists: []flow.List{{Rule: abi.Rule{ID: "default:network"}, Rules: classBench(t, name)}}}
-		st := prepare(t, s)
-		rules := s.Lists[0].Rules
-		for range 5000 {
-			// Addresses and ports of the rules themselves, or beside them.
-			x := rules[r.IntN(len(rules))]
-			src := x.Src.Addr()
-			if r.IntN(2) == 0 {
-				src = src.Next()
-			}
-			same(t, s, st, flow.Flow{Src: src, DstPort: rules[r.IntN(len(rules))].PortLo + uint16(r.IntN(2)), Protocol: x.Protocol})
-		}
-		t.Logf("%s: %d rules", filepath.Base(name), len(rules))
-	}
-}
-
-func classBench(t testing.TB, name string) []flow.Rule {
-	file, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	var rules []flow.Rule
-	for sc := bufio.NewScanner(file); sc.Scan(); {
-		f := strings.Split(strings.TrimPrefix(sc.Text(), "@"), "\t")
-		x := flow.Rule{Rule: abi.Rule{ID: fmt.Sprint(len(rules))}, Verdict: abi.Verdict(len(rules) % 2)}
-		var protocol, mask uint8
-		if len(f) < 5 {
-			t.Fatalf("%s:%d: %q", name, len(rules)+1, sc.Text())
-		}
-		x.Src = netip.MustParsePrefix(f[0]).Masked()
-		if _, err := fmt.Sscanf(f[3], "%d : %d", &x.PortLo, &x.PortHi); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := fmt.Sscanf(f[4], "0x%x/0x%x", &protocol, &mask); err != nil {
-			t.Fatal(err)
-		}
-		x.Protocol = flow.Protocol(protocol & mask)
-		rules = append(rules, x)
-	}
-	return rules
 }
 
 func manyRules(n int) *flow.Section {

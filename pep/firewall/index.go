@@ -81,8 +81,8 @@ func newList(l *flow.List) list {
 	return x
 }
 
-// match returns the first rule that matches f, which must be plain, or nil.
-func (l *list) match(f flow.Flow) *flow.Rule {
+// match returns the first rule that matches f, which must be plain, or none.
+func (l *list) match(f flow.Flow) int {
 	tuples := l.v6
 	if f.Src.Is4() {
 		tuples = l.v4
@@ -102,10 +102,7 @@ func (l *list) match(f flow.Flow) *flow.Rule {
 		}
 		best = min(best, t.ports[src.Addr()].at(f.DstPort))
 	}
-	if best == none {
-		return nil
-	}
-	return &l.Rules[best]
+	return best
 }
 
 func (v intervals) at(port uint16) int {

@@ -1,0 +1,109 @@
+package firewall
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+
+	"lorica.dev/lorica/abi/flow"
+	"lorica.dev/lorica/pep"
+)
+
+// Denials are what was denied since the last report: exact counts, with a fair sample
+// of each. A rule has a count and a sample of its own, so that denials of one cannot
+// hide those of another; rules beyond the first few share one.
+type denials struct {
+	mu     sync.Mutex
+	slots  [maxSampled]sample
+	used   int
+	others [2]sample // of packets that ask for a connection, and of others
+}
+
+const (
+	maxSampled = 16 // rules with a sample of their own
+	sampled    = 2  // packets of each
+)
+
+// A sample is a reservoir (Vitter's algorithm R).
+type sample struct {
+	count uint64
+	picks [sampled]denial
+}
+
+// A denial is a packet that a rule denied.
+type denial struct {
+	flow  flow.Flow
+	table *table
+	rule  int
+	opens bool
+}
+
+func (s *sample) note(d denial) {
+	s.count++
+	if at := rand.Uint64N(s.count); s.count <= sampled {
+		s.picks[s.count-1] = d
+	} else if at < sampled {
+		s.picks[at] = d
+	}
+}
+
+func (s *sample) of(d *denial) bool {
+	x := &s.picks[0]
+	return x.rule == d.rule && x.table == d.table && x.opens == d.opens
+}
+
+func (d *denials) note(x denial) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range d.slots[:d.used] {
+		if d.slots[i].of(&x) {
+			d.slots[i].note(x)
+			return
+		}
+	}
+	switch {
+	case d.used < maxSampled:
+		d.slots[d.used] = sample{}
+		d.slots[d.used].note(x)
+		d.used++
+	case x.opens:
+		d.others[0].note(x)
+	default:
+		d.others[1].note(x)
+	}
+}
+
+func (d *denials) take() []pep.PacketDenial {
+	d.mu.Lock()
+	samples := append(slices.Clone(d.slots[:d.used]), d.others[:]...)
+	d.used, d.others = 0, [2]sample{}
+	d.mu.Unlock()
+	var list []pep.PacketDenial
+	for i := range samples {
+		s := &samples[i]
+		picks := min(s.count, sampled)
+		for j := range picks {
+			x := &s.picks[j]
+			n := s.count / picks
+			if j == 0 {
+				n += s.count % picks
+			}
+			list = append(list, pep.PacketDenial{Flow: x.flow, Decision: x.decision(n), Count: n, Opens: x.opens})
+		}
+	}
+	return list
+}
+
+// decision is what the rules say, and how many packets this one stands for.
+func (d *denial) decision(count uint64) pep.Decision {
+	x := d.table.decision(d.flow)
+	x.Record = true
+	if _, isDefault := d.table.name(d.rule); isDefault {
+		x.Reason = "no rule matches the packet"
+	}
+	if count > 1 {
+		x.Reason += fmt.Sprintf("; the record stands for %d packets", count)
+	}
+	return x
+}
