@@ -1,71 +1,83 @@
 package direct
 
 import (
+	"encoding/binary"
 	"math/bits"
-	"runtime"
 	"sync"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
-
-	"lorica.dev/lorica/virtio"
 )
 
 // acks holds segments back that acknowledge and do nothing else, one for each
-// connection, until everybody who can run now has run: most often the answer to what
-// arrived is sent meanwhile, and acknowledges it as well. Of two, the second is sent
-// alone, but for those that say the same: that is how TCP tells of a loss.
+// connection, for some milliseconds: most often the answer to what arrived is sent
+// meanwhile, and acknowledges it as well. Of two, the second is sent alone, but for
+// those that say the same: that is how TCP tells of a loss.
 type acks struct {
 	mu   sync.Mutex
-	held [ackSlots]ack // connections have one by their ports, and may share it
-	used uint64        // a bit for each slot
-	bell chan struct{} // has room for one: something is held
+	held [ackSlots]ack         // connections have one by their ports, and may share it
+	used [ackSlots / 64]uint64 // a bit for each slot
+	aged [ackSlots / 64]uint64 // the same for those that were held when release last looked
+	bell chan struct{}         // has room for one: something is held
 }
 
 // An ack is a segment that is held: a copy of its bytes, which fit where there are no
 // options but the time, and what the device is to do to them.
 type ack struct {
-	ports  uint32 // of the connection: both hosts are always the same
+	flow   flow
 	number uint32
 	window uint16
 	size   int
 	bytes  [ackSize]byte
-	frame  virtio.Frame // without Parts
+	frame  Frame // without Parts
+}
+
+// A flow tells connections apart.
+type flow struct {
+	hosts [2 * header.IPv6AddressSize]byte // as they stand in the header of IP, at its end
+	ports uint32
 }
 
 const (
-	ackSlots = 64
-	ackSize  = ethernetSize + header.IPv4MinimumSize + header.TCPMinimumSize + 12
+	ackSlots = 256
+	ackHold  = 2 * time.Millisecond // and twice that at most; others hold them for 40
+	ackSize  = ethernetSize + header.IPv6MinimumSize + header.TCPMinimumSize + 12
 )
 
 func newAcks() *acks { return &acks{bell: make(chan struct{}, 1)} }
 
 // pass decides on a packet that is about to be sent: another may have to go before it,
 // and it may be held itself.
-func (a *acks) pass(pkt *stack.PacketBuffer) (before *virtio.Frame, hold bool) {
+func (a *acks) pass(pkt *stack.PacketBuffer) (before *Frame, hold bool) {
 	if pkt.TransportProtocolNumber != header.TCPProtocolNumber {
 		return nil, false
 	}
-	t := header.TCP(pkt.TransportHeader().Slice())
-	if len(t) < header.TCPMinimumSize {
+	ip, t := pkt.NetworkHeader().Slice(), header.TCP(pkt.TransportHeader().Slice())
+	if len(t) < header.TCPMinimumSize || len(ip) < header.IPv4MinimumSize {
 		return nil, false
 	}
 	flags, number, window := t.Flags(), t.AckNumber(), t.WindowSize()
-	ports := uint32(t.SourcePort())<<16 | uint32(t.DestinationPort())
+	to := flow{ports: uint32(t.SourcePort())<<16 | uint32(t.DestinationPort())}
+	if ip[0]>>4 == 4 {
+		copy(to.hosts[:], ip[12:20])
+	} else {
+		copy(to.hosts[:], ip[8:])
+	}
 	only := flags == header.TCPFlagAck && pkt.Data().Size() == 0 && pkt.Size() <= ackSize
-	slot := (ports ^ ports>>16) % ackSlots
+	slot := to.slot()
 	h := &a.held[slot]
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.used&(1<<slot) != 0 {
-		same := h.ports == ports
+	if a.used[slot/64]&(1<<(slot%64)) != 0 {
+		same := h.flow == to
 		if !same && !only {
 			return nil, false
 		}
 		if !same || !flags.Contains(header.TCPFlagAck) || only && h.number == number && h.window == window {
 			before = h.take()
 		}
-		a.used &^= 1 << slot
+		a.used[slot/64] &^= 1 << (slot % 64)
 		if same {
 			return before, false
 		}
@@ -74,13 +86,14 @@ func (a *acks) pass(pkt *stack.PacketBuffer) (before *virtio.Frame, hold bool) {
 		return nil, false
 	}
 	f := frame(pkt)
-	h.ports, h.number, h.window, h.size = ports, number, window, 0
+	h.flow, h.number, h.window, h.size = to, number, window, 0
 	for _, part := range f.Parts {
 		h.size += copy(h.bytes[h.size:], part)
 	}
 	h.frame = *f
 	h.frame.Parts = nil
-	a.used |= 1 << slot
+	a.used[slot/64] |= 1 << (slot % 64)
+	a.aged[slot/64] &^= 1 << (slot % 64)
 	select {
 	case a.bell <- struct{}{}:
 	default:
@@ -88,34 +101,54 @@ func (a *acks) pass(pkt *stack.PacketBuffer) (before *virtio.Frame, hold bool) {
 	return before, true
 }
 
+// slot spreads connections: those of one client have ports close to each other.
+func (f *flow) slot() uint32 {
+	s := uint32(0)
+	for i := 0; i < len(f.hosts); i += 4 {
+		s = s*31 + binary.LittleEndian.Uint32(f.hosts[i:])
+	}
+	return (s*31 + f.ports) * 0x9e3779b1 >> 24 % ackSlots // 2^32 divided by the golden ratio
+}
+
 // take returns a frame of its own.
-func (h *ack) take() *virtio.Frame {
+func (h *ack) take() *Frame {
 	f := h.frame
 	f.Parts = [][]byte{append([]byte(nil), h.bytes[:h.size]...)}
 	return &f
 }
 
-// release sends what is held, each time when others have run, until done is closed.
-func (a *acks) release(send func(*virtio.Frame) error, done <-chan struct{}) {
+// release sends what has been held for long enough, until done is closed.
+func (a *acks) release(send func(*Frame) error, done <-chan struct{}) {
 	for {
 		select {
 		case <-done:
 			return
 		case <-a.bell:
 		}
-		runtime.Gosched()
-		var list []*virtio.Frame
-		a.mu.Lock()
-		for a.used != 0 {
-			slot := bits.TrailingZeros64(a.used)
-			a.used &^= 1 << slot
-			list = append(list, a.held[slot].take())
-		}
-		a.mu.Unlock()
-		for _, f := range list {
-			if send(f) != nil {
-				return // Receive has the reason
+		for left := true; left; {
+			time.Sleep(ackHold)
+			var list []*Frame
+			list, left = a.due()
+			for _, f := range list {
+				if send(f) != nil {
+					return // Receive has the reason
+				}
 			}
 		}
 	}
+}
+
+// due takes what was held the last time already, and reports whether anything is left.
+func (a *acks) due() (list []*Frame, left bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := range a.used {
+		for old := a.used[i] & a.aged[i]; old != 0; old &= old - 1 {
+			list = append(list, a.held[64*i+bits.TrailingZeros64(old)].take())
+		}
+		a.used[i] &^= a.aged[i]
+		a.aged[i] = a.used[i]
+		left = left || a.used[i] != 0
+	}
+	return list, left
 }

@@ -1,7 +1,6 @@
 package direct
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -9,12 +8,13 @@ import (
 )
 
 // A clock is the stack's, which asks for the time more than ten times for each segment
-// and needs no other answer than that of the event that it works on: something arrived,
-// a timer is over, somebody writes. Each of these moves the clock.
+// and needs no better answer than that of the event that it works on: something arrived,
+// a timer is over, somebody writes. Each of these moves the clock. In between it gives
+// no time twice: what is sent later is later, and so is not taken for lost with what
+// was sent before (RACK).
 type clock struct {
 	tcpip.Clock
-	mu  sync.Mutex
-	now atomic.Pointer[tcpip.MonotonicTime]
+	now atomic.Int64 // in ns
 }
 
 func newClock() *clock {
@@ -23,16 +23,20 @@ func newClock() *clock {
 	return c
 }
 
-// move moves the clock to the time.
+// move moves the clock to the time. It never goes back.
 func (c *clock) move() {
-	c.mu.Lock() // it never goes back
-	now := c.Clock.NowMonotonic()
-	c.now.Store(&now)
-	c.mu.Unlock()
+	now := int64(c.Clock.NowMonotonic().Sub(tcpip.MonotonicTime{}))
+	for was := c.now.Load(); was < now; was = c.now.Load() {
+		if c.now.CompareAndSwap(was, now) {
+			return
+		}
+	}
 }
 
 // NowMonotonic implements tcpip.Clock.
-func (c *clock) NowMonotonic() tcpip.MonotonicTime { return *c.now.Load() }
+func (c *clock) NowMonotonic() tcpip.MonotonicTime {
+	return tcpip.MonotonicTime{}.Add(time.Duration(c.now.Add(1)))
+}
 
 // AfterFunc implements tcpip.Clock.
 func (c *clock) AfterFunc(d time.Duration, f func()) tcpip.Timer {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
@@ -72,14 +71,18 @@ func ask(c *conn, host string, port uint16) error {
 // was asked for: the tender resolves it.
 func (n *Net) dial(ctx context.Context, t egress.Target) (*conn, error) {
 	wq := &waiter.Queue{}
-	ep, failed := n.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, wq)
+	if len(n.hosts) == 0 {
+		return nil, errors.New("network: the tender has no address here to ask for connections")
+	}
+	host := n.hosts[0]
+	ep, failed := n.stack.NewEndpoint(tcp.ProtocolNumber, protocolOf(host), wq)
 	if failed != nil {
 		return nil, fmt.Errorf("network: %s", failed)
 	}
 	c := newConn(n, ep, wq, &net.TCPAddr{}, net.TCPAddrFromAddrPort(netip.AddrPortFrom(t.Addr, t.Port)))
 	c.keepAlive()
 	n.clock.move()
-	failed = ep.Connect(n.at(n.host, link.DialPort))
+	failed = ep.Connect(at(host, link.DialPort))
 	if _, started := failed.(*tcpip.ErrConnectStarted); started {
 		select {
 		case <-c.out.wake:

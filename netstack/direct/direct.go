@@ -1,32 +1,37 @@
-// Package direct is the network of an image that has one of its own: a TCP stack
-// over a network device, with nobody but the tender at the other end. Package
-// abi/link has what the two say to each other.
+// Package direct is the network of an image that has one of its own: a TCP/IP stack
+// over a device whose other end is the tender's. Packets of clients arrive as clients
+// sent them, and a firewall may judge each before the stack sees it. Packages card and
+// tap have the devices, package abi/link what is agreed with the tender.
 package direct
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
-	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"lorica.dev/lorica/abi/launch"
+	"lorica.dev/lorica/abi/link"
+	"lorica.dev/lorica/pep"
 )
 
 const nic = 1
 
-// What is closed is kept for a moment only: nothing is old on a link without
-// routers, and memory is short.
+// What is closed is kept for a moment only: memory is short.
 const (
 	timeWait = 250 * time.Millisecond
 	finWait  = 10 * time.Second
@@ -35,54 +40,112 @@ const (
 // A Net is the network of an image.
 type Net struct {
 	// Short reports whether memory is too short for another connection, which then waits
-	// to be accepted. Open asks the kernel where it is nil.
+	// to be accepted. It never is where Short is nil.
 	Short func() bool
 
-	stack      *stack.Stack
-	card       *endpoint
-	addr, host tcpip.Address
-	memory     memory
-	clock      *clock
-	start      time.Time // deadlines are counted from here
+	open   func(*launch.Params) (Device, error)
+	lease  func(*Lessee) // nil where the image cannot ask for an address
+	filter pep.PacketFilter
+	stack  *stack.Stack
+	card   *endpoint
+	owned  owned
+	hosts  []netip.Addr
+	memory memory
+	clock  *clock
+	start  time.Time // deadlines are counted from here
+
+	listeners []net.Listener // of the launch
 
 	once   sync.Once
 	broken chan struct{} // closed when the device broke, for err
 	err    error
 }
 
-// New returns a network that has no device yet.
-func New() *Net { return &Net{broken: make(chan struct{}), clock: newClock(), start: time.Now()} }
+// An Option is a part that not every network has.
+type Option func(*Net)
 
-// Attach brings the network up over d.
-func (n *Net) Attach(d Device, p *launch.Params) error {
-	addr, host := p.Link.Addr.Addr(), p.Link.Host
-	if !addr.Is4() || !host.Is4() || !p.Link.Addr.Contains(host) || addr == host {
-		return fmt.Errorf("network: %v and %v are not two IPv4 addresses of one link", p.Link.Addr, host)
+// New returns a network whose device open opens.
+func New(open func(*launch.Params) (Device, error), options ...Option) *Net {
+	n := &Net{open: open, broken: make(chan struct{}), clock: newClock(), start: time.Now()}
+	n.owned.changed, n.owned.any = make(chan struct{}, 1), make(chan struct{})
+	for _, o := range options {
+		o(n)
 	}
-	if mtu := d.Traits().MTU; mtu < header.IPv4MinimumMTU || mtu > maxPacket {
+	return n
+}
+
+// Place implements unikernel.PacketNet.
+func (n *Net) Place(p *launch.Params) pep.PacketPlace {
+	place := pep.PacketPlace{Hosts: slices.Clone(p.Link.Hosts), Ports: make(map[uint16]uint16), SLAAC: p.Link.SLAAC, DHCP: p.Link.DHCP}
+	for _, a := range p.Link.Addrs {
+		place.Own = append(place.Own, a.Addr())
+	}
+	for _, l := range p.Listeners {
+		place.Ports[l.Bind] = l.Port
+	}
+	if p.Dials && len(p.Link.Hosts) > 0 {
+		place.Outward = []netip.AddrPort{netip.AddrPortFrom(p.Link.Hosts[0], link.DialPort)}
+	}
+	return place
+}
+
+// Packets implements unikernel.PacketNet.
+func (n *Net) Packets(f pep.PacketFilter) { n.filter = f }
+
+// Open brings the network up.
+func (n *Net) Open(p *launch.Params) error {
+	if !p.Link.Present() {
+		return errors.New("network: this image has a network of its own, and was launched without a link")
+	}
+	if p.Link.DHCP && n.lease == nil {
+		return errors.New("network: this image was launched to ask for an address by DHCP, and has no module for it; rebuild the image")
+	}
+	d, err := n.open(p)
+	if err != nil {
+		return fmt.Errorf("network: %w", err)
+	}
+	if mtu := d.Traits().MTU; mtu < header.IPv6MinimumMTU || mtu > maxPacket {
 		return fmt.Errorf("network: the device has an MTU of %d bytes", mtu)
 	}
 	log.SetTarget(silent{})
-	n.addr, n.host = tcpip.AddrFrom4(addr.As4()), tcpip.AddrFrom4(host.As4())
+	n.hosts = slices.Clone(p.Link.Hosts)
 	n.memory.limit(p.MemoryLimit)
+	n.card = newEndpoint(d, slices.Clone(p.Link.Addrs), n.filter, n.clock, n.fail)
+	if !p.Link.Verified {
+		n.card.windows = new(windows)
+	}
 	n.stack = stack.New(stack.Options{
-		Clock:              n.clock,
-		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
-		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, icmp.NewProtocol4},
+		Clock: n.clock,
+		NetworkProtocols: []stack.NetworkProtocolFactory{n.card.arp, ipv6.NewProtocolWithOptions(n.ipv6Options(p.Link.SLAAC)),
+			ipv4.NewProtocolWithOptions(ipv4.Options{AllowExternalLoopbackTraffic: true})},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 	})
-	if err := n.tune(); err != nil {
+	if err := n.tune(p.Link.Verified); err != nil {
 		return fmt.Errorf("network: %s", err)
 	}
-	n.card = newEndpoint(d, addr, host, n.clock, n.fail)
 	if err := n.stack.CreateNIC(nic, n.card); err != nil {
 		return fmt.Errorf("network: %s", err)
 	}
-	own := tcpip.AddressWithPrefix{Address: n.addr, PrefixLen: p.Link.Addr.Bits()}
-	if err := n.stack.AddProtocolAddress(nic, tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: own}, stack.AddressProperties{}); err != nil {
-		return fmt.Errorf("network: %v: %s", addr, err)
+	if err := n.address(p.Link); err != nil {
+		return err
 	}
-	n.stack.SetRouteTable([]tcpip.Route{{Destination: own.Subnet(), NIC: nic}})
-	return n.announce(d.Traits().MAC)
+	if p.Link.DHCP {
+		n.card.leases = newLessee(n)
+	}
+	// Clients may have waited for this life of the image: their first packets must not come
+	// to ports that nobody listens on yet, or they are refused.
+	for _, l := range p.Listeners {
+		ln, err := n.listen(l)
+		if err != nil {
+			return err
+		}
+		n.listeners = append(n.listeners, ln)
+	}
+	n.card.start()
+	if p.Link.DHCP {
+		go n.lease(n.card.leases)
+	}
+	return n.announce()
 }
 
 // silent takes what the stack has to say: warnings of packets, which nobody here could
@@ -91,16 +154,28 @@ type silent struct{}
 
 func (silent) Emit(int, log.Level, time.Time, string, ...any) {}
 
-// tune sets what differs from a machine with many neighbours and much memory.
-func (n *Net) tune() tcpip.Error {
+// How long TCP waits for an answer. Where clients are elsewhere, segments get lost and
+// overtake each other, and one that was lost time and again is sent soon nevertheless:
+// after 100 seconds without an answer there is no client. Between an image and its tender
+// nothing is lost: who is not heard of for a while there is busy.
+const (
+	leastRTO     = 200 * time.Millisecond
+	mostRTO      = 10 * time.Second
+	leastRTOBusy = time.Second
+)
+
+// tune sets what differs from a machine with much memory. The link is private where
+// nobody else's packets come through it; otherwise times tell of losses as well (RACK).
+func (n *Net) tune(private bool) tcpip.Error {
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: leastBuffer, Max: maxBuffer}
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: leastBuffer, Max: maxBuffer}
-	// A machine is not heard of for a while where its host is busy: that is no loss.
-	// Nothing gets lost here but by the bounds of the tender. To look for losses by time
-	// (RACK) would take a better clock than this stack's, and find none.
-	rto, sack, recovery := tcpip.TCPMinRTOOption(time.Second), tcpip.TCPSACKEnabled(true), tcpip.TCPRecovery(0)
+	sack, recovery := tcpip.TCPSACKEnabled(true), tcpip.TCPRACKLossDetection
+	least, most := tcpip.TCPMinRTOOption(leastRTO), tcpip.TCPMaxRTOOption(mostRTO)
+	if private {
+		recovery, least, most = 0, tcpip.TCPMinRTOOption(leastRTOBusy), tcpip.TCPMaxRTOOption(tcp.MaxRTO)
+	}
 	wait, linger := tcpip.TCPTimeWaitTimeoutOption(timeWait), tcpip.TCPLingerTimeoutOption(finWait)
-	for _, o := range []tcpip.SettableTransportProtocolOption{&receive, &send, &rto, &sack, &recovery, &wait, &linger} {
+	for _, o := range []tcpip.SettableTransportProtocolOption{&receive, &send, &sack, &recovery, &least, &most, &wait, &linger} {
 		if err := n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			return err
 		}
@@ -108,23 +183,7 @@ func (n *Net) tune() tcpip.Error {
 	return nil
 }
 
-// announce tells the tender which hardware address is ours: whoever had the
-// address before had another.
-func (n *Net) announce(mac [6]byte) error {
-	b := make([]byte, header.ARPSize)
-	a := header.ARP(b)
-	a.SetIPv4OverEthernet()
-	a.SetOp(header.ARPRequest)
-	copy(a.HardwareAddressSender(), mac[:])
-	copy(a.ProtocolAddressSender(), n.addr.AsSlice())
-	copy(a.ProtocolAddressTarget(), n.addr.AsSlice())
-	if err := n.stack.WritePacketToRemote(nic, header.EthernetBroadcastAddress, arp.ProtocolNumber, buffer.MakeWithData(b)); err != nil {
-		return fmt.Errorf("network: ARP: %s", err)
-	}
-	return nil
-}
-
-// Settle returns when the tender has everything that connections which are closed by now
+// Settle returns when clients have everything that connections which are closed by now
 // had to say, or when ctx is over. Nobody sends it after the image has ended.
 func (n *Net) Settle(ctx context.Context) error {
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -144,7 +203,7 @@ func (n *Net) Settle(ctx context.Context) error {
 		case <-n.broken:
 			return n.err
 		case <-ctx.Done():
-			return fmt.Errorf("network: the tender has not taken the end of %d connections: %w", left, context.Cause(ctx))
+			return fmt.Errorf("network: nobody has taken the end of %d connections: %w", left, context.Cause(ctx))
 		}
 	}
 }
@@ -170,8 +229,4 @@ func (n *Net) because(err error) error {
 	default:
 		return err
 	}
-}
-
-func (n *Net) at(a tcpip.Address, port uint16) tcpip.FullAddress {
-	return tcpip.FullAddress{NIC: nic, Addr: a, Port: port}
 }

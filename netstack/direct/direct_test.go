@@ -6,197 +6,104 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 
-	"gvisor.dev/gvisor/pkg/tcpip/checksum"
-	"gvisor.dev/gvisor/pkg/tcpip/header"
-
 	"lorica.dev/lorica/abi/launch"
-	"lorica.dev/lorica/abi/link"
-	"lorica.dev/lorica/virtio"
 )
-
-var (
-	mine   = netip.MustParsePrefix("10.127.0.2/30")
-	theirs = netip.MustParseAddr("10.127.0.1")
-)
-
-const (
-	myAddress    = "\x02\x01\x02\x03\x04\x05"
-	theirAddress = "\x02LORIC"
-)
-
-// A deck is a device whose frames a test makes up and looks at.
-type deck struct {
-	traits Traits
-	sent   chan []byte // frames, when there is room
-	end    chan struct{}
-	ready  chan struct{}
-
-	mu    sync.Mutex
-	take  func(Packet)
-	heard uint32 // the sequence number of the last segment with SYN that was sent
-	marks []virtio.Frame
-}
-
-func newDeck() *deck {
-	return &deck{traits: Traits{MAC: [6]byte([]byte(myAddress)), MTU: 1500}, sent: make(chan []byte, 256), end: make(chan struct{}), ready: make(chan struct{})}
-}
-
-func (d *deck) Traits() Traits { return d.traits }
-
-func (d *deck) Send(f *virtio.Frame) error {
-	b := bytes.Join(f.Parts, nil)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(b) >= 54 && b[12] == 8 && b[47]&2 != 0 {
-		d.heard = binary.BigEndian.Uint32(b[38:])
-	}
-	m := *f
-	m.Parts = nil
-	d.marks = append(d.marks, m)
-	select {
-	case d.sent <- b:
-	default:
-	}
-	return nil
-}
-
-func (d *deck) Receive(take func(Packet)) error {
-	d.take = take
-	close(d.ready)
-	<-d.end
-	return errors.New("the test is over")
-}
-
-type frameOf []byte
-
-func (f frameOf) Len() int            { return len(f) }
-func (f frameOf) CopyTo(b []byte) int { return copy(b, f) }
-
-// next returns the next frame that is sent and is of a type.
-func (d *deck) next(t testing.TB, kind uint16) []byte {
-	t.Helper()
-	for b := range d.sent {
-		if binary.BigEndian.Uint16(b[12:]) == kind {
-			return b
-		}
-	}
-	return nil
-}
-
-func up(t testing.TB, d *deck) *Net {
-	t.Helper()
-	n := New()
-	p := &launch.Params{Link: launch.Link{Addr: mine, Host: theirs}, MemoryLimit: 16 << 20}
-	if err := n.Attach(d, p); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { close(d.end) })
-	<-d.ready
-	if a := header.ARP(d.next(t, 0x0806)[14:]); !a.IsValid() || string(a.ProtocolAddressSender()) != string(mine.Addr().AsSlice()) {
-		t.Fatalf("it announces itself with %x", a)
-	}
-	return n
-}
-
-func ethernet(to string, kind uint16, payload []byte) []byte {
-	return append(binary.BigEndian.AppendUint16([]byte(to+theirAddress), kind), payload...)
-}
-
-// ip is a packet from the tender, with its checksum.
-func ip(protocol byte, payload []byte) []byte {
-	b := make([]byte, 20)
-	b[0], b[8], b[9] = 0x45, 64, protocol
-	binary.BigEndian.PutUint16(b[2:], uint16(20+len(payload)))
-	copy(b[12:], theirs.AsSlice())
-	copy(b[16:], mine.Addr().AsSlice())
-	binary.BigEndian.PutUint16(b[10:], ^checksum.Checksum(b, 0))
-	return append(b, payload...)
-}
-
-func arpFrom(sender, target netip.Addr, op uint16) []byte {
-	b := make([]byte, header.ARPSize)
-	a := header.ARP(b)
-	a.SetIPv4OverEthernet()
-	a.SetOp(header.ARPOp(op))
-	copy(a.HardwareAddressSender(), theirAddress)
-	copy(a.ProtocolAddressSender(), sender.AsSlice())
-	copy(a.ProtocolAddressTarget(), target.AsSlice())
-	return b
-}
-
-func echo() []byte {
-	b := []byte{8, 0, 0, 0, 1, 2, 3, 4, 'h', 'i'}
-	binary.BigEndian.PutUint16(b[2:], ^checksum.Checksum(b, 0))
-	return b
-}
-
-// alive asks for the hardware address, as the tender would.
-func alive(t testing.TB, d *deck) {
-	t.Helper()
-	for len(d.sent) > 0 {
-		<-d.sent
-	}
-	d.take(frameOf(ethernet("\xff\xff\xff\xff\xff\xff", 0x0806, arpFrom(theirs, mine.Addr(), 1))))
-	if a := header.ARP(d.next(t, 0x0806)[14:]); string(a.HardwareAddressSender()) != myAddress {
-		t.Fatalf("the answer is %x", a)
-	}
-}
 
 func TestItAnswersItsTender(t *testing.T) {
 	d := newDeck()
-	up(t, d)
+	up(t, d, nil)
 	alive(t, d)
-	d.take(frameOf(ethernet(myAddress, 0x0800, ip(1, echo()))))
-	if b := d.next(t, 0x0800); b[34] != 0 || string(b[42:]) != "hi" {
+	d.give(frameOf(ethernet(myAddress, type4, ip4(theirs4, mine4.Addr(), ofICMP, echo(8)))))
+	if b := d.next(t, type4); b[34] != 0 || string(b[42:]) != "hi" || !sums(b[14:]) {
+		t.Errorf("an echo is answered with %x", b)
+	}
+	d.give(frameOf(ethernet(solicited, type6, solicit(theirs6, mine6.Addr(), 255))))
+	if b := d.next(t, type6); b[54] != 136 || string(b[:6]) != theirAddress || string(b[80:86]) != myAddress || b[21] != 255 || !sums(b[14:]) {
+		t.Errorf("a solicitation is answered with %x", b)
+	}
+	// A neighbour may ask from the address that only the link has.
+	d.give(frameOf(ethernet(solicited, type6, solicit(netip.MustParseAddr("fe80::1"), mine6.Addr(), 255))))
+	if b := d.next(t, type6); b[54] != 136 || string(b[:6]) != theirAddress {
+		t.Errorf("a solicitation from fe80::1 is answered with %x", b)
+	}
+	d.give(frameOf(ethernet(myAddress, type6, ip6(theirs6, mine6.Addr(), ofICMP6, 64, echo(128)))))
+	if b := d.next(t, type6); b[54] != 129 || string(b[62:]) != "hi" || !sums(b[14:]) {
 		t.Errorf("an echo is answered with %x", b)
 	}
 }
 
-// Nobody else is on the link: what says otherwise never reaches the stack.
+// What is nobody's business here never reaches the stack.
 func TestFramesOfOthersAreDropped(t *testing.T) {
-	other := netip.MustParseAddr("10.127.0.3")
-	from := func(a netip.Addr) []byte {
-		b := ip(1, echo())
-		copy(b[12:], a.AsSlice())
-		return b
-	}
+	other4, other6 := netip.MustParseAddr("169.254.76.3"), netip.MustParseAddr("fd00::3")
 	with := func(b []byte, at int, v byte) []byte {
 		b[at] = v
 		return b
 	}
-	segment := make([]byte, 20)
+	v4 := func(src, dst netip.Addr) []byte { return ip4(src, dst, ofICMP, echo(8)) }
+	v6 := func(src, dst netip.Addr) []byte { return ip6(src, dst, ofICMP6, 64, echo(128)) }
+	me4, me6 := mine4.Addr(), mine6.Addr()
+	seg := segment(1, 2, 2, 3, 0, "")
+	all, group := netip.MustParseAddr("ff02::1"), "\x33\x33\x00\x00\x00\x01"
+	advert := append([]byte{136, 0, 0, 0, 0x60, 0, 0, 0}, theirs6.AsSlice()...)
 	for name, f := range map[string][]byte{
-		"nothing":                        {},
-		"a part of a header":             make([]byte, 13),
-		"only a header":                  ethernet(myAddress, 0x0800, nil),
-		"another type":                   ethernet(myAddress, 0x86dd, make([]byte, 60)),
-		"for another card":               ethernet("\x02\x09\x09\x09\x09\x09", 0x0800, ip(1, echo())),
-		"for every card":                 ethernet("\xff\xff\xff\xff\xff\xff", 0x0800, ip(1, echo())),
-		"from another":                   ethernet(myAddress, 0x0800, from(other)),
-		"from the image itself":          ethernet(myAddress, 0x0800, from(mine.Addr())),
-		"for another":                    ethernet(myAddress, 0x0800, with(ip(1, echo()), 19, 9)),
-		"another version":                ethernet(myAddress, 0x0800, with(ip(1, echo()), 0, 0x65)),
-		"options":                        ethernet(myAddress, 0x0800, with(ip(1, echo()), 0, 0x46)),
-		"a first fragment":               ethernet(myAddress, 0x0800, with(ip(6, segment), 6, 0x20)),
-		"a later fragment":               ethernet(myAddress, 0x0800, with(ip(6, segment), 7, 1)),
-		"another protocol":               ethernet(myAddress, 0x0800, ip(17, segment)),
-		"a part of a segment":            ethernet(myAddress, 0x0800, ip(6, segment[:19])),
-		"ICMP that asks for nothing":     ethernet(myAddress, 0x0800, ip(1, with(echo(), 0, 3))),
-		"a part of an echo":              ethernet(myAddress, 0x0800, ip(1, echo()[:7])),
-		"ARP about another":              ethernet(myAddress, 0x0806, arpFrom(other, mine.Addr(), 1)),
-		"ARP for another":                ethernet(myAddress, 0x0806, arpFrom(theirs, other, 1)),
-		"ARP for another card":           ethernet("\x02\x09\x09\x09\x09\x09", 0x0806, arpFrom(theirs, mine.Addr(), 1)),
-		"ARP that is none":               ethernet(myAddress, 0x0806, make([]byte, 28)),
-		"longer than a packet can be":    ethernet(myAddress, 0x0800, append(ip(1, echo()), make([]byte, maxPacket)...)),
-		"ARP of a sender without a name": ethernet(myAddress, 0x0806, arpFrom(netip.IPv4Unspecified(), mine.Addr(), 1)),
+		"nothing":                      {},
+		"a part of a header":           make([]byte, 13),
+		"only a header":                ethernet(myAddress, type4, nil),
+		"only a header of IPv6":        ethernet(myAddress, type6, make([]byte, 39)),
+		"another type":                 ethernet(myAddress, 0x8100, make([]byte, 60)),
+		"longer than a packet can be":  ethernet(myAddress, type4, append(v4(client4, me4), make([]byte, maxPacket)...)),
+		"for another card":             ethernet("\x02\x09\x09\x09\x09\x09", type4, v4(client4, me4)),
+		"for another card, IPv6":       ethernet("\x02\x09\x09\x09\x09\x09", type6, v6(client6, me6)),
+		"for every card":               ethernet(everybody, type4, v4(client4, me4)),
+		"for every card, IPv6":         ethernet(everybody, type6, v6(client6, me6)),
+		"from the image itself":        ethernet(myAddress, type4, v4(me4, me4)),
+		"from the image itself, IPv6":  ethernet(myAddress, type6, v6(me6, me6)),
+		"from nobody":                  ethernet(myAddress, type4, v4(netip.IPv4Unspecified(), me4)),
+		"from nobody, IPv6":            ethernet(myAddress, type6, v6(netip.IPv6Unspecified(), me6)),
+		"from a group":                 ethernet(myAddress, type4, v4(netip.MustParseAddr("224.0.0.1"), me4)),
+		"from a group, IPv6":           ethernet(myAddress, type6, v6(all, me6)),
+		"from everybody":               ethernet(myAddress, type4, v4(netip.MustParseAddr("255.255.255.255"), me4)),
+		"from loopback, IPv6":          ethernet(myAddress, type6, v6(netip.IPv6Loopback(), me6)),
+		"for another":                  ethernet(myAddress, type4, v4(client4, other4)),
+		"for another, IPv6":            ethernet(myAddress, type6, v6(client6, other6)),
+		"for loopback":                 ethernet(myAddress, type4, v4(client4, netip.MustParseAddr("127.0.0.1"))),
+		"another version":              ethernet(myAddress, type4, with(v4(client4, me4), 0, 0x65)),
+		"another version, IPv6":        ethernet(myAddress, type6, with(v6(client6, me6), 0, 0x40)),
+		"options":                      ethernet(myAddress, type4, with(v4(client4, me4), 0, 0x46)),
+		"options, IPv6":                ethernet(myAddress, type6, with(v6(client6, me6), 6, 0)),
+		"a first fragment":             ethernet(myAddress, type4, with(ip4(client4, me4, ofTCP, seg), 6, 0x20)),
+		"a later fragment":             ethernet(myAddress, type4, with(ip4(client4, me4, ofTCP, seg), 7, 1)),
+		"a fragment, IPv6":             ethernet(myAddress, type6, with(v6(client6, me6), 6, 44)),
+		"another protocol":             ethernet(myAddress, type4, ip4(client4, me4, 47, seg)),
+		"another protocol, IPv6":       ethernet(myAddress, type6, ip6(client6, me6, 47, 64, seg)),
+		"a part of a segment":          ethernet(myAddress, type4, ip4(client4, me4, ofTCP, seg[:19])),
+		"a part of a segment, IPv6":    ethernet(myAddress, type6, ip6(client6, me6, ofTCP, 64, seg[:19])),
+		"a part of UDP":                ethernet(myAddress, type4, ip4(client4, me4, ofUDP, seg[:7])),
+		"a part of UDP, IPv6":          ethernet(myAddress, type6, ip6(client6, me6, ofUDP, 64, seg[:7])),
+		"a redirect":                   ethernet(myAddress, type4, ip4(client4, me4, ofICMP, echo(5))),
+		"a redirect, IPv6":             ethernet(myAddress, type6, ip6(theirs6, me6, ofICMP6, 255, append(echo(137), make([]byte, 40)...))),
+		"a router":                     ethernet(group, type6, ip6(netip.MustParseAddr("fe80::1"), all, ofICMP6, 255, append(echo(134), make([]byte, 40)...))),
+		"a part of an echo":            ethernet(myAddress, type4, ip4(client4, me4, ofICMP, echo(8)[:7])),
+		"a part of an echo, IPv6":      ethernet(myAddress, type6, ip6(client6, me6, ofICMP6, 64, echo(128)[:3])),
+		"an echo for a group":          ethernet(group, type6, v6(client6, all)),
+		"NDP from afar":                ethernet(solicited, type6, solicit(theirs6, me6, 254)),
+		"NDP of a stranger":            ethernet(solicited, type6, solicit(client6, me6, 255)),
+		"NDP of a group we are not in": ethernet("\x33\x33\xff\x00\x00\x03", type6, solicit(theirs6, other6, 255)),
+		"NDP for another card":         ethernet("\x33\x33\xff\x00\x00\x03", type6, solicit(theirs6, me6, 255)),
+		"NDP of ourselves":             ethernet(group, type6, ip6(me6, all, ofICMP6, 255, advert)),
+		"ARP about another":            ethernet(myAddress, typeARP, arpFrom(client4, me4, 1)),
+		"ARP of ourselves":             ethernet(everybody, typeARP, arpFrom(me4, me4, 1)),
+		"ARP for another":              ethernet(myAddress, typeARP, arpFrom(theirs4, other4, 1)),
+		"ARP for another card":         ethernet("\x02\x09\x09\x09\x09\x09", typeARP, arpFrom(theirs4, me4, 1)),
+		"ARP that is none":             ethernet(myAddress, typeARP, make([]byte, 28)),
+		"ARP of nobody":                ethernet(everybody, typeARP, arpFrom(netip.IPv4Unspecified(), me4, 1)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDeck()
-			n := up(t, d)
-			d.take(frameOf(f))
+			n := up(t, d, nil)
+			d.give(frameOf(f))
 			if got := n.card.dropped.Load(); got != 1 {
 				t.Errorf("%d frames were dropped", got)
 			}
@@ -210,84 +117,116 @@ func TestFramesOfOthersAreDropped(t *testing.T) {
 
 func TestLinksThatAreNone(t *testing.T) {
 	for name, c := range map[string]struct {
-		addr, host string
-		mtu        int
+		link launch.Link
+		mtu  int
 	}{
-		"IPv6":                 {"2001:db8::2/64", "2001:db8::1", 1500},
-		"a host that is away":  {"10.127.0.2/30", "10.127.0.9", 1500},
-		"a host that is us":    {"10.127.0.2/30", "10.127.0.2", 1500},
-		"an MTU of nothing":    {"10.127.0.2/30", "10.127.0.1", 67},
-		"an MTU of everything": {"10.127.0.2/30", "10.127.0.1", 65536},
+		"no link":              {launch.Link{}, 1500},
+		"an MTU of nothing":    {theLink(), 1279},
+		"an MTU of everything": {theLink(), 65536},
 	} {
 		d := newDeck()
 		d.traits.MTU = c.mtu
-		p := &launch.Params{Link: launch.Link{Addr: netip.MustParsePrefix(c.addr), Host: netip.MustParseAddr(c.host)}}
-		if err := New().Attach(d, p); err == nil || !strings.HasPrefix(err.Error(), "network: ") {
+		n := New(func(*launch.Params) (Device, error) { return d, nil })
+		if err := n.Open(&launch.Params{Link: c.link}); err == nil || !strings.HasPrefix(err.Error(), "network: ") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := New().Attach(newDeck(), &launch.Params{}); err == nil {
-		t.Error("no link at all is accepted")
+	n := New(func(*launch.Params) (Device, error) { return nil, errors.New("there is none") })
+	if err := n.Open(&launch.Params{Link: theLink()}); err == nil || err.Error() != "network: there is none" {
+		t.Error(err)
 	}
 }
 
 // What the device does, the stack leaves to it.
 func TestOffloads(t *testing.T) {
-	d := newDeck()
-	d.traits.Checksums, d.traits.Segments = true, true
-	n := up(t, d)
-	ln, err := n.Listen(0, launch.Listener{Name: "api"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	segment := func(flags byte, seq, ack uint32, payload []byte) {
-		b := make([]byte, 20)
-		binary.BigEndian.PutUint16(b, 40000)
-		binary.BigEndian.PutUint16(b[2:], link.ForwardPort)
-		binary.BigEndian.PutUint32(b[4:], seq)
-		binary.BigEndian.PutUint32(b[8:], ack)
-		b[12], b[13] = 5<<4, flags
-		binary.BigEndian.PutUint16(b[14:], 65535)
-		d.take(frameOf(ethernet(myAddress, 0x0800, ip(6, append(b, payload...)))))
-	}
-	alive(t, d) // it knows our address
-	segment(2, 100, 0, nil)
-	synack := d.next(t, 0x0800)
-	seq := binary.BigEndian.Uint32(synack[38:]) + 1
-	segment(16, 101, seq, link.Peer{Client: netip.MustParseAddrPort("192.0.2.1:7"), Local: netip.MustParseAddrPort("192.0.2.2:80")}.Encode())
-	c, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c.RemoteAddr().String() != "192.0.2.1:7" {
-		t.Errorf("the client is %v", c.RemoteAddr())
-	}
-	if _, err := c.Write(make([]byte, 5000)); err != nil {
-		t.Fatal(err)
-	}
-	for {
-		b := d.next(t, 0x0800)
-		if len(b) < 3000 {
-			continue
+	for _, client := range []netip.Addr{client4, client6} {
+		d := newDeck()
+		d.traits.Checksums, d.traits.Segments = true, true
+		n := up(t, d, nil)
+		ln, err := n.Listen(0, launch.Listener{Name: "api", Bind: 1024})
+		if err != nil {
+			t.Fatal(err)
 		}
-		d.mu.Lock()
-		f := d.marks[len(d.marks)-1]
-		d.mu.Unlock()
-		if !f.Checksum || f.ChecksumStart != 34 || f.ChecksumOffset != 16 || f.Segmentation != virtio.TCP4 || f.SegmentSize == 0 || f.SegmentSize > 1460 || f.HeaderSize < 54 {
-			t.Errorf("the device is told %+v of %d bytes", f, len(b))
+		connect(t, d, client)
+		c, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
 		}
-		return
+		if _, err := c.Write(make([]byte, 5000)); err != nil {
+			t.Fatal(err)
+		}
+		_, kind, at := family(client)
+		want := map[uint16]Segmentation{type4: TCP4, type6: TCP6}[kind]
+		for b := d.next(t, kind); ; b = d.next(t, kind) {
+			if len(b) < 3000 {
+				continue
+			}
+			d.mu.Lock()
+			f := d.marks[len(d.marks)-1]
+			d.mu.Unlock()
+			if !f.Checksum || int(f.ChecksumStart) != at || f.ChecksumOffset != 16 || f.Segmentation != want || f.SegmentSize == 0 || f.SegmentSize > 1460 || int(f.HeaderSize) < at+20 {
+				t.Errorf("the device is told %+v of %d bytes", f, len(b))
+			}
+			break
+		}
+	}
+}
+
+// connect is the handshake of a client, from port 40000 to 1024.
+func connect(t testing.TB, d *deck, client netip.Addr) (seq uint32) {
+	t.Helper()
+	mine, kind, at := family(client)
+	d.give(frameOf(ethernet(myAddress, kind, ipOf(client, mine, ofTCP, segment(40000, 1024, 2, 100, 0, "")))))
+	b := d.next(t, kind)
+	for !bytes.Equal(b[at-len(client.AsSlice()):at], client.AsSlice()) { // others may be answered once more
+		b = d.next(t, kind)
+	}
+	if tcpAt(b) != at || b[at+13] != 0x12 {
+		t.Fatalf("a SYN of %v is answered with %x", client, b)
+	}
+	seq = binary.BigEndian.Uint32(b[at+4:]) + 1
+	d.give(frameOf(ethernet(myAddress, kind, ipOf(client, mine, ofTCP, segment(40000, 1024, 16, 101, seq, "")))))
+	return seq
+}
+
+// What the device does not answer for, the stack verifies.
+func TestChecksums(t *testing.T) {
+	for _, client := range []netip.Addr{client4, client6} {
+		for _, unverified := range []bool{false, true} {
+			d := newDeck()
+			d.unverified = unverified
+			n := up(t, d, nil)
+			ln, err := n.Listen(0, launch.Listener{Name: "api", Bind: 1024})
+			if err != nil {
+				t.Fatal(err)
+			}
+			seq := connect(t, d, client)
+			c, err := ln.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			mine, kind, at := family(client)
+			bad := ipOf(client, mine, ofTCP, segment(40000, 1024, 24, 101, seq, "bad"))
+			bad[at-14+17] ^= 1
+			d.give(frameOf(ethernet(myAddress, kind, bad)))
+			d.give(frameOf(ethernet(myAddress, kind, ipOf(client, mine, ofTCP, segment(40000, 1024, 24, 101, seq, "good")))))
+			b := make([]byte, 8)
+			m, err := c.Read(b)
+			if got := string(b[:m]); err != nil || unverified != (got == "good") {
+				t.Errorf("%v, to be verified: %t: read %q, %v", client, unverified, got, err)
+			}
+		}
 	}
 }
 
 // A device that breaks ends everything.
 func TestABrokenDevice(t *testing.T) {
 	d := newDeck()
-	n := New()
-	if err := n.Attach(d, &launch.Params{Link: launch.Link{Addr: mine, Host: theirs}}); err != nil {
+	n := New(func(*launch.Params) (Device, error) { return d, nil })
+	if err := n.Open(&launch.Params{Link: theLink()}); err != nil {
 		t.Fatal(err)
 	}
-	ln, err := n.Listen(0, launch.Listener{Name: "api"})
+	ln, err := n.Listen(0, launch.Listener{Name: "api", Bind: 1024})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,13 +2,13 @@ package direct
 
 import (
 	"fmt"
-	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
@@ -17,27 +17,23 @@ import (
 )
 
 const (
-	backlog     = 256                   // connections that nobody has accepted; more are answered with cookies
-	maxGreeting = 64                    // connections that have not said who the client is
-	greetWithin = 10 * time.Second      // the tender says it at once
-	shortPause  = 20 * time.Millisecond // before memory is looked at again
-	keepIdle    = 2 * time.Minute
-	keepEach    = 30 * time.Second
-	keepCount   = 4
+	backlog    = 256                   // connections that nobody has accepted; more are answered with cookies
+	shortPause = 20 * time.Millisecond // before memory is looked at again
+	keepIdle   = 2 * time.Minute
+	keepEach   = 30 * time.Second
+	keepCount  = 4
 )
 
-// A listener accepts what the tender forwards.
+// A listener accepts what clients connect to, at all addresses of the image.
 type listener struct {
 	net  *Net
 	name string
 	addr *net.TCPAddr
 	ep   tcpip.Endpoint
 
-	mu      sync.Mutex // held by who accepts
-	entry   waiter.Entry
-	ready   chan struct{}
-	greeted chan *conn // room for maxGreeting
-	slots   chan struct{}
+	mu    sync.Mutex // held by who accepts
+	entry waiter.Entry
+	ready chan struct{}
 
 	once   sync.Once
 	closed chan struct{}
@@ -45,57 +41,45 @@ type listener struct {
 
 // Listen accepts listener i of the launch.
 func (n *Net) Listen(i int, l launch.Listener) (net.Listener, error) {
-	if i < 0 || i >= launch.MaxListener {
-		return nil, fmt.Errorf("listener %q: number %d", l.Name, i)
+	if i < len(n.listeners) {
+		return n.listeners[i], nil
 	}
-	port := uint16(link.ForwardPort + i)
-	ep, wq, err := n.bind(port)
+	return n.listen(l)
+}
+
+func (n *Net) listen(l launch.Listener) (net.Listener, error) {
+	wq := &waiter.Queue{}
+	ep, err := n.bind(l.Bind, wq)
 	if err != nil {
-		return nil, fmt.Errorf("listener %q, port %d of the link: %s", l.Name, port, err)
+		return nil, fmt.Errorf("listener %q, port %d of the link: %s", l.Name, l.Bind, err)
 	}
-	ln := &listener{net: n, name: l.Name, addr: &net.TCPAddr{IP: n.addr.AsSlice(), Port: int(port)}, ep: ep,
-		greeted: make(chan *conn, maxGreeting), slots: make(chan struct{}, maxGreeting), closed: make(chan struct{})}
+	ln := &listener{net: n, name: l.Name, addr: &net.TCPAddr{IP: net.IPv6unspecified, Port: int(l.Bind)}, ep: ep, closed: make(chan struct{})}
 	ln.entry, ln.ready = waiter.NewChannelEntry(waiter.ReadableEvents)
 	wq.EventRegister(&ln.entry)
 	return ln, nil
 }
 
-// bind returns an endpoint that listens on a port.
-func (n *Net) bind(port uint16) (tcpip.Endpoint, *waiter.Queue, tcpip.Error) {
-	wq := &waiter.Queue{}
-	ep, err := n.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, wq)
+// bind returns an endpoint that listens on a port, for both families.
+func (n *Net) bind(port uint16, wq *waiter.Queue) (tcpip.Endpoint, tcpip.Error) {
+	ep, err := n.stack.NewEndpoint(tcp.ProtocolNumber, ipv6.ProtocolNumber, wq)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if err = ep.Bind(n.at(n.addr, port)); err == nil {
+	ep.SocketOptions().SetV6Only(false)
+	if err = ep.Bind(tcpip.FullAddress{NIC: nic, Port: port}); err == nil {
 		err = ep.Listen(backlog)
 	}
 	if err != nil {
 		ep.Close()
-		return nil, nil, err
+		return nil, err
 	}
-	return ep, wq, nil
+	return ep, nil
 }
 
-// Accept implements net.Listener. A connection is welcomed when it is returned, and
-// not before: what a listener that is closed leaves behind was never the image's.
+// Accept implements net.Listener. It waits while memory is short.
 func (l *listener) Accept() (net.Conn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for {
-		c, err := l.next()
-		if err != nil {
-			return nil, err
-		}
-		if _, err := c.Write([]byte{link.Welcome}); err == nil {
-			return c, nil
-		}
-		c.abort()
-	}
-}
-
-// next returns a connection that has said who the client is.
-func (l *listener) next() (*conn, error) {
 	for {
 		select {
 		case <-l.closed:
@@ -105,19 +89,12 @@ func (l *listener) next() (*conn, error) {
 		wake, late := l.ready, (<-chan time.Time)(nil)
 		if l.net.Short != nil && l.net.Short() {
 			wake, late = nil, time.After(shortPause)
-		} else if c, again, err := l.take(); c != nil || err != nil {
+		} else if c, err := l.take(); c != nil || err != nil {
 			return c, err
-		} else if again {
-			continue
 		}
 		select {
 		case <-wake:
 		case <-late:
-		case c := <-l.greeted:
-			<-l.slots
-			if c != nil {
-				return c, nil
-			}
 		case <-l.closed:
 		case <-l.net.broken:
 			return nil, l.fail(l.net.err)
@@ -125,60 +102,32 @@ func (l *listener) next() (*conn, error) {
 	}
 }
 
-// take takes a connection from the stack, and returns it where the client is known
-// already: then nobody has to wait for it.
-func (l *listener) take() (c *conn, again bool, err error) {
-	select {
-	case l.slots <- struct{}{}:
-	default:
-		return nil, false, nil
-	}
-	ep, wq, failed := l.ep.Accept(nil)
+// take takes a connection from the stack; nil if there is none.
+func (l *listener) take() (net.Conn, error) {
+	var from tcpip.FullAddress
+	ep, wq, failed := l.ep.Accept(&from)
 	if failed != nil {
-		<-l.slots
 		if _, none := failed.(*tcpip.ErrWouldBlock); none {
-			return nil, false, nil
+			return nil, nil
 		}
-		return nil, false, l.fail(l.net.because(translate(failed)))
+		return nil, l.fail(l.net.because(translate(failed)))
 	}
-	c = newConn(l.net, ep, wq, l.addr, l.addr)
+	local := l.addr
+	if a, failed := ep.GetLocalAddress(); failed == nil {
+		local = tcpAddr(a)
+	}
+	c := newConn(l.net, ep, wq, local, tcpAddr(from))
 	c.keepAlive()
-	b := make([]byte, link.PeerSize)
-	n, _, _ := c.read(b)
-	if n == len(b) && c.introduce(b) {
-		<-l.slots
-		return c, false, nil
-	}
-	go l.greet(c, b, n)
-	return nil, true, nil
+	return c, nil
 }
 
-// greet waits for the rest of b, of which there are n bytes. It hands over nil where
-// that came to nothing: there is a slot for another.
-func (l *listener) greet(c *conn, b []byte, n int) {
-	c.SetReadDeadline(time.Now().Add(greetWithin))
-	_, err := io.ReadFull(c, b[n:])
-	c.SetReadDeadline(time.Time{})
-	if err != nil || !c.introduce(b) {
-		c.abort()
-		c = nil
+// tcpAddr is an address of the stack as others know it.
+func tcpAddr(a tcpip.FullAddress) *net.TCPAddr {
+	ip, _ := netip.AddrFromSlice(a.Addr.AsSlice())
+	if ip = ip.Unmap(); ip == link.Loopback6 {
+		ip = netip.IPv6Loopback()
 	}
-	l.greeted <- c
-	select {
-	case <-l.closed:
-		l.leave()
-	default:
-	}
-}
-
-// introduce gives the connection the addresses that the tender says it has.
-func (c *conn) introduce(b []byte) bool {
-	p, err := link.DecodePeer(b)
-	if err != nil {
-		return false
-	}
-	c.remote, c.local = net.TCPAddrFromAddrPort(p.Client), net.TCPAddrFromAddrPort(p.Local)
-	return true
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, a.Port))
 }
 
 // keepAlive finds out that the other end has forgotten the connection.
@@ -190,21 +139,6 @@ func (c *conn) keepAlive() {
 	c.ep.SocketOptions().SetKeepAlive(true)
 }
 
-// leave resets what was never accepted.
-func (l *listener) leave() {
-	for {
-		select {
-		case c := <-l.greeted:
-			<-l.slots
-			if c != nil {
-				c.abort()
-			}
-		default:
-			return
-		}
-	}
-}
-
 // Close implements net.Listener. It resets what waits to be accepted, and leaves
 // alone what has been.
 func (l *listener) Close() error {
@@ -213,7 +147,6 @@ func (l *listener) Close() error {
 		err = nil
 		close(l.closed)
 		l.ep.Close()
-		l.leave()
 	})
 	return err
 }

@@ -23,6 +23,9 @@ func New() *Net { return &Net{} }
 
 // Open adopts the dial socket, where the launch has one.
 func (n *Net) Open(p *launch.Params) (err error) {
+	if p.Link.Present() {
+		return errors.New("network: this image has no network of its own, and was launched with a link")
+	}
 	n.first = p.FirstListener()
 	if p.Dials {
 		n.dial, err = newDialer(launch.DialFD)

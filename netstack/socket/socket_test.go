@@ -85,3 +85,10 @@ func TestListenRefusesWhatIsNotATCPListener(t *testing.T) {
 		}
 	}
 }
+
+// An image without a network of its own is not launched with one.
+func TestALinkIsRefused(t *testing.T) {
+	if err := New().Open(&launch.Params{Link: launch.Link{DHCP: true}}); err == nil || !strings.Contains(err.Error(), "launched with a link") {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,78 @@
+package direct
+
+import (
+	"fmt"
+	"net/netip"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+)
+
+// announce tells the tender which hardware address is ours: whoever had the addresses
+// before had another.
+func (n *Net) announce() error {
+	for _, a := range *n.card.own.Load() {
+		if err := n.tell(a.Addr()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *Net) tell(a netip.Addr) error {
+	to, protocol, b := header.EthernetBroadcastAddress, arp.ProtocolNumber, n.gratuitous(a)
+	if a.Is6() {
+		to, protocol, b = header.EthernetAddressFromMulticastIPv6Address(header.IPv6AllNodesMulticastAddress), ipv6.ProtocolNumber, n.unsolicited(a)
+	}
+	if err := n.stack.WritePacketToRemote(nic, to, protocol, buffer.MakeWithData(b)); err != nil {
+		return fmt.Errorf("network: announcing %v: %s", a, err)
+	}
+	return nil
+}
+
+// gratuitous returns a packet of ARP that says where a is.
+func (n *Net) gratuitous(a netip.Addr) []byte {
+	b := make([]byte, header.ARPSize)
+	p := header.ARP(b)
+	p.SetIPv4OverEthernet()
+	p.SetOp(header.ARPRequest)
+	copy(p.HardwareAddressSender(), n.card.traits.MAC[:])
+	copy(p.ProtocolAddressSender(), a.AsSlice())
+	copy(p.ProtocolAddressTarget(), a.AsSlice())
+	return b
+}
+
+// unsolicited returns a neighbour advertisement (RFC 4861) that says where a is.
+func (n *Net) unsolicited(a netip.Addr) []byte {
+	options := header.NDPOptionsSerializer{header.NDPTargetLinkLayerAddressOption(n.card.LinkAddress())}
+	size := header.ICMPv6NeighborAdvertMinimumSize + options.Length()
+	b := make([]byte, header.IPv6MinimumSize+size)
+	header.IPv6(b).Encode(&header.IPv6Fields{PayloadLength: uint16(size), TransportProtocol: header.ICMPv6ProtocolNumber,
+		HopLimit: header.NDPHopLimit, SrcAddr: addr(a), DstAddr: header.IPv6AllNodesMulticastAddress})
+	p := header.ICMPv6(b[header.IPv6MinimumSize:])
+	p.SetType(header.ICMPv6NeighborAdvert)
+	na := header.NDPNeighborAdvert(p.MessageBody())
+	na.SetTargetAddress(addr(a))
+	na.SetOverrideFlag(true)
+	na.Options().Serialize(options)
+	p.SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: p, Src: addr(a), Dst: header.IPv6AllNodesMulticastAddress}))
+	return b
+}
+
+// addr is a as the stack writes it.
+func addr(a netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(a.AsSlice()) }
+
+func at(a netip.Addr, port uint16) tcpip.FullAddress {
+	return tcpip.FullAddress{NIC: nic, Addr: addr(a), Port: port}
+}
+
+func protocolOf(a netip.Addr) tcpip.NetworkProtocolNumber {
+	if a.Is6() {
+		return ipv6.ProtocolNumber
+	}
+	return ipv4.ProtocolNumber
+}
