@@ -2,6 +2,7 @@ package unikernel
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ type life struct {
 	out     *outbox
 	server  *server
 	end     chan error // the first reason to exit; nil after a drain
+	packets watch
 
 	used     [launch.MaxSlots]atomic.Bool // in force, prepared, or still pinned
 	prepared *generation
@@ -86,6 +88,9 @@ func (l *life) run() error {
 			}
 		}
 	}()
+	if l.packets.filter != nil {
+		go func() { l.finish(l.packets.run(l.server)) }()
+	}
 	l.out.send(control.Ready())
 	l.server.start(l.finish)
 	err := <-l.end
@@ -210,6 +215,9 @@ func (l *life) prepare(m control.Prepare) {
 }
 
 func (l *life) commit() error {
+	if err := l.packets.report(l.server); err != nil { // under the program that denied them
+		return err
+	}
 	g := l.prepared
 	l.prepared = nil
 	old := l.server.install(g)
@@ -228,7 +236,8 @@ func (l *life) abort() {
 const settleWithin = 5 * time.Second
 
 func (l *life) drain(m control.Drain) {
-	l.server.drain(m.Grace, m.Limit)
+	_, own := l.img.Net.(PacketNet)
+	l.server.drain(m.Grace, m.Limit, own)
 	if n, ok := l.img.Net.(interface{ Settle(context.Context) error }); ok {
 		ctx, cancel := context.WithTimeout(context.Background(), settleWithin)
 		defer cancel()
@@ -236,8 +245,9 @@ func (l *life) drain(m control.Drain) {
 			l.out.log(err.Error())
 		}
 	}
+	err := l.packets.report(l.server)
 	l.out.send(control.Drained())
-	l.finish(l.out.flush())
+	l.finish(cmp.Or(err, l.out.flush()))
 }
 
 // stats reads the counters. It does not stop the world.
@@ -245,6 +255,7 @@ func (l *life) stats() control.Stats {
 	heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(heap)
 	s := l.server.counters()
+	s.Packets = l.packets.counters()
 	s.HeapBytes = heap[0].Value.Uint64()
 	s.Goroutines = uint32(runtime.NumGoroutine())
 	return s

@@ -56,11 +56,15 @@ func boot(img Image) error {
 	if p.Dials != (img.Egress.Module != nil) {
 		return errors.New("the tender and the image do not agree on whether it makes connections; rebuild the image")
 	}
-	if err := img.Net.Open(p); err != nil {
+	l := newLife(img, plan, p, window, channel)
+	if l.packets.filter, err = img.filterPackets(p); err != nil {
 		return err
 	}
-	l := newLife(img, plan, p, window, channel)
 	if err := l.first(p.First, p.MinRevision); err != nil {
+		return err
+	}
+	// The network comes up when there is a program to judge what arrives.
+	if err := img.Net.Open(p); err != nil {
 		return err
 	}
 	for i, want := range p.Listeners {
@@ -79,6 +83,12 @@ func boot(img Image) error {
 
 	if l.server.app, err = construct(img.App); err != nil {
 		return fmt.Errorf("the application: %w", err)
+	}
+	// Nobody can reach what has no address yet.
+	if n, ok := img.Net.(interface{ Addressed() error }); ok {
+		if err := n.Addressed(); err != nil {
+			return err
+		}
 	}
 	return l.run()
 }

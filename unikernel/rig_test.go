@@ -77,7 +77,11 @@ func newRig(t testing.TB, l route.Limits, app http.Handler, guards ...pep.Guard)
 // bootRig boots an image with a program and the secrets beside it.
 func bootRig(t testing.TB, secure TLS, secrets []control.Secret, first *program.Program, app http.Handler, guards ...pep.Guard) *rig {
 	t.Helper()
-	r := &rig{secrets: secrets, t: t, key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), done: make(chan error, 1), frames: make(chan any, 64)}
+	return bootImage(t, rigImage(secure, guards), secrets, first, app)
+}
+
+// rigImage is an image of the real modules and the given guards.
+func rigImage(secure TLS, guards []pep.Guard) Image {
 	img := Image{
 		Gates:  []Gate{{Section: flow.Name, Module: firewall.New()}},
 		TLS:    secure,
@@ -87,6 +91,13 @@ func bootRig(t testing.TB, secure TLS, secrets []control.Secret, first *program.
 	for _, g := range guards {
 		img.Guards = append(img.Guards, Guard{Section: noGuard, Module: g})
 	}
+	return img
+}
+
+// bootImage boots an image with a program and the secrets beside it.
+func bootImage(t testing.TB, img Image, secrets []control.Secret, first *program.Program, app http.Handler) *rig {
+	t.Helper()
+	r := &rig{secrets: secrets, t: t, key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)), done: make(chan error, 1), frames: make(chan any, 64)}
 	ours, theirs := net.Pipe()
 	t.Cleanup(func() { theirs.Close() })
 	r.tender, r.window = theirs, make([]byte, 3*testSlot)
@@ -94,6 +105,10 @@ func bootRig(t testing.TB, secure TLS, secrets []control.Secret, first *program.
 		Trust: [32]byte(r.key.Public().(ed25519.PublicKey))}
 	r.life = newLife(img, program.PlanID{}, p, r.window, ours)
 	r.life.server.app = app
+	var err error
+	if r.life.packets.filter, err = img.filterPackets(p); err != nil {
+		t.Fatal(err)
+	}
 	n := r.put(0, first)
 	if err := r.life.first(control.Prepare{Length: n, Secrets: secrets}, 1); err != nil {
 		t.Fatal(err)

@@ -66,6 +66,11 @@ func (s *server) pin() *generation {
 // caller takes over.
 func (s *server) install(g *generation) *generation {
 	old := s.generation.Swap(g)
+	for _, x := range g.gates {
+		if p, ok := x.state.(pep.PacketState); ok {
+			p.Enforce()
+		}
+	}
 	if g.egress != nil {
 		g.egress.Enforce()
 	}
@@ -184,7 +189,12 @@ func (s *server) note(g *generation, c *conn, d pep.Decision) error {
 	} else if !d.Record {
 		return nil
 	}
-	x := &pep.Exchange{ID: newID(), Flow: c.flow, Now: time.Now()}
+	return s.tell(g, c.flow, d)
+}
+
+// tell makes a record of a decision about a flow, and tells observers.
+func (s *server) tell(g *generation, f flow.Flow, d pep.Decision) error {
+	x := &pep.Exchange{ID: newID(), Flow: f, Now: time.Now()}
 	r, keep, err := record(g.audit, x, d)
 	if err == nil && keep {
 		err = s.out.post(r)
@@ -274,15 +284,17 @@ func (s *server) open() []*conn {
 // drain stops accepting, answers with Connection: close for grace, then waits
 // for open requests up to limit. The order loses no request: what waits in the
 // backlog belongs to the successor, and a client that is told to close does not
-// send another request into a closing connection.
-func (s *server) drain(grace, limit time.Duration) {
+// send another request into a closing connection. Where the listeners are the image's
+// own they have no successor, and whoever is still on the way to them is served for the
+// grace as well.
+func (s *server) drain(grace, limit time.Duration, own bool) {
 	s.mu.Lock()
 	s.draining = true
 	fronts := slices.Collect(maps.Keys(s.fronts))
 	s.room.Broadcast()
 	s.mu.Unlock()
-	for _, p := range s.ports {
-		p.Close()
+	if !own {
+		s.stopAccepting()
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -290,6 +302,7 @@ func (s *server) drain(grace, limit time.Duration) {
 		s.mu.Lock()
 		s.ending = true
 		s.mu.Unlock()
+		s.stopAccepting()
 		s.closeTunnels()
 	})
 	for _, f := range fronts {
@@ -298,6 +311,12 @@ func (s *server) drain(grace, limit time.Duration) {
 	wg.Wait()
 	for _, c := range s.open() {
 		c.cut()
+	}
+}
+
+func (s *server) stopAccepting() {
+	for _, p := range s.ports {
+		p.Close()
 	}
 }
 

@@ -250,7 +250,7 @@ func TestAcceptOutlivesWhatPassesAndNothingElse(t *testing.T) {
 
 func TestWhoArrivesTooLateIsClosed(t *testing.T) {
 	r := newRig(t, testLimits(), text("ok")).run()
-	r.life.server.drain(0, time.Second)
+	r.life.server.drain(0, time.Second, false)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

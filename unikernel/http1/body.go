@@ -140,7 +140,7 @@ func (b *body) line() (string, error) {
 					return "", errChunk
 				}
 				continue
-			case looked == 0 || have[looked-1] != '\r':
+			case looked == 0 || have[looked-1] != '\r' || looked > maxLine: // however its bytes came
 				return "", errChunk
 			}
 			c.r += looked + 1

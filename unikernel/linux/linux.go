@@ -59,7 +59,7 @@ func (Platform) Window(p *launch.Params) ([]byte, error) {
 // Seal installs the filter of the launch parameters on all threads. There is no
 // way back.
 func (Platform) Seal(p *launch.Params) error {
-	if p.Link != (launch.Link{}) {
+	if len(p.Seal) == 0 {
 		return errors.New("this is an image of the process target, and was launched as a microVM")
 	}
 	return Seal(p.Seal)

@@ -82,7 +82,7 @@ func (Platform) SetClock(ns int64) error { return kernel.SetClock(ns) }
 
 // Seal has the kernel give no more of the machine away.
 func (Platform) Seal(p *launch.Params) error {
-	if p.Link == (launch.Link{}) {
+	if len(p.Seal) > 0 || !p.Link.Present() {
 		return errors.New("this is an image of the microvm target, and was launched as a process")
 	}
 	return kernel.Seal()
