@@ -1,0 +1,336 @@
+package way
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"lorica.dev/lorica/abi/link"
+)
+
+const (
+	routedName   = "lorica%d"
+	routedPrefix = "lorica"
+	guardSuffix  = "-guard"
+	mostRouted   = 256 // networks of four addresses
+)
+
+// A Door is a place where clients find an image.
+type Door struct {
+	Listen netip.AddrPort // unspecified: any address of this machine, of both families, as Go's listeners have it
+	Bind   uint16         // of the image
+}
+
+// Routed is a Way on which the kernel routes clients' packets.
+//
+// There are two tables, named after the interface. The doors' is owned: it goes when the
+// tender does, however it ends. The guard's, which lets nothing pass to or from the
+// interface but connections that came by a door and those of the image to its tender,
+// stays until the tender closes it, or the next one finds its interface gone: an image
+// may outlive its tender for a moment, and must not be unguarded then.
+type Routed struct {
+	*device
+	route, tables *netlink
+	flags         uint32 // of the table of doors
+	obstacles     []obstacle
+
+	mu     sync.Mutex
+	closed bool
+}
+
+// OpenRouted makes a link in the network namespace of this process, with no doors yet.
+// The name is for those who look at the machine's interfaces. It takes root.
+func OpenRouted(name string, mtu int, raw bool) (*Routed, error) {
+	if err := checkMTU(mtu); err != nil {
+		return nil, err
+	}
+	r := &Routed{flags: tableOwned}
+	if err := r.open(name, mtu, raw); err != nil {
+		r.Close()
+		return nil, fmt.Errorf("way: a routed network: %w", err)
+	}
+	return r, nil
+}
+
+func (r *Routed) open(name string, mtu int, raw bool) (err error) {
+	if r.route, err = openNetlink(unix.NETLINK_ROUTE); err != nil {
+		return err
+	}
+	if r.tables, err = openNetlink(unix.NETLINK_NETFILTER); err != nil {
+		return err
+	}
+	if r.device, err = r.free(mtu, raw); err != nil {
+		return err
+	}
+	r.link.Verified = false // clients are elsewhere, and so are those who made checksums
+	alias := message{kind: unix.RTM_NEWLINK, body: ifinfo(r.index, 0), attrs: attributes{}.bytes(unix.IFLA_IFALIAS, []byte(name)), what: "the name of the interface"}
+	if err := r.route.do(alias); err != nil {
+		return err
+	}
+	for _, s := range [][2]string{{"forwarding", "1"}, {"rp_filter", "1"}} {
+		if err := setSysctl("ipv4/conf/"+r.name+"/"+s[0], s[1]); err != nil {
+			return err
+		}
+	}
+	if err := r.configure(r.route); err != nil {
+		return err
+	}
+	if err := r.guard(); err != nil {
+		return err
+	}
+	if r.obstacles, err = obstacles(r.tables); err != nil {
+		return err
+	}
+	list := []message{setUp(r.index)}
+	if len(r.link.Addrs) > 1 {
+		// What answers to ::1 comes in here, and ::1 is looked for on the interface that a
+		// packet came by. A packet that says ::1 itself the kernel drops before that.
+		to := netip.PrefixFrom(netip.IPv6Loopback(), 128)
+		list = append(list, newRoute(unix.AF_INET6, unix.RT_TABLE_LOCAL, unix.RTN_LOCAL, to,
+			attributes{}.u32(unix.RTA_OIF, uint32(r.index)).u32(unix.RTA_PRIORITY, 1024), "the route of loopback"))
+	}
+	return r.route.do(list...)
+}
+
+// free makes an interface whose number gives addresses that nobody here has. Numbers
+// are the kernel's to give, so no two tenders get the same.
+func (r *Routed) free(mtu int, raw bool) (*device, error) {
+	taken, err := r.route.addresses()
+	if err != nil {
+		return nil, err
+	}
+	var passed []*device
+	defer func() {
+		for _, d := range passed {
+			d.file.Close()
+		}
+	}()
+	for {
+		d, err := openDevice(routedName, mtu, raw)
+		if err != nil {
+			return nil, err
+		}
+		var n int
+		if _, err := fmt.Sscanf(d.name, routedName, &n); err != nil || n >= mostRouted {
+			d.file.Close()
+			return nil, fmt.Errorf("no address is left for %s", d.name)
+		}
+		d.number(n)
+		if !slices.ContainsFunc(d.link.Addrs, func(p netip.Prefix) bool { return slices.ContainsFunc(taken, p.Overlaps) }) {
+			return d, nil
+		}
+		passed = append(passed, d)
+	}
+}
+
+// addresses lists the networks of four that this machine has addresses in: a wider one
+// may be around a link's, which comes first.
+func (n *netlink) addresses() (list []netip.Prefix, err error) {
+	body := make([]byte, unix.SizeofIfAddrmsg)
+	err = n.list(message{kind: unix.RTM_GETADDR, body: body, what: "the addresses of interfaces"}, func(b []byte) {
+		attributes(b[len(body):]).read(func(kind uint16, v []byte) {
+			if a, ok := netip.AddrFromSlice(v); ok && (kind == unix.IFA_ADDRESS || kind == unix.IFA_LOCAL) {
+				list = append(list, netip.PrefixFrom(a, a.BitLen()-2).Masked())
+			}
+		})
+	})
+	return list, err
+}
+
+// rules returns what lets clients in at d: translations of the destination alone.
+func (r *Routed) rules(d Door) ([]rule, error) {
+	listen := netip.AddrPortFrom(d.Listen.Addr().Unmap(), d.Listen.Port())
+	if !listen.IsValid() || listen.Port() == 0 || d.Bind == 0 {
+		return nil, fmt.Errorf("a door from %v to port %d", d.Listen, d.Bind)
+	}
+	if !listen.Addr().IsUnspecified() {
+		image, _, err := r.address(listen.Addr())
+		if err != nil {
+			return nil, err
+		}
+		return []rule{all(destination(listen.Addr()), destinationPort(listen.Port()), begins(), deliver(image, d.Bind))}, nil
+	}
+	var list []rule
+	for _, a := range r.link.Addrs {
+		list = append(list, all(version(a.Addr()), local(), destinationPort(listen.Port()), begins(), deliver(a.Addr(), d.Bind)))
+	}
+	return list, nil
+}
+
+// Admit makes doors the only ones of this image. From its return on new connections to
+// them come here, before all that an older tender has; those that are open go on.
+func (r *Routed) Admit(doors []Door) error {
+	var in []rule
+	for _, d := range doors {
+		rules, err := r.rules(d)
+		if err != nil {
+			return fmt.Errorf("way: %w", err)
+		}
+		in = append(in, rules...)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return net.ErrClosed
+	}
+	if err := r.admit(in); err != nil {
+		return fmt.Errorf("way: the doors of an image: %w", err)
+	}
+	return nil
+}
+
+func (r *Routed) admit(in []rule) error {
+	err := r.tables.transact(func() ([]message, error) {
+		list, err := r.tables.chains()
+		if err != nil {
+			return nil, err
+		}
+		t := table{name: r.name, flags: r.flags, chains: []chain{
+			{name: "clients", kind: "nat", hook: unix.NF_INET_PRE_ROUTING, rules: in},
+			{name: "neighbours", kind: "nat", hook: unix.NF_INET_LOCAL_OUT, rules: in},
+			{name: "loopback", kind: "nat", hook: unix.NF_INET_POST_ROUTING, priority: prioritySNAT, rules: []rule{all(to(r.name), source6(netip.IPv6Loopback()), replaceSource6(link.Loopback6))}},
+		}}
+		for i := range 2 {
+			t.chains[i].priority = r.first(list, t.chains[i].hook)
+		}
+		return t.replace(), nil
+	})
+	if r.flags != 0 && (errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)) { // before Linux 5.12
+		r.flags = 0
+		return r.admit(in)
+	}
+	return err
+}
+
+// first returns the priority before those that others of ours have at a hook. Chains of
+// one priority are passed from the newest to the oldest, which counts where numbers end.
+func (r *Routed) first(list []placed, hook uint32) int32 {
+	p := int32(priorityNAT)
+	for _, c := range list {
+		if c.hook == hook && c.table != r.name && ours(c.table) {
+			p = min(p, c.priority-1)
+		}
+	}
+	return max(p, priorityLeast)
+}
+
+// ours reports whether a table is that of a link's doors or guard.
+func ours(table string) bool {
+	var n int
+	got, _ := fmt.Sscanf(strings.TrimSuffix(table, guardSuffix), routedName, &n)
+	return got == 1
+}
+
+// guard puts the table in force that holds the image to what it is for, and sweeps away
+// those whose interface is gone.
+func (r *Routed) guard() error {
+	known := tracked(unix.NFT_CT_STATE, stateKnown)
+	in := func(rules ...rule) []rule { // what the image sends
+		return slices.Concat([]rule{all(from(r.name), known, accept())}, rules, []rule{all(from(r.name), drop())})
+	}
+	out := func(rules ...rule) []rule { // what it gets
+		clients := []rule{all(to(r.name), known, accept()), all(to(r.name), tracked(unix.NFT_CT_STATUS, statusDNAT), accept())}
+		return slices.Concat(clients, rules, []rule{all(to(r.name), drop())})
+	}
+	dials := all(from(r.name), destination(r.link.Hosts[0]), destinationPort(link.DialPort), accept())
+	// Only IPv6 asks for neighbours in packets that chains see.
+	var asks, answers []rule
+	for _, kind := range []byte{135, 136} { // solicitation, advertisement
+		neighbour := all(version(netip.IPv6Unspecified()), protocol(unix.IPPROTO_ICMPV6), field(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, kind), accept())
+		asks, answers = append(asks, all(from(r.name), neighbour)), append(answers, all(to(r.name), neighbour))
+	}
+	// The tender's addresses here are for its image alone: what comes there is taken for the image's.
+	var others []rule
+	for _, host := range r.link.Hosts {
+		others = append(others, all(fromElsewhere(r.name), destination(host), drop()))
+	}
+	// What stands for ::1 comes from this machine, or it is a lie.
+	loopback := []rule{all(to(r.name), source6(link.Loopback6), drop())}
+	t := table{name: r.name + guardSuffix, chains: []chain{
+		{name: "forward", kind: "filter", hook: unix.NF_INET_FORWARD, rules: slices.Concat(loopback, in(), out())},
+		{name: "input", kind: "filter", hook: unix.NF_INET_LOCAL_IN, rules: slices.Concat(others, in(append(asks, dials)...))},
+		{name: "output", kind: "filter", hook: unix.NF_INET_LOCAL_OUT, rules: slices.Concat(loopback, out(answers...))},
+	}}
+	if err := r.tables.sweep(); err != nil {
+		return err
+	}
+	return r.tables.transact(func() ([]message, error) {
+		list, err := r.tables.tables()
+		var batch []message
+		for _, name := range list {
+			if strings.TrimSuffix(name, guardSuffix) == r.name {
+				batch = append(batch, (&table{name: name}).remove(0)...)
+			}
+		}
+		return append(batch, t.replace()...), err
+	})
+}
+
+// Notes says which clients of what listens at these addresses are out of reach by how
+// this machine is set, which is nobody's to change here.
+func (r *Routed) Notes(listen ...netip.Addr) (list []string) {
+	for _, o := range r.obstacles {
+		if slices.ContainsFunc(listen, o.bars) {
+			list = append(list, o.what)
+		}
+	}
+	return list
+}
+
+// Dial implements Way: there is nobody to connect for.
+func (r *Routed) Dial(context.Context, netip.AddrPort, uint16) (net.Conn, error) {
+	return nil, fmt.Errorf("way: a routed network: clients are routed, not connected: %w", errors.ErrUnsupported)
+}
+
+// Listen implements Way.
+func (r *Routed) Listen() (net.Listener, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, net.ErrClosed
+	}
+	f, err := newSocket(unix.AF_INET)
+	if err != nil {
+		return nil, fmt.Errorf("way: %w", err)
+	}
+	defer f.Close()
+	return r.listen(f)
+}
+
+// Close implements Way. Clients of the doors are refused from now on, or go where an
+// older tender says.
+func (r *Routed) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	var err error
+	if r.device != nil {
+		err = r.tables.transact(func() (list []message, err error) {
+			names, err := r.tables.tables()
+			for _, name := range []string{r.name, r.name + guardSuffix} {
+				if slices.Contains(names, name) {
+					list = append(list, (&table{name: name}).remove(0)...)
+				}
+			}
+			return list, err
+		})
+		r.tables.forget(r.link.Addrs)
+		r.file.Close()
+	}
+	for _, n := range []*netlink{r.route, r.tables} {
+		if n != nil {
+			n.close()
+		}
+	}
+	return err
+}
