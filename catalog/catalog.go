@@ -14,7 +14,7 @@ import (
 type Class string
 
 const (
-	ClassMachine  Class = "machine"  // what a platform is made of; linked through it, called by it alone
+	ClassMachine  Class = "machine"  // what a platform or a network is made of; linked through it, called by it alone
 	ClassCore     Class = "core"     // lifecycle; always linked
 	ClassPlatform Class = "platform" // what the image runs on: its channel, its program memory, its seal
 	ClassNet      Class = "net"      // listening, accepting, connecting
@@ -56,6 +56,9 @@ func Devices(modules []*Module) []string {
 // A Syscall is a call that a module needs after the seal; every condition must
 // hold. Several entries for one name are alternatives.
 type Syscall struct {
+	// With is the capability that makes the module need the call, where that depends on
+	// another: "net/socket". Empty in what Syscalls returns.
+	With string      `json:"with,omitempty"`
 	Name string      `json:"name"`
 	When []Condition `json:"when,omitempty"`
 }

@@ -115,15 +115,28 @@ func (s Syscall) String() string {
 }
 
 // Equal reports whether s and t are the same call under the same conditions.
-func (s Syscall) Equal(t Syscall) bool { return s.Name == t.Name && slices.Equal(s.When, t.When) }
+func (s Syscall) Equal(t Syscall) bool {
+	return s.Name == t.Name && s.With == t.With && slices.Equal(s.When, t.When)
+}
 
-// Syscalls returns what modules need together, sorted and each entry once. A
+// Syscalls returns what modules need together, sorted and each entry once: of a call
+// that is needed with a capability alone, only where one of them provides it. A
 // call that one module needs without conditions is listed without any.
 func Syscalls(modules []*Module) []Syscall {
 	var all []Syscall
 	free := map[string]bool{}
+	has := map[string]bool{"": true}
+	for _, m := range modules {
+		for _, c := range m.Provides {
+			has[c] = true
+		}
+	}
 	for _, m := range modules {
 		for _, s := range m.Syscalls {
+			if !has[s.With] {
+				continue
+			}
+			s.With = ""
 			free[s.Name] = free[s.Name] || len(s.When) == 0
 			all = append(all, s)
 		}

@@ -105,10 +105,12 @@ func TestTheUnionOfSyscalls(t *testing.T) {
 		{"alternatives stay apart", []Syscall{self}, []Syscall{other}, []Syscall{other, self}},
 		{"a free call covers a conditional one", []Syscall{self}, []Syscall{free}, []Syscall{free}},
 		{"the order of modules does not matter", []Syscall{free}, []Syscall{self}, []Syscall{free}},
+		{"a call for what is not there", []Syscall{{Name: "accept4", With: "net/socket"}}, []Syscall{self}, []Syscall{self}},
+		{"a call for what is there", []Syscall{{Name: "accept4", With: "net/direct"}}, []Syscall{self}, []Syscall{{Name: "accept4"}, self}},
 		{"nothing needs nothing", nil, nil, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := Syscalls([]*Module{{Syscalls: c.a}, {Syscalls: c.b}})
+			got := Syscalls([]*Module{{Syscalls: c.a}, {Syscalls: c.b, Provides: []string{"net", "net/direct"}}})
 			if !slices.EqualFunc(got, c.want, Syscall.Equal) {
 				t.Errorf("got %v, want %v", got, c.want)
 			}

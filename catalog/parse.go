@@ -195,6 +195,7 @@ func (p *parser) syscalls(n *yaml.Node) []Syscall {
 		var s Syscall
 		seen := p.fields(item, map[string]func(*yaml.Node){
 			"name": func(n *yaml.Node) { s.Name = p.text(n, syscallForm) },
+			"with": func(n *yaml.Node) { s.With = p.text(n, capabilityForm) },
 			"when": func(n *yaml.Node) {
 				for _, c := range p.items(n) {
 					s.When = append(s.When, p.condition(c))

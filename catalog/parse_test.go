@@ -70,6 +70,7 @@ func TestAWrongManifestIsRefusedWithItsPlace(t *testing.T) {
 		{"a syscall without a name", "{name: futex}", "{when: []}", "m.yaml:13:5: a system call without a name"},
 		{"a syscall with an unknown field", "{name: futex}", "{name: futex, unless: []}", `unknown field "unless"`},
 		{"a syscall twice", "{name: futex}", "{name: tgkill, when: [\"arg0 == self\"]}", "is there twice"},
+		{"a syscall for no capability", "{name: futex}", "{name: futex, with: Net}", "m.yaml:13:25:"},
 		{"a syscall in capitals", "{name: futex}", "{name: FUTEX}", "m.yaml:13:12:"},
 		{"a condition of another kind", "arg0 == self", "arg0 != self", "m.yaml:16:27: condition"},
 		{"a condition that is a list", `["arg0 == self"]`, `[[]]`, "want a condition"},

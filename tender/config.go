@@ -46,6 +46,7 @@ type Config struct {
 	ImageDigest string            // "sha256:" and 64 digits; compared before every launch
 	Plan        string            // 64 digits; the image must say the same
 	Target      string            // api.TargetProcess where it is empty
+	Net         string            // api.NetDirect, or empty
 	Syscalls    []catalog.Syscall // of a process
 	Devices     []string          // of a microVM
 
@@ -100,6 +101,8 @@ func (c *Config) validate() error {
 		return errors.New("tender: the runtime folder and the image need absolute paths")
 	case !slices.Contains(api.Targets(), c.Target):
 		return fmt.Errorf("tender: target %q is unknown", c.Target)
+	case c.Net != "" && c.Net != api.NetDirect:
+		return fmt.Errorf("tender: network %q is unknown", c.Net)
 	case len(c.Trust) != ed25519.PublicKeySize:
 		return fmt.Errorf("tender: the trust root has %d bytes, expected %d", len(c.Trust), ed25519.PublicKeySize)
 	case len(c.Program) == 0 || len(c.Program) > program.MaxSize:

@@ -11,7 +11,7 @@ import (
 	"lorica.dev/lorica/tender/forward"
 )
 
-// guestDials makes the connections that a microVM asks for over its link, as far as
+// guestDials makes the connections that an image asks for over its link, as far as
 // the rules in force allow.
 type guestDials struct {
 	dials    *forward.Dials

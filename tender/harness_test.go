@@ -24,25 +24,33 @@ import (
 	"lorica.dev/lorica/catalog"
 	"lorica.dev/lorica/tender"
 	"lorica.dev/lorica/tender/process"
+	"lorica.dev/lorica/tender/way"
 )
 
-// image is the image of testdata, and the calls that its modules list. It is built
-// for the first test that asks for a configuration: a fuzz target needs none.
-var image struct {
+// A built image is the image of testdata, and the calls that its modules list. It is
+// built for the first test that asks for a configuration: a fuzz target needs none.
+type built struct {
+	network      string // the module that it has
 	once         sync.Once
 	failed       error
-	dir          string
 	path, digest string
 	calls        []catalog.Syscall
 	tier         api.Tier // what this machine gives
 }
+
+var (
+	dir    string // of what is built
+	image  = built{network: "netstack/socket"}
+	direct = built{network: "netstack/tap"}
+)
 
 // The test binary is also the tender and its stage, as cmd/lorica is, and, for
 // one test, a user of them.
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	body := map[string]func() error{"tender": tender.Main, process.StageCommand: tender.Stage, "ordinary": ordinary, "broken": broken}
+	body := map[string]func() error{"tender": tender.Main, process.StageCommand: tender.Stage, way.HelperCommand: tender.WayHelper,
+		"ordinary": ordinary, "broken": broken}
 	if len(os.Args) == 2 && body[os.Args[1]] != nil {
 		if err := body[os.Args[1]](); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -50,46 +58,46 @@ func run(m *testing.M) int {
 		}
 		return 0
 	}
-	dir, err := os.MkdirTemp("", "tender")
-	if err != nil {
+	var err error
+	if dir, err = os.MkdirTemp("", "tender"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	image.dir = dir
 	return m.Run()
 }
 
-func build() error {
+func (i *built) build() error {
+	kind := filepath.Base(i.network)
 	if built := os.Getenv("LORICA_BUILT"); built != "" { // where there is no Go toolchain: make kernels
-		image.path = filepath.Join(built, "image")
+		i.path = filepath.Join(built, "image") // the one with sockets
 	} else {
-		image.path = filepath.Join(image.dir, "image")
-		cmd := exec.Command("go", "build", "-trimpath", "-o", image.path, "./testdata/image")
+		i.path = filepath.Join(dir, kind)
+		cmd := exec.Command("go", "build", "-trimpath", "-tags", map[string]string{"tap": "direct"}[kind], "-o", i.path, "./testdata/image")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("building the image: %w\n%s", err, out)
 		}
 	}
-	b, err := os.ReadFile(image.path)
+	b, err := os.ReadFile(i.path)
 	if err != nil {
 		return err
 	}
-	image.digest = fmt.Sprintf("sha256:%x", sha256.Sum256(b))
+	i.digest = fmt.Sprintf("sha256:%x", sha256.Sum256(b))
 	c, err := catalog.Load(os.DirFS(".."))
 	if err != nil {
 		return err
 	}
 	var modules []*catalog.Module
-	for _, id := range []string{"unikernel/linux", "netstack/socket", "pep/firewall", "pep/filter", "pep/audit", "app/handler"} {
+	for _, id := range []string{"unikernel/linux", i.network, "pep/firewall", "pep/filter", "pep/audit", "app/handler"} {
 		m := c.Module(id)
 		if m == nil {
 			return fmt.Errorf("no module %s", id)
 		}
 		modules = append(modules, m)
 	}
-	image.calls = catalog.Syscalls(modules)
-	image.tier = process.Probe().Tier
+	i.calls = catalog.Syscalls(modules)
+	i.tier = process.Probe().Tier
 	return nil
 }
 
@@ -119,22 +127,29 @@ func signed(t *testing.T, revision uint64, paths ...string) []byte {
 	return b
 }
 
-func configure(t *testing.T) tender.Config {
+func configure(t *testing.T) tender.Config { return image.configure(t) }
+
+func (i *built) configure(t *testing.T) tender.Config {
 	t.Helper()
-	if image.once.Do(func() { image.failed = build() }); image.failed != nil {
-		t.Fatal(image.failed)
+	if i.once.Do(func() { i.failed = i.build() }); i.failed != nil {
+		t.Fatal(i.failed)
 	}
-	return tender.Config{Instance: "test-1", Tenant: "acme", Workload: "test", Dir: t.TempDir(), Image: image.path, ImageDigest: image.digest,
-		Plan: plan, Syscalls: image.calls, Trust: key.Public().(ed25519.PublicKey), Program: signed(t, 1, "/hello", "/slow", "/open"),
-		Listen: []tender.Listener{{Name: "api", Address: "127.0.0.1"}}, Memory: 48 << 20, Minimum: image.tier, MaxProcs: 2, Patience: 10 * time.Second}
+	return tender.Config{Instance: "test-1", Tenant: "acme", Workload: "test", Dir: t.TempDir(), Image: i.path, ImageDigest: i.digest,
+		Plan: plan, Syscalls: i.calls, Trust: key.Public().(ed25519.PublicKey), Program: signed(t, 1, "/hello", "/who", "/slow", "/open"),
+		Listen: []tender.Listener{{Name: "api", Address: "127.0.0.1"}}, Memory: 48 << 20, Minimum: i.tier, MaxProcs: 2, Patience: 10 * time.Second}
 }
 
 // start runs a tender for cfg and stops it with the test.
 func start(t *testing.T, cfg tender.Config, listeners ...*os.File) *tender.Client {
 	t.Helper()
+	return startAs(t, []string{"/proc/self/exe", "tender"}, cfg, listeners...)
+}
+
+func startAs(t *testing.T, exe []string, cfg tender.Config, listeners ...*os.File) *tender.Client {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	c, err := tender.Start(ctx, []string{"/proc/self/exe", "tender"}, cfg, listeners)
+	c, err := tender.Start(ctx, exe, cfg, listeners)
 	if err != nil {
 		t.Fatal(err)
 	}

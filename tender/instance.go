@@ -165,7 +165,7 @@ func (i *instance) send(f control.Frame) error {
 	defer i.write.Unlock()
 	i.conn.SetWriteDeadline(time.Now().Add(i.patience))
 	if err := control.WriteFrame(i.conn, f); err != nil {
-		i.fail(fmt.Errorf("it does not take what it is told: %w", err))
+		go i.leave(fmt.Errorf("it does not take what it is told: %w", err)) // who is told may be dying, and of something else
 		return err
 	}
 	return nil
@@ -203,7 +203,7 @@ func (i *instance) leave(err error) {
 	i.mu.Lock()
 	if i.drained {
 		last = i.patience
-	} else if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
+	} else if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
 		last = dieWithin
 	}
 	i.mu.Unlock()

@@ -1,11 +1,8 @@
 package tender
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"time"
 
@@ -14,21 +11,13 @@ import (
 	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/abi/program"
-	"lorica.dev/lorica/tender/forward"
 	"lorica.dev/lorica/tender/process"
 	"lorica.dev/lorica/tender/qemu"
-	"lorica.dev/lorica/tender/usernet"
 )
 
-// The link between a tender and its microVM. There is nobody else on it, so that
-// every machine can have the same addresses.
-var theLink = launch.Link{Addr: netip.MustParsePrefix("10.76.0.2/30"), Host: netip.MustParseAddr("10.76.0.1")}
-
 const (
-	linkMTU   = usernet.MTU
 	askEvery  = 5 * time.Second // whether QEMU is alive
 	askWithin = 10 * time.Second
-	stopAfter = 10 * time.Second
 	// clockEvery bounds how far a machine's clock strays: the rate that it measures at
 	// its start can be wrong by one in a thousand.
 	clockEvery = 20 * time.Second
@@ -42,8 +31,7 @@ type machineTarget struct {
 	image    *os.File
 	host     *qemu.Host
 	accel    string
-	most     int // connections at once
-	waiting  []forward.Client
+	net      *network
 }
 
 func (m *machineTarget) open(t *tender) (string, error) {
@@ -67,24 +55,13 @@ func (m *machineTarget) open(t *tender) (string, error) {
 	if m.group, err = process.OpenGroup(t.cfg.Instance, t.cfg.Memory+windowSize+qemu.Overhead); err != nil {
 		t.log(FromTender, "memory is limited by RLIMIT_DATA alone: %v", err)
 	}
-	m.most, err = mostClients()
+	m.net, err = newNetwork(false)
 	return m.confine.Tier().String(), err
 }
 
-// mostClients leaves descriptors for what else the tender does: its files, a launch,
-// and those who ask at its control socket.
-func mostClients() (int, error) {
-	var l unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
-		return 0, fmt.Errorf("tender: RLIMIT_NOFILE: %w", err)
-	}
-	const kept, each = 32, 2 // a connection is one to the client, and may be one to the guest
-	return int(min((max(l.Cur, kept+each)-kept)/each, 1<<16)), nil
-}
-
 func (m *machineTarget) close() {
-	for _, c := range m.waiting {
-		c.Close()
+	if m.net != nil {
+		m.net.close()
 	}
 	if m.image != nil {
 		m.image.Close()
@@ -125,36 +102,22 @@ func (m *machineTarget) launch(t *tender) (_ *instance, err error) {
 	}
 	defer sink.Close()
 	open = append(open, func() { output.Close() })
-	logf := func(format string, args ...any) { t.log(FromTender, format, args...) }
-	link, card, kind, err := openLink(logf)
+	joint, err := m.net.join(t)
 	if err != nil {
 		return nil, err
 	}
-	defer card.Close()
-	open = append(open, func() { link.Close() })
-	var dials *guestDials
-	if t.egress != nil {
-		if dials, err = newGuestDials(link, *t.egress, logf); err != nil {
-			return nil, err
-		}
-		open = append(open, dials.end)
-	}
-	vm, err := m.host.Launch(m.launcher, qemu.Spec{Image: m.image, RAM: ram, Devices: t.cfg.Devices, Control: theirs, Net: card, Network: kind, MTU: linkMTU,
-		Output: sink, Accel: m.accel, Group: m.group, Confinement: m.confine})
+	open = append(open, joint.drop)
+	vm, err := m.host.Launch(m.launcher, qemu.Spec{Image: m.image, RAM: ram, Devices: t.cfg.Devices, Control: theirs, Net: joint.File(),
+		Network: joint.card(), MTU: int(joint.Link().MTU), Output: sink, Accel: m.accel, Group: m.group, Confinement: m.confine})
 	if err != nil {
 		return nil, err
 	}
 	// Or these ends would keep the channels open when the machine has ended.
 	theirs.Close()
 	sink.Close()
-	card.Close()
 	memory := memoryIn(ram.Window())
 	t.memory = memory
 	inst := newInstance(vm, conn, output, t, plan, t.cfg.Patience)
-	if dials != nil {
-		inst.outlet = dials
-	}
-	doors := forward.New(link, m.most, logf)
 	inst.target = hooks{
 		verify: vm.Verify,
 		intact: memory.intact,
@@ -164,35 +127,23 @@ func (m *machineTarget) launch(t *tender) (_ *instance, err error) {
 			}
 			return nil
 		},
-		params: func(l *launch.Params) error {
-			l.Link, l.Now = theLink, time.Now().UnixNano()
+		params: func(p *launch.Params) error {
+			joint.params(p)
+			p.Now = time.Now().UnixNano()
 			return nil
 		},
 		serve: func() error {
 			go inst.keepTime()
-			doors.Resume(m.waiting)
-			m.waiting = nil
-			return t.letIn(doors)
+			return joint.serve(t)
 		},
-		stop: func() error {
-			ctx, cancel := context.WithTimeout(context.Background(), stopAfter)
-			defer cancel()
-			return doors.Stop(ctx)
-		},
+		stop: joint.stop,
 		end: func() {
-			if inst.inOrder() {
-				ctx, cancel := context.WithTimeout(context.Background(), stopAfter)
-				defer cancel()
-				if err := doors.Finish(ctx); err != nil {
-					logf("%v", err)
-				}
-			}
-			m.waiting = append(m.waiting, doors.Close()...)
-			link.Close()
+			joint.end(inst.inOrder())
 			memory.forget()
 			ram.Close()
 		},
 	}
+	joint.attend(inst)
 	go func() {
 		if err := vm.Watch(min(askEvery, t.cfg.Patience), min(askWithin, t.cfg.Patience)); err != nil {
 			inst.fail(err)
@@ -202,7 +153,7 @@ func (m *machineTarget) launch(t *tender) (_ *instance, err error) {
 	t.status.PID, t.status.Limits, t.status.Accel = vm.PID(), vm.Limits(), m.accel
 	t.mu.Unlock()
 	if err := vm.NotInGroup(); err != nil {
-		logf("memory is limited by RLIMIT_DATA alone: %v", err)
+		t.log(FromTender, "memory is limited by RLIMIT_DATA alone: %v", err)
 	}
 	return inst, nil
 }
@@ -219,42 +170,4 @@ func (i *instance) keepTime() {
 		case <-tick.C:
 		}
 	}
-}
-
-// openLink returns the link to a machine, and its end. Who is root may have the
-// kernel's TCP stack at this end, in a network namespace with nobody else; others
-// have their own.
-func openLink(log func(string, ...any)) (forward.Link, *os.File, qemu.Network, error) {
-	if os.Geteuid() == 0 {
-		tap, err := qemu.OpenTAP(theLink, linkMTU)
-		if err == nil {
-			return tap, tap.File(), qemu.Interface, nil
-		}
-		log("the network of the machine is the tender's own, since there can be no TAP device: %v", err)
-	}
-	wire, card, err := process.Pair(unix.SOCK_STREAM, "tender: network of the machine")
-	if err != nil {
-		return nil, nil, 0, err
-	}
-	l, err := usernet.New(wire, theLink.Addr, theLink.Host, linkMTU)
-	if err != nil {
-		wire.Close()
-		card.Close()
-		return nil, nil, 0, fmt.Errorf("tender: %w", err)
-	}
-	return l, card, qemu.Stream, nil
-}
-
-// letIn has clients of every listener forwarded to the image.
-func (t *tender) letIn(doors *forward.Forwarder) error {
-	for i, f := range t.listeners {
-		ln, err := net.FileListener(f)
-		if err != nil {
-			return fmt.Errorf("tender: listener %q: %w", t.cfg.Listen[i].Name, err)
-		}
-		if err := doors.Serve(i, ln); err != nil {
-			return fmt.Errorf("tender: listener %q: %w", t.cfg.Listen[i].Name, err)
-		}
-	}
-	return nil
 }

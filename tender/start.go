@@ -18,6 +18,7 @@ import (
 
 	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/tender/process"
+	"lorica.dev/lorica/tender/way"
 )
 
 // maxConfig bounds the configuration that a tender reads, in bytes.
@@ -167,3 +168,7 @@ func run(ready func() error) error {
 // Stage is the body of the command named process.StageCommand, which a tender
 // runs by itself.
 func Stage() error { return process.Stage() }
+
+// WayHelper is the body of the command named way.HelperCommand, which a tender runs by
+// itself.
+func WayHelper() error { return way.Helper() }

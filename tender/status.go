@@ -26,6 +26,37 @@ type Stats struct {
 	Refused     uint64 `json:"refused"`     // connections that the firewall refused
 	HeapBytes   uint64 `json:"heapBytes"`
 	Goroutines  uint32 `json:"goroutines"`
+
+	Packets Packets `json:"packets,omitzero"` // of an image that sees them
+}
+
+// Packets are what the firewall of an image with a stack of its own counts.
+type Packets struct {
+	In           uint64      `json:"in"`  // that passed
+	Out          uint64      `json:"out"` // that passed
+	Denied       uint64      `json:"denied"`
+	Malformed    uint64      `json:"malformed"` // dropped before any rule
+	Flows        uint32      `json:"flows"`     // known now
+	FlowsDropped uint64      `json:"flowsDropped"`
+	Rules        []RuleCount `json:"rules,omitempty"`
+}
+
+// A RuleCount counts the packets that a rule decided about, since its program is in
+// force.
+type RuleCount struct {
+	Rule    string `json:"rule"`
+	Packets uint64 `json:"packets"`
+}
+
+// statsOf returns what an image counts. Names come from the image.
+func statsOf(s control.Stats) Stats {
+	p := s.Packets
+	x := Stats{s.Requests, s.Allowed, s.Denied, s.Connections, s.Refused, s.HeapBytes, s.Goroutines,
+		Packets{In: p.In, Out: p.Out, Denied: p.Denied, Malformed: p.Malformed, Flows: p.Flows, FlowsDropped: p.FlowsDropped}}
+	for _, r := range p.Rules {
+		x.Packets.Rules = append(x.Packets.Rules, RuleCount{printable(r.ID), r.Packets})
+	}
+	return x
 }
 
 // A Status is an instance as its tender knows it.
@@ -35,7 +66,9 @@ type Status struct {
 	Workload    string     `json:"workload"`
 	State       State      `json:"state"`
 	Target      string     `json:"target"`
-	PID         int        `json:"pid"` // of the image; 0 while there is none
+	Net         string     `json:"net,omitempty"` // as it was asked for: api.NetDirect, or empty
+	Way         string     `json:"way,omitempty"` // that clients' packets come by, where the image sees them
+	PID         int        `json:"pid"`           // of the image; 0 while there is none
 	TenderPID   int        `json:"tenderPid"`
 	Tier        string     `json:"tier"`
 	Accel       string     `json:"accel,omitempty"` // what runs a microVM: "kvm" or "tcg"
@@ -64,10 +97,7 @@ func (t *tender) report(ctx context.Context) Status {
 	t.mu.Unlock()
 	s.Decisions = t.decisions.last()
 	if inst != nil && s.State != Starting {
-		s.Stats = Stats(inst.statistics(ctx))
+		s.Stats = statsOf(inst.statistics(ctx))
 	}
 	return s
 }
-
-// The two have the same fields, in the same order.
-var _ = Stats(control.Stats{})

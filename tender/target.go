@@ -52,6 +52,7 @@ type processTarget struct {
 	group    *process.Group // nil: RLIMIT_DATA alone limits images
 	image    *os.File
 	memory   *memory
+	net      *network // nil: images have sockets
 }
 
 func (p *processTarget) open(t *tender) (string, error) {
@@ -71,10 +72,18 @@ func (p *processTarget) open(t *tender) (string, error) {
 	if p.group, err = process.OpenGroup(t.cfg.Instance, t.cfg.Memory); err != nil {
 		t.log(FromTender, "memory is limited by RLIMIT_DATA alone: %v", err)
 	}
+	if t.cfg.Net == api.NetDirect {
+		if p.net, err = newNetwork(true); err != nil {
+			return "", err
+		}
+	}
 	return p.confine.Tier().String(), nil
 }
 
 func (p *processTarget) close() {
+	if p.net != nil {
+		p.net.close()
+	}
 	if p.image != nil {
 		p.image.Close()
 	}
@@ -86,7 +95,15 @@ func (p *processTarget) close() {
 	}
 }
 
-func (p *processTarget) launch(t *tender) (*instance, error) {
+func (p *processTarget) launch(t *tender) (_ *instance, err error) {
+	var open []func() // what to close if this comes to nothing
+	defer func() {
+		if err != nil {
+			for _, f := range open {
+				f()
+			}
+		}
+	}()
 	p.memory.reset()
 	t.memory = p.memory
 	plan, err := program.ParsePlanID(t.cfg.Plan)
@@ -98,30 +115,37 @@ func (p *processTarget) launch(t *tender) (*instance, error) {
 		return nil, err
 	}
 	defer theirs.Close()
+	open = append(open, func() { conn.Close() })
 	output, sink, err := os.Pipe()
 	if err != nil {
-		conn.Close()
 		return nil, fmt.Errorf("tender: %w", err)
 	}
 	defer sink.Close()
+	open = append(open, func() { output.Close() })
+	spec := process.Spec{Image: p.image, Control: theirs, Program: p.memory.file, Output: sink, Syscalls: t.cfg.Syscalls,
+		Memory: t.cfg.Memory, Group: p.group, Confinement: p.confine}
+	var joint *joint
 	var sock *net.UnixConn
-	var dial *os.File
-	if t.egress != nil {
-		if sock, dial, err = process.Pair(unix.SOCK_SEQPACKET, "tender: dial socket"); err != nil {
-			conn.Close()
-			output.Close()
+	switch {
+	case p.net != nil:
+		if joint, err = p.net.join(t); err != nil {
 			return nil, err
 		}
-		defer dial.Close()
-	}
-	proc, err := p.launcher.Launch(process.Spec{Image: p.image, Control: theirs, Program: p.memory.file, Dial: dial, Listeners: t.listeners,
-		Output: sink, Syscalls: t.cfg.Syscalls, Memory: t.cfg.Memory, Group: p.group, Confinement: p.confine})
-	if err != nil {
-		conn.Close()
-		output.Close()
-		if sock != nil {
-			sock.Close()
+		open = append(open, joint.drop)
+		spec.Net = joint.File()
+	default:
+		spec.Listeners = t.listeners
+		if t.egress == nil {
+			break
 		}
+		if sock, spec.Dial, err = process.Pair(unix.SOCK_SEQPACKET, "tender: dial socket"); err != nil {
+			return nil, err
+		}
+		defer spec.Dial.Close()
+		open = append(open, func() { sock.Close() })
+	}
+	proc, err := p.launcher.Launch(spec)
+	if err != nil {
 		return nil, err
 	}
 	// Or this end would keep the channels open when the image has ended.
@@ -129,11 +153,20 @@ func (p *processTarget) launch(t *tender) (*instance, error) {
 	sink.Close()
 	inst := newInstance(proc, conn, output, t, plan, t.cfg.Patience)
 	inst.target = hooks{verify: proc.Verify, params: func(l *launch.Params) (err error) {
+		if joint != nil {
+			joint.params(l)
+		}
 		l.Seal, err = seccomp.Seal(t.cfg.Syscalls, proc.Self())
 		return err
 	}}
+	if joint != nil {
+		joint.attend(inst)
+		inst.target.serve = func() error { return joint.serve(t) }
+		inst.target.stop = joint.stop
+		inst.target.end = func() { joint.end(inst.inOrder()) }
+	}
 	if sock != nil {
-		dial.Close()
+		spec.Dial.Close()
 		inst.outlet = newDialer(sock, *t.egress, t.cfg.Patience, inst.fail, func(format string, args ...any) { t.log(FromTender, format, args...) })
 	}
 	t.mu.Lock()

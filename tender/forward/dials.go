@@ -13,13 +13,13 @@ import (
 	"lorica.dev/lorica/tender/relay"
 )
 
-const askWithin = 10 * time.Second // from the connection of a guest to its request
+const askWithin = 10 * time.Second // from the connection of a image to its request
 
-// A Connect makes a connection that the guest asks for, or refuses. The target has the
+// A Connect makes a connection that the image asks for, or refuses. The target has the
 // address that was connected to.
 type Connect func(ctx context.Context, host string, port uint16) (*net.TCPConn, egress.Target, *egress.Refused)
 
-// Dials are the connections that a guest asks for.
+// Dials are the connections that a image asks for.
 type Dials struct {
 	connect Connect
 	ln      net.Listener
@@ -32,8 +32,8 @@ type Dials struct {
 	allowed func(egress.Target) bool // by the last Recheck
 }
 
-// ServeDials answers what the guest asks for, until Close. A message out of place costs
-// the guest the connection that it was sent on.
+// ServeDials answers what the image asks for, until Close. A message out of place costs
+// the image the connection that it was sent on.
 func ServeDials(l Link, connect Connect) (*Dials, error) {
 	ln, err := l.Listen()
 	if err != nil {
@@ -63,7 +63,7 @@ func (d *Dials) serve() {
 	}
 }
 
-// handle serves one connection of the guest.
+// handle serves one connection of the image.
 func (d *Dials) handle(c net.Conn) {
 	p := newPair(c)
 	if !d.pairs.add(p) {
@@ -90,7 +90,7 @@ func (d *Dials) handle(c net.Conn) {
 	p.splice(&d.buffers)
 }
 
-// request reads what the guest asks for.
+// request reads what the image asks for.
 func request(c net.Conn) (m egress.Dial, err error) {
 	c.SetReadDeadline(time.Now().Add(askWithin))
 	defer c.SetReadDeadline(time.Time{})

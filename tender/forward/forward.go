@@ -1,8 +1,8 @@
-// Package forward passes connections between a microVM and the rest of the world, by
-// the rules of package abi/link: those of clients to the guest, and those that the guest
-// asks for.
+// Package forward passes connections between an image with a network of its own and the
+// rest of the world, by the rules of package abi/link: those of clients to the image, and
+// those that the image asks for.
 //
-// The guest is hostile: what it does to its end of a connection can end that connection,
+// The image is hostile: what it does to its end of a connection can end that connection,
 // and nothing else.
 package forward
 
@@ -10,37 +10,37 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
-	"lorica.dev/lorica/abi/link"
 	"lorica.dev/lorica/tender/relay"
 )
 
-// A Link is the network that has only the guest on it.
+// A Link is the network that has only the image on it.
 type Link interface {
-	Dial(ctx context.Context, port uint16) (net.Conn, error)
+	// Dial connects to a port of the image, from the address and the port of a client.
+	// Its error is net.ErrClosed where the image has left.
+	Dial(ctx context.Context, client netip.AddrPort, port uint16) (net.Conn, error)
 	Listen() (net.Listener, error)
-	Close() error
 }
 
 const (
-	maxWaiting = 256             // connections that the guest has not welcomed; more wait in the kernel
-	dialWithin = 1 * time.Minute // for a guest whose backlog is full
+	maxWaiting = 256             // connections that the image has not answered; more wait in the kernel
+	dialWithin = 1 * time.Minute // for an image whose backlog is full
 	pauseLeast = 5 * time.Millisecond
 	pauseMost  = time.Second
 )
 
-// A Forwarder connects clients to a guest, for one life of it.
+// A Forwarder connects clients to an image, for one life of it.
 type Forwarder struct {
 	link    Link
 	log     func(format string, args ...any)
 	open    chan struct{} // one for each connection
-	waiting chan struct{} // one for each that is not welcomed, and for each accept
+	waiting chan struct{} // one for each that is not answered, and for each accept
 	ctx     context.Context
-	cancel  context.CancelFunc // of those that are not welcomed
+	cancel  context.CancelFunc // of those that are not answered
 
 	mu       sync.Mutex
 	stopped  bool
@@ -49,12 +49,12 @@ type Forwarder struct {
 	pairs    pairs
 	buffers  relay.Pool
 	accepts  sync.WaitGroup // loops
-	arriving sync.WaitGroup // connections that are neither welcomed nor given up
+	arriving sync.WaitGroup // connections that are neither answered nor given up
 }
 
-// A Client was accepted at listener Index, and nothing was read of it yet.
+// A Client was accepted for a port of the image, and nothing was read of it yet.
 type Client struct {
-	Index int
+	Port uint16
 	net.Conn
 }
 
@@ -66,9 +66,9 @@ func New(l Link, most int, log func(format string, args ...any)) *Forwarder {
 	return f
 }
 
-// Serve forwards what ln accepts to listener i of the guest. It takes ln over: closing
-// it leaves the socket to who else has it.
-func (f *Forwarder) Serve(i int, ln net.Listener) error {
+// Serve forwards what ln accepts to a port of the image. It takes ln over: closing it
+// leaves the socket to who else has it.
+func (f *Forwarder) Serve(port uint16, ln net.Listener) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.stopped {
@@ -79,7 +79,7 @@ func (f *Forwarder) Serve(i int, ln net.Listener) error {
 	f.accepts.Add(1)
 	go func() {
 		defer f.accepts.Done()
-		f.accept(i, ln)
+		f.accept(port, ln)
 	}()
 	return nil
 }
@@ -94,7 +94,7 @@ func (f *Forwarder) Resume(list []Client) {
 	}
 }
 
-func (f *Forwarder) accept(i int, ln net.Listener) {
+func (f *Forwarder) accept(port uint16, ln net.Listener) {
 	pause := time.Duration(0)
 	for {
 		f.waiting <- struct{}{}
@@ -103,7 +103,7 @@ func (f *Forwarder) accept(i int, ln net.Listener) {
 		if err == nil {
 			pause = 0
 			f.arriving.Add(1)
-			go f.forward(Client{i, c})
+			go f.forward(Client{port, c})
 			continue
 		}
 		<-f.open
@@ -113,15 +113,15 @@ func (f *Forwarder) accept(i int, ln net.Listener) {
 		}
 		// Descriptors are short, or the client has gone already.
 		if pause = min(max(2*pause, pauseLeast), pauseMost); pause == pauseMost {
-			f.log("listener %d: %v", i, err)
+			f.log("accepting clients on %v: %v", ln.Addr(), err)
 		}
 		time.Sleep(pause)
 	}
 }
 
-// forward connects c to the guest and passes bytes until both have ended. Nothing is
-// read of c before the guest has welcomed it: should the guest die, the client can
-// wait for its next life.
+// forward connects c to the image and passes bytes until both have ended. Nothing is
+// read of c before the image has answered: should it die, the client can wait for its
+// next life.
 func (f *Forwarder) forward(c Client) {
 	defer func() { <-f.open }()
 	g, err := f.arrive(c)
@@ -135,18 +135,24 @@ func (f *Forwarder) forward(c Client) {
 	if added && p.join(g) {
 		p.splice(&f.buffers)
 	}
-	if !added { // the guest died as soon as it had welcomed it
+	if !added { // the image died as soon as it had answered
 		p.join(g)
 	}
 	f.pairs.end(p)
 }
 
-// arrive returns a connection that the guest has welcomed as that of c. Else it leaves
-// c to the next life of the guest, or ends it where this one goes on.
+// arrive returns a connection to the image as that of c. Where there is none, it leaves c
+// to the next life of the image, or resets it where this one goes on: it refused, or was
+// silent.
 func (f *Forwarder) arrive(c Client) (net.Conn, error) {
-	g, err := f.introduce(c)
+	ctx, cancel := context.WithTimeout(f.ctx, dialWithin)
+	defer cancel()
+	g, err := f.link.Dial(ctx, addrPort(c.RemoteAddr()), c.Port)
 	if err == nil {
 		return g, nil
+	}
+	if errors.Is(err, net.ErrClosed) { // it is about to be said that the image has ended
+		<-ctx.Done()
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -159,37 +165,8 @@ func (f *Forwarder) arrive(c Client) (net.Conn, error) {
 	return nil, err
 }
 
-func (f *Forwarder) introduce(c Client) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(f.ctx, dialWithin)
-	defer cancel()
-	g, err := f.link.Dial(ctx, link.ForwardPort+uint16(c.Index))
-	if err != nil {
-		return nil, err
-	}
-	stop := context.AfterFunc(ctx, func() { g.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	var b [1]byte
-	_, err = g.Write(link.Peer{Client: addrPort(c.RemoteAddr()), Local: addrPort(c.LocalAddr())}.Encode())
-	if err == nil {
-		_, err = io.ReadFull(g, b[:])
-	}
-	switch {
-	case err != nil:
-	case b[0] != link.Welcome:
-		err = fmt.Errorf("link: it is welcomed with %d", b[0])
-	case !stop():
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		linger(g)
-		g.Close()
-		return nil, err
-	}
-	return g, nil
-}
-
-// Stop stops to accept, and returns when the guest has every connection that was
-// accepted, or that has failed: nothing is on its way then. What is open stays open.
+// Stop stops to accept, and returns when the image has every connection that was
+// accepted, or has refused it: nothing is on its way then. What is open stays open.
 func (f *Forwarder) Stop(ctx context.Context) error {
 	f.halt()
 	done := make(chan struct{})
@@ -202,7 +179,7 @@ func (f *Forwarder) Stop(ctx context.Context) error {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("link: the guest does not accept what it was sent: %w", context.Cause(ctx))
+		return fmt.Errorf("link: the image does not accept what it was sent: %w", context.Cause(ctx))
 	}
 }
 
@@ -216,7 +193,7 @@ func (f *Forwarder) halt() {
 	f.sockets = nil
 }
 
-// Finish returns when clients have everything that the guest had to say, which is for
+// Finish returns when clients have everything that the image had to say, which is for
 // when it has ended, or when ctx is over.
 func (f *Forwarder) Finish(ctx context.Context) error {
 	for _, p := range f.pairs.list() {
@@ -230,8 +207,8 @@ func (f *Forwarder) Finish(ctx context.Context) error {
 	return nil
 }
 
-// Close ends every connection that the guest has, and returns the clients that it had
-// not welcomed.
+// Close ends every connection that the image has, and returns the clients that it had
+// not answered.
 func (f *Forwarder) Close() []Client {
 	f.halt()
 	f.cancel()

@@ -19,7 +19,7 @@ import (
 type pair struct {
 	ctx    context.Context // is over when the pair is
 	cancel context.CancelFunc
-	target egress.Target // of one that the guest asked for
+	target egress.Target // of one that the image asked for
 
 	told chan struct{} // closed when a has everything that b had to say, or never will
 

@@ -128,6 +128,9 @@ func (l *Launcher) Launch(s Spec) (*Process, error) {
 		files = append(files, s.Dial)
 	}
 	files = append(files, s.Listeners...)
+	if s.Net != nil {
+		files = append(files, s.Net)
+	}
 	return l.launch(&launching{order: order{Confinement: s.Confinement, Syscalls: s.Syscalls, ImageFD: 3 + len(files), Data: dataLimit(s.Memory)},
 		files: append(files, s.Image), output: s.Output, errors: s.Output, group: s.Group, filters: 2})
 }

@@ -56,6 +56,7 @@ type Spec struct {
 	Program     *os.File   // the program memory
 	Dial        *os.File   // the image's end of the dial socket; nil: it makes no connections
 	Listeners   []*os.File // in the order of the launch parameters
+	Net         *os.File   // the image's end of its network, in place of Dial and Listeners
 	Output      *os.File   // what the image writes to its standard output and error
 	Syscalls    []catalog.Syscall
 	Memory      uint64 // bytes that the workload asked for
@@ -98,7 +99,9 @@ func (s *Spec) validate() error {
 	switch {
 	case s.Image == nil || s.Control == nil || s.Program == nil || s.Output == nil:
 		return fmt.Errorf("process: a descriptor is missing from the launch")
-	case len(s.Listeners) == 0 || len(s.Listeners) > launch.MaxListener:
+	case s.Net != nil && (s.Dial != nil || len(s.Listeners) > 0):
+		return fmt.Errorf("process: an image with a network of its own is handed no sockets")
+	case s.Net == nil && (len(s.Listeners) == 0 || len(s.Listeners) > launch.MaxListener):
 		return fmt.Errorf("process: %d listeners; an image takes 1 to %d", len(s.Listeners), launch.MaxListener)
 	case s.Memory > 1<<40:
 		return fmt.Errorf("process: %d bytes of memory; the limit is 1 TiB", s.Memory)

@@ -12,9 +12,9 @@ import (
 	"lorica.dev/lorica/tender/process"
 )
 
-// The test binary is also the stage, a tender that is killed, and one whose first thread is of use.
+// The test binary is also the stage, and a tender that is killed.
 func TestMain(m *testing.M) {
-	roles := map[string]func() error{process.StageCommand: process.Stage, "parent": parent, "first-thread": firstThread}
+	roles := map[string]func() error{process.StageCommand: process.Stage, "parent": parent}
 	if len(os.Args) == 2 && roles[os.Args[1]] != nil {
 		if err := roles[os.Args[1]](); err != nil {
 			fmt.Fprintln(os.Stderr, err)

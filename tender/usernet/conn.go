@@ -14,8 +14,8 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// A conn is a connection with the guest. It has a slot until the guest has confirmed
-// its end, or was not heard of for too long: so what ends is bounded as well.
+// A conn is a connection with the image. It counts until the image has confirmed its
+// end, or was not heard of for too long: so what ends is bounded as well.
 //
 // io.Copy from and to a conn holds a buffer only while there are bytes to move, and
 // heeds no deadline.
@@ -23,15 +23,16 @@ type conn struct {
 	*gonet.TCPConn
 	ep     tcpip.Endpoint
 	wq     *waiter.Queue
-	slot   <-chan struct{}
-	link   *Link
+	leave  func() // it was closed here
+	gone   func() // and nothing of it is left
+	net    *Net
 	once   sync.Once
 	closed chan struct{}
 }
 
-// newConn takes over ep, whose events are in wq, and a slot.
-func newConn(l *Link, ep tcpip.Endpoint, wq *waiter.Queue, slot <-chan struct{}) *conn {
-	size := min(max(buffers/(4*l.open.Add(1)), leastBuffer), mostBuffer)
+// newConn takes over ep, whose events are in wq.
+func newConn(n *Net, ep tcpip.Endpoint, wq *waiter.Queue, leave, gone func()) *conn {
+	size := min(max(buffers/(4*n.open.Add(1)), leastBuffer), mostBuffer)
 	o := ep.SocketOptions()
 	o.SetReceiveBufferSize(size, true)
 	o.SetSendBufferSize(size, true)
@@ -39,21 +40,22 @@ func newConn(l *Link, ep tcpip.Endpoint, wq *waiter.Queue, slot <-chan struct{})
 	ep.SetSockOpt(&idle)
 	ep.SetSockOpt(&each)
 	ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepCount)
-	o.SetKeepAlive(true) // the guest may have forgotten the connection
-	return &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, wq: wq, slot: slot, link: l, closed: make(chan struct{})}
+	o.SetKeepAlive(true) // the image may have forgotten the connection
+	return &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, wq: wq, leave: leave, gone: gone, net: n, closed: make(chan struct{})}
 }
 
-// Close implements net.Conn. What was written still arrives, if the guest takes it soon.
+// Close implements net.Conn. What was written still arrives, if the image takes it soon.
 func (c *conn) Close() error {
 	err := error(net.ErrClosed)
 	c.once.Do(func() {
 		err = nil
 		close(c.closed)
-		c.link.open.Add(-1)
+		c.leave()
+		c.net.open.Add(-1)
 		var ended sync.Once
 		var late *time.Timer
-		end := func() { ended.Do(func() { <-c.slot }) }
-		late = time.AfterFunc(c.link.patience, func() {
+		end := func() { ended.Do(c.gone) }
+		late = time.AfterFunc(c.net.patience, func() {
 			if c.alive() {
 				c.ep.Abort()
 			}
@@ -76,7 +78,7 @@ func (c *conn) Close() error {
 // alive reports whether there is an end of the connection to wait for.
 func (c *conn) alive() bool {
 	switch tcp.EndpointState(c.ep.State()) {
-	case tcp.StateClose, tcp.StateError, tcp.StateTimeWait:
+	case tcp.StateClose, tcp.StateError:
 		return false
 	}
 	return true
@@ -94,7 +96,7 @@ func (c *conn) WriteTo(w io.Writer) (total int64, err error) {
 	c.wq.EventRegister(&entry)
 	defer c.wq.EventUnregister(&entry)
 	for {
-		b := c.link.buffers.Get()
+		b := c.net.buffers.Get()
 		dst := tcpip.SliceWriter(b)
 		res, failed := c.ep.Read(&dst, tcpip.ReadOptions{})
 		if failed == nil {
@@ -102,7 +104,7 @@ func (c *conn) WriteTo(w io.Writer) (total int64, err error) {
 			n, err = w.Write(b[:res.Count])
 			total += int64(n)
 		}
-		c.link.buffers.Put(b)
+		c.net.buffers.Put(b)
 		switch failed.(type) {
 		case nil:
 			if err != nil {
@@ -135,10 +137,10 @@ func (c *conn) ReadFrom(r io.Reader) (total int64, err error) {
 		var b []byte
 		var n int
 		if raw == nil {
-			b = c.link.buffers.Get()
+			b = c.net.buffers.Get()
 			n, err = read(b)
 		} else {
-			b, n, err = c.link.buffers.Fill(raw)
+			b, n, err = c.net.buffers.Fill(raw)
 		}
 		if n > 0 {
 			var wrote int
@@ -150,7 +152,7 @@ func (c *conn) ReadFrom(r io.Reader) (total int64, err error) {
 			}
 		}
 		if b != nil {
-			c.link.buffers.Put(b)
+			c.net.buffers.Put(b)
 		}
 		if err == io.EOF {
 			return total, nil

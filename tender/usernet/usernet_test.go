@@ -9,8 +9,10 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,20 +25,22 @@ import (
 )
 
 var (
-	guest = netip.MustParsePrefix("10.127.0.2/30")
-	host  = netip.MustParseAddr("10.127.0.1")
+	image4 = netip.MustParseAddr("169.254.76.2")
+	host4  = netip.MustParseAddr("169.254.76.1")
+	image6 = netip.MustParseAddr("fd6c:6f72:6963:62::2")
+	host6  = netip.MustParseAddr("fd6c:6f72:6963:62::1")
 )
 
 const (
-	guestAddress = "\x02\x01\x02\x03\x04\x05"
+	imageAddress = "\x02L\x00\x00\x00\x02"
 	everybody    = "\xff\xff\xff\xff\xff\xff"
 	mtu          = 1500
 )
 
-// A machine is a guest that a test plays, with QEMU around it.
+// A machine is an image that a test plays, with QEMU around it.
 type machine struct {
 	sock  net.Conn
-	link  *Link
+	link  *Net
 	sent  chan []byte   // frames of the tender
 	heard atomic.Uint32 // the sequence number of its last segment with SYN
 }
@@ -46,7 +50,7 @@ func boot(t testing.TB) *machine {
 	near, far := net.Pipe()
 	m := &machine{sock: far, sent: make(chan []byte, 1024)}
 	var err error
-	if m.link, err = New(near, guest, host, mtu); err != nil {
+	if m.link, err = join(near, streamOf, mtu, false); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.link.Close() })
@@ -80,16 +84,16 @@ func (m *machine) say(f []byte) error {
 }
 
 func ethernet(to string, kind uint16, payload []byte) []byte {
-	return append(binary.BigEndian.AppendUint16([]byte(to+guestAddress), kind), payload...)
+	return append(binary.BigEndian.AppendUint16([]byte(to+imageAddress), kind), payload...)
 }
 
-// ip is a packet of the guest, with its checksum.
-func ip(protocol byte, payload []byte) []byte {
+// packet is one of the image for the tender, with its checksum.
+func packet(protocol byte, payload []byte) []byte {
 	b := make([]byte, 20)
 	b[0], b[8], b[9] = 0x45, 64, protocol
 	binary.BigEndian.PutUint16(b[2:], uint16(20+len(payload)))
-	copy(b[12:], guest.Addr().AsSlice())
-	copy(b[16:], host.AsSlice())
+	copy(b[12:], image4.AsSlice())
+	copy(b[16:], host4.AsSlice())
 	binary.BigEndian.PutUint16(b[10:], ^checksum.Checksum(b, 0))
 	return append(b, payload...)
 }
@@ -99,7 +103,7 @@ func arpFrom(sender, target netip.Addr, op uint16) []byte {
 	a := header.ARP(b)
 	a.SetIPv4OverEthernet()
 	a.SetOp(header.ARPOp(op))
-	copy(a.HardwareAddressSender(), guestAddress)
+	copy(a.HardwareAddressSender(), imageAddress)
 	copy(a.ProtocolAddressSender(), sender.AsSlice())
 	copy(a.ProtocolAddressTarget(), target.AsSlice())
 	return b
@@ -108,9 +112,18 @@ func arpFrom(sender, target netip.Addr, op uint16) []byte {
 // alive asks the tender for its hardware address.
 func (m *machine) alive(t testing.TB) {
 	t.Helper()
-	if err := m.say(ethernet(everybody, 0x0806, arpFrom(guest.Addr(), host, 1))); err != nil {
+	if err := m.say(ethernet(everybody, 0x0806, arpFrom(image4, host4, 1))); err != nil {
 		t.Fatal(err)
 	}
+	m.next(t, func(f []byte) bool {
+		a := header.ARP(f[14:])
+		return f[13] == 6 && a.IsValid() && a.Op() == header.ARPReply && string(a.HardwareAddressSender()) == string(hardware)
+	})
+}
+
+// next returns the next frame of the tender that is one.
+func (m *machine) next(t testing.TB, one func([]byte) bool) []byte {
+	t.Helper()
 	late := time.After(20 * time.Second)
 	for {
 		select {
@@ -118,8 +131,8 @@ func (m *machine) alive(t testing.TB) {
 			if f == nil {
 				t.Fatal("the link has ended")
 			}
-			if a := header.ARP(f[14:]); f[13] == 6 && a.IsValid() && a.Op() == header.ARPReply && string(a.HardwareAddressSender()) == string(hardware) {
-				return
+			if one(f) {
+				return f
 			}
 		case <-late:
 			t.Fatal("the tender does not answer")
@@ -127,10 +140,10 @@ func (m *machine) alive(t testing.TB) {
 	}
 }
 
-// A guest that breaks the rules is not heard; it cannot end the link, nor be taken for
+// An image that breaks the rules is not heard; it cannot end the link, nor be taken for
 // somebody else.
 func TestFramesOfOthersAreDropped(t *testing.T) {
-	other := netip.MustParseAddr("10.127.0.3")
+	other := netip.MustParseAddr("169.254.76.3")
 	segment := make([]byte, 20)
 	segment[12] = 5 << 4
 	with := func(b []byte, at int, v byte) []byte {
@@ -139,28 +152,38 @@ func TestFramesOfOthersAreDropped(t *testing.T) {
 	}
 	us := string(hardware)
 	for name, f := range map[string][]byte{
-		"nothing":                 {},
-		"a part of a header":      make([]byte, 13),
-		"longer than the MTU":     ethernet(us, 0x0800, ip(6, make([]byte, mtu-19))),
-		"much longer":             make([]byte, 1<<20),
-		"another type":            ethernet(us, 0x86dd, make([]byte, 60)),
-		"for another card":        ethernet("\x02\x09\x09\x09\x09\x09", 0x0800, ip(6, segment)),
-		"for every card":          ethernet(everybody, 0x0800, ip(6, segment)),
-		"from another":            ethernet(us, 0x0800, with(ip(6, segment), 15, 9)),
-		"for another":             ethernet(us, 0x0800, with(ip(6, segment), 19, 9)),
-		"options":                 ethernet(us, 0x0800, with(ip(6, segment), 0, 0x46)),
-		"a first fragment":        ethernet(us, 0x0800, with(ip(6, segment), 6, 0x20)),
-		"a later fragment":        ethernet(us, 0x0800, with(ip(6, segment), 7, 1)),
-		"a part of a segment":     ethernet(us, 0x0800, ip(6, segment[:19])),
-		"UDP":                     ethernet(us, 0x0800, ip(17, segment)),
-		"an echo request":         ethernet(us, 0x0800, ip(1, segment)),
-		"ARP as another":          ethernet(everybody, 0x0806, arpFrom(other, host, 1)),
-		"ARP as the tender":       ethernet(everybody, 0x0806, arpFrom(host, host, 1)),
-		"ARP for another":         ethernet(everybody, 0x0806, arpFrom(guest.Addr(), other, 1)),
-		"ARP for another card":    ethernet("\x02\x09\x09\x09\x09\x09", 0x0806, arpFrom(guest.Addr(), host, 1)),
-		"ARP that is none":        ethernet(us, 0x0806, make([]byte, 28)),
-		"ARP from nobody at all":  ethernet(everybody, 0x0806, arpFrom(netip.IPv4Unspecified(), host, 1)),
-		"ARP that is only a part": ethernet(us, 0x0806, arpFrom(guest.Addr(), host, 1)[:27]),
+		"nothing":                   {},
+		"a part of a header":        make([]byte, 13),
+		"longer than the MTU":       ethernet(us, 0x0800, packet(6, make([]byte, mtu-19))),
+		"much longer":               make([]byte, 1<<20),
+		"another type":              ethernet(us, 0x8035, make([]byte, 60)),
+		"for another card":          ethernet("\x02\x09\x09\x09\x09\x09", 0x0800, packet(6, segment)),
+		"for every card":            ethernet(everybody, 0x0800, packet(6, segment)),
+		"from another":              ethernet(us, 0x0800, with(packet(6, segment), 15, 9)),
+		"options":                   ethernet(us, 0x0800, with(packet(6, segment), 0, 0x46)),
+		"a first fragment":          ethernet(us, 0x0800, with(packet(6, segment), 6, 0x20)),
+		"a later fragment":          ethernet(us, 0x0800, with(packet(6, segment), 7, 1)),
+		"a part of a segment":       ethernet(us, 0x0800, packet(6, segment[:19])),
+		"UDP":                       ethernet(us, 0x0800, packet(17, segment)),
+		"an echo request":           ethernet(us, 0x0800, packet(1, segment)),
+		"ARP as another":            ethernet(everybody, 0x0806, arpFrom(other, host4, 1)),
+		"ARP as the tender":         ethernet(everybody, 0x0806, arpFrom(host4, host4, 1)),
+		"ARP for another":           ethernet(everybody, 0x0806, arpFrom(image4, other, 1)),
+		"ARP for another card":      ethernet("\x02\x09\x09\x09\x09\x09", 0x0806, arpFrom(image4, host4, 1)),
+		"ARP that is none":          ethernet(us, 0x0806, make([]byte, 28)),
+		"ARP from nobody at all":    ethernet(everybody, 0x0806, arpFrom(netip.IPv4Unspecified(), host4, 1)),
+		"ARP that is only a part":   ethernet(us, 0x0806, arpFrom(image4, host4, 1)[:27]),
+		"IPv6, from another":        ethernet(us, 0x86dd, packet6(host6, host6, 6, segment)),
+		"IPv6, for every card":      ethernet(everybody, 0x86dd, packet6(image6, host6, 6, segment)),
+		"IPv6, a part of a header":  ethernet(us, 0x86dd, packet6(image6, host6, 6, segment)[:39]),
+		"IPv6, a part of a segment": ethernet(us, 0x86dd, packet6(image6, host6, 6, segment[:19])),
+		"IPv6, another version":     ethernet(us, 0x86dd, with(packet6(image6, host6, 6, segment), 0, 0x40)),
+		"IPv6, an extension":        ethernet(us, 0x86dd, packet6(image6, host6, 0, segment)),
+		"an advertisement":          ethernet(us, 0x86dd, packet6(image6, host6, 58, neighbor(136, host6))),
+		"a router's":                ethernet(us, 0x86dd, packet6(image6, host6, 58, neighbor(134, host6))),
+		"who is another":            ethernet(us, 0x86dd, packet6(image6, host6, 58, neighbor(135, image6))),
+		"another asks":              ethernet(us, 0x86dd, packet6(host6, host6, 58, neighbor(135, host6))),
+		"who is, in part":           ethernet(us, 0x86dd, packet6(image6, host6, 58, neighbor(135, host6)[:23])),
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := boot(t)
@@ -175,37 +198,156 @@ func TestFramesOfOthersAreDropped(t *testing.T) {
 	}
 }
 
-func TestLinksThatAreNone(t *testing.T) {
+// packet6 is one of IPv6.
+func packet6(from, to netip.Addr, protocol byte, payload []byte) []byte {
+	b := make([]byte, 40)
+	b[0], b[6], b[7] = 0x60, protocol, 255
+	binary.BigEndian.PutUint16(b[4:], uint16(len(payload)))
+	copy(b[8:], from.AsSlice())
+	copy(b[24:], to.AsSlice())
+	return append(b, payload...)
+}
+
+// neighbor is a message of neighbor discovery about an address.
+func neighbor(kind byte, target netip.Addr) []byte {
+	return append([]byte{kind, 0, 0, 0, 0, 0, 0, 0}, target.AsSlice()...)
+}
+
+// The image learns where the tender is, whichever address it asks for.
+func TestTheTenderIsFound(t *testing.T) {
+	m := boot(t)
+	ask := packet6(image6, netip.MustParseAddr("ff02::1:ff00:1"), 58, append(neighbor(135, host6), "\x01\x01"+imageAddress...))
+	b := ask[40:]
+	binary.BigEndian.PutUint16(b[2:], header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: b, Src: address(image6), Dst: address(netip.MustParseAddr("ff02::1:ff00:1"))}))
+	if err := m.say(ethernet("\x33\x33\xff\x00\x00\x01", 0x86dd, ask)); err != nil {
+		t.Fatal(err)
+	}
+	f := m.next(t, func(f []byte) bool { return f[12] == 0x86 && f[54] == 136 })
+	if string(f[:6]) != imageAddress || string(f[6:12]) != string(hardware) || ip(f[62:78]) != host6 {
+		t.Errorf("it answers %x", f)
+	}
+	m.alive(t)
+}
+
+// A client whose connection the image prohibits is told so, and another is not.
+func TestProhibitedConnections(t *testing.T) {
 	for name, c := range map[string]struct {
-		guest, host string
-		mtu         int
+		client string
+		ip     int // length of its header
+		answer func(syn []byte) []byte
 	}{
-		"IPv6":                 {"2001:db8::2/64", "2001:db8::1", 1500},
-		"a host that is away":  {"10.127.0.2/30", "10.127.0.9", 1500},
-		"a host that is it":    {"10.127.0.2/30", "10.127.0.2", 1500},
-		"an MTU of nothing":    {"10.127.0.2/30", "10.127.0.1", 67},
-		"an MTU of everything": {"10.127.0.2/30", "10.127.0.1", 65536},
+		"IPv4": {"127.0.0.1:40000", 20, func(syn []byte) []byte {
+			return ethernet(string(hardware), 0x0800, packet(1, append([]byte{3, 13, 0, 0, 0, 0, 0, 0}, syn[:28]...)))
+		}},
+		"IPv6": {"[::1]:40000", 40, func(syn []byte) []byte {
+			return ethernet(string(hardware), 0x86dd, packet6(image6, link.Loopback6, 58, append([]byte{1, 1, 0, 0, 0, 0, 0, 0}, syn[:48]...)))
+		}},
 	} {
-		a, b := net.Pipe()
-		defer a.Close()
-		defer b.Close()
-		if _, err := New(a, netip.MustParsePrefix(c.guest), netip.MustParseAddr(c.host), c.mtu); err == nil || !strings.HasPrefix(err.Error(), "link: ") {
-			t.Errorf("%s: %v", name, err)
+		t.Run(name, func(t *testing.T) {
+			m := boot(t)
+			failed := make(chan error)
+			go func() {
+				_, err := m.link.Dial(t.Context(), netip.MustParseAddrPort(c.client), 8443)
+				failed <- err
+			}()
+			syn := m.next(t, func(f []byte) bool { return len(f) >= 14+c.ip+20 && f[14+c.ip+13] == 2 })[14:]
+			if p := binary.BigEndian.Uint16(syn[c.ip:]); p != 40000 {
+				t.Errorf("it comes from port %d", p)
+			}
+			for _, at := range []int{c.ip + 1, c.ip + 3, c.ip - 1} { // another client's port, another port of the image, another server
+				quoted := slices.Clone(syn)
+				quoted[at] ^= 1
+				m.say(c.answer(quoted))
+			}
+			select {
+			case err := <-failed:
+				t.Fatalf("what was said of others ends it: %v", err)
+			case <-time.After(50 * time.Millisecond):
+			}
+			if err := m.say(c.answer(syn)); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-failed; !errors.Is(err, syscall.EHOSTUNREACH) {
+				t.Errorf("it is told %v", err)
+			}
+			if n := len(m.link.flows.all); n > 0 {
+				t.Errorf("%d flows are left", n)
+			}
+		})
+	}
+}
+
+// A flow is one client's until nothing is left of it.
+func TestFlowsAreUsedOnce(t *testing.T) {
+	m := boot(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	client := netip.MustParseAddrPort("192.0.2.1:5000")
+	first := make(chan error)
+	go func() {
+		_, err := m.link.Dial(ctx, client, 80)
+		first <- err
+	}()
+	m.next(t, func(f []byte) bool { return len(f) >= 54 && f[47] == 2 })
+	if _, err := m.link.Dial(t.Context(), client, 80); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("the same again: %v", err)
+	}
+	second := make(chan error)
+	go func() {
+		_, err := m.link.Dial(ctx, client, 81) // another port
+		second <- err
+	}()
+	m.next(t, func(f []byte) bool { return len(f) >= 54 && f[47] == 2 && f[37] == 81 })
+	cancel()
+	for _, c := range []chan error{first, second} {
+		if err := <-c; !errors.Is(err, context.Canceled) {
+			t.Errorf("one that was given up: %v", err)
+		}
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	go func() {
+		_, err := m.link.Dial(ctx, client, 80)
+		first <- err
+	}()
+	m.next(t, func(f []byte) bool { return len(f) >= 54 && f[47] == 2 && f[37] == 80 })
+	cancel()
+	<-first
+}
+
+func TestClientsThatAreNone(t *testing.T) {
+	m := boot(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	for _, c := range []string{"0.0.0.0:1", "[::]:1", "224.0.0.1:1", "[fd6c:6f72:6963:61::1]:1", "[ff02::1]:1", "192.0.2.1:0", "169.254.76.2:1", "169.254.76.1:1", "169.254.76.3:1",
+		"[fd6c:6f72:6963:62::2]:1"} {
+		// An image that is asked does not answer here.
+		if _, err := m.link.Dial(ctx, netip.MustParseAddrPort(c), 80); err == nil || !strings.HasPrefix(err.Error(), "link: ") || ctx.Err() != nil {
+			t.Fatalf("%s: %v", c, err)
+		}
+	}
+	if _, err := m.link.Dial(t.Context(), netip.AddrPort{}, 80); err == nil {
+		t.Error("nobody connects")
+	}
+}
+
+func TestLinksThatAreNone(t *testing.T) {
+	for _, mtu := range []int{leastMTU - 1, mostMTU + 1} {
+		if n, err := Open(mtu, true); err == nil || !strings.HasPrefix(err.Error(), "link: ") {
+			t.Errorf("packets of %d bytes: %v, %v", mtu, n, err)
 		}
 	}
 }
 
-// A guest that takes no frames makes the tender drop them, and wait for nothing.
+// An image that takes no frames makes the tender drop them, and wait for nothing.
 func TestAQueueThatNobodyEmpties(t *testing.T) {
 	near, far := net.Pipe()
 	defer far.Close()
-	l, err := New(near, guest, host, mtu)
+	l, err := join(near, streamOf, mtu, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	for range 3 * cap(l.wire.queue) {
-		f := ethernet(everybody, 0x0806, arpFrom(guest.Addr(), host, 1))
+		f := ethernet(everybody, 0x0806, arpFrom(image4, host4, 1))
 		if err := (&machine{sock: far}).say(f); err != nil { // each is answered
 			t.Fatal(err)
 		}
@@ -219,7 +361,7 @@ func TestAQueueThatNobodyEmpties(t *testing.T) {
 func TestAQueueOfLongFrames(t *testing.T) {
 	near, far := net.Pipe()
 	defer far.Close()
-	l, err := New(near, guest, host, mtu)
+	l, err := join(near, streamOf, mtu, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +385,7 @@ func TestTheMachineEnds(t *testing.T) {
 	m.alive(t)
 	failed := make(chan error)
 	go func() {
-		_, err := m.link.Dial(context.Background(), link.ForwardPort)
+		_, err := m.link.Dial(context.Background(), netip.MustParseAddrPort("192.0.2.1:5000"), 80)
 		failed <- err
 	}()
 	ln, err := m.link.Listen()
@@ -262,7 +404,7 @@ func TestTheMachineEnds(t *testing.T) {
 	}
 }
 
-// A guest that does not confirm the end of a connection does not keep it.
+// An image that does not confirm the end of a connection does not keep it.
 func TestEndsThatAreNotConfirmed(t *testing.T) {
 	m := boot(t)
 	m.link.patience = 20 * time.Millisecond
@@ -279,7 +421,7 @@ func TestEndsThatAreNotConfirmed(t *testing.T) {
 		binary.BigEndian.PutUint32(b[4:], seq)
 		binary.BigEndian.PutUint32(b[8:], ack)
 		b[12], b[13], b[14] = 5<<4, flags, 255
-		if err := m.say(ethernet(string(hardware), 0x0800, ip(6, b))); err != nil {
+		if err := m.say(ethernet(string(hardware), 0x0800, packet(6, b))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -327,10 +469,10 @@ func (m *machine) sentence(data []byte) (frame, rest []byte) {
 		binary.BigEndian.PutUint16(body, 40000)
 		body[12] = max(body[12], 5<<4)
 	}
-	return ethernet(string(hardware), 0x0800, ip(6, body)), rest
+	return ethernet(string(hardware), 0x0800, packet(6, body)), rest
 }
 
-// Whatever a guest sends, the tender goes on, and holds few connections.
+// Whatever an image sends, the tender goes on, and holds few connections.
 func FuzzFrames(f *testing.F) {
 	seg := func(flags byte, seq uint32, payload string) string {
 		b := make([]byte, 20)
@@ -377,7 +519,7 @@ func FuzzStream(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		near, far := net.Pipe()
 		go io.Copy(io.Discard, far)
-		l, err := New(near, guest, host, mtu)
+		l, err := join(near, streamOf, mtu, false)
 		if err != nil {
 			t.Fatal(err)
 		}

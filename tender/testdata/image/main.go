@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"lorica.dev/lorica/app/handler"
-	"lorica.dev/lorica/netstack/socket"
 	"lorica.dev/lorica/pep/audit"
 	"lorica.dev/lorica/pep/filter"
 	"lorica.dev/lorica/pep/firewall"
@@ -23,7 +22,7 @@ func main() {
 	unikernel.Main(unikernel.Image{
 		Plan:     "74656e64657274656e64657274656e64657274656e64657274656e6465727465",
 		Platform: linux.New(),
-		Net:      socket.New(),
+		Net:      network(),
 		Gates:    []unikernel.Gate{{Section: "firewall", Module: firewall.New()}},
 		Guards:   []unikernel.Guard{{Section: "filter", Module: filter.New()}},
 		Audit:    unikernel.Audit{Section: "audit", Module: audit.New()},
@@ -35,6 +34,7 @@ func construct() (http.Handler, error) {
 	fmt.Println("a line on standard output")
 	mux := http.NewServeMux()
 	mux.HandleFunc("/hello", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello\n") })
+	mux.HandleFunc("/who", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RemoteAddr) })
 	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(300 * time.Millisecond)
 		io.WriteString(w, "slow\n")
