@@ -63,9 +63,16 @@ type Workload struct {
 	App      App
 	Listen   []Listen
 	Target   string // TargetProcess or TargetMicroVM
+	Network  string // NetSocket or NetDirect; empty where none is written
 	Memory   uint64 // bytes
 	Minimum  Tier   // weakest confinement, of a process or of QEMU, that is acceptable
+
+	NetworkPos Pos // where Network is written
 }
+
+// OwnStack reports whether the image has a TCP/IP stack of its own, and so sees
+// packets. That of a microVM always has.
+func (w *Workload) OwnStack() bool { return w.Target == TargetMicroVM || w.Network == NetDirect }
 
 // Targets are what an image can be made for.
 const (
@@ -75,6 +82,17 @@ const (
 
 // Targets returns all of them.
 func Targets() []string { return []string{TargetProcess, TargetMicroVM} }
+
+// Networks are the ways in which an image has one. Where none is written, a process has
+// NetSocket, and a microVM the stack that it always has; NetDirect asks for clients'
+// packets to be routed to the image as well, where the tender may.
+const (
+	NetSocket = "socket" // sockets of the host, handed in by the tender
+	NetDirect = "direct" // a stack of its own, on a link to the tender
+)
+
+// Networks returns all of them.
+func Networks() []string { return []string{NetSocket, NetDirect} }
 
 // A Tier is how much of the confinement a machine could give. Tiers are ordered:
 // a lower value is stronger.
@@ -238,7 +256,11 @@ type Destination struct {
 	Names []string // lower case, without a final dot
 }
 
-// A Port is a protocol ("TCP", "UDP" or "any") and an inclusive range.
+// ICMP is a protocol without ports. It is that of both families.
+const ICMP = "ICMP"
+
+// A Port is a protocol ("TCP", "UDP", ICMP or "any") and an inclusive range; that of ICMP
+// is the whole one.
 type Port struct {
 	Pos      Pos
 	Protocol string
@@ -418,5 +440,5 @@ type Test struct {
 type Packet struct {
 	From     netip.Addr
 	Protocol string
-	Port     uint16
+	Port     uint16 // 0 of ICMP
 }

@@ -62,19 +62,27 @@ type Reach struct {
 type Enforced struct {
 	abi.Rule
 	Stage string // which module decides
-	Where string // WhereAccept, WhereHandshake, WhereRequest or WhereTender
+	Where string // one of the places of enforcement
 }
 
 // Places of enforcement.
 const (
+	WherePacket    = "packet"
 	WhereAccept    = "accept"
 	WhereHandshake = "handshake"
 	WhereRequest   = "request"
 	WhereTender    = "tender"
+	WhereNowhere   = "nowhere"
 )
 
+// PacketNote says what WherePacket means.
+const PacketNote = "An image with a stack of its own judges every packet before its TCP sees it: whom it denies gets no handshake."
+
 // AcceptNote says what WhereAccept means.
-const AcceptNote = "An image sees a connection after the host's TCP handshake: a refused one is closed before a byte of it is read."
+const AcceptNote = "A connection is accepted after its TCP handshake: one that is refused then is closed before a byte of it is read."
+
+// NowhereNote says what WhereNowhere means.
+const NowhereNote = "An image with sockets of the host serves TCP alone and sees nothing else: with network: direct it judges every packet."
 
 // TenderNote says what WhereTender means.
 const TenderNote = "A sealed image cannot connect: the tender makes its connections and shuts down those that a new program denies. The image asks the rules first."

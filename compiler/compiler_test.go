@@ -155,6 +155,7 @@ func TestRequirementsCiteTheirLines(t *testing.T) {
 	}
 	want := []string{
 		"image/process " + d.Workload.Metadata.Pos.Short(), "net " + d.Workload.Listen[0].Pos.Short(),
+		"net/socket " + d.Workload.Listen[0].Pos.Short(),
 		"firewall " + d.Policy.Network.Pos.Short(), "filter " + d.Policy.RoutesPos.Short(),
 		"authn " + d.Policy.Authentication.Pos.Short(), "authn/basic " + d.Policy.Authentication.Basic.Pos.Short(),
 		"ratelimit/principal " + d.Policy.RateLimits[0].Pos.Short(), "authz/cedar " + d.Policy.Authorization.Pos.Short(),
@@ -180,7 +181,7 @@ func TestWhatIsNotAskedForIsAbsent(t *testing.T) {
 	for _, r := range l.Requirements {
 		got = append(got, r.Capability)
 	}
-	if !slices.Equal(got, []string{"image/process", "net", "filter", "audit", "app/handler"}) || len(l.Sections) != 2 {
+	if !slices.Equal(got, []string{"image/process", "net", "net/socket", "filter", "audit", "app/handler"}) || len(l.Sections) != 2 {
 		t.Errorf("%v, %d sections", got, len(l.Sections))
 	}
 	s, err := route.Decode(section(t, &l, route.Name))

@@ -97,6 +97,8 @@ func protocol(name string) flow.Protocol {
 		return flow.TCP
 	case "UDP":
 		return flow.UDP
+	case api.ICMP:
+		return flow.ICMP
 	}
 	return flow.AnyProtocol
 }
@@ -135,6 +137,8 @@ func (n *netting) ports(w *api.Workload, i int) []Port {
 
 func reaches(r api.IngressRule, port uint16) bool {
 	return len(r.Ports) == 0 || slices.ContainsFunc(r.Ports, func(p api.Port) bool {
-		return p.Protocol != "UDP" && p.Lo <= port && port <= p.Hi
+		return ofTCP(p) && p.Lo <= port && port <= p.Hi
 	})
 }
+
+func ofTCP(p api.Port) bool { return p.Protocol == "TCP" || p.Protocol == "any" }

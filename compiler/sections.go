@@ -3,6 +3,7 @@ package compiler
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
@@ -44,6 +45,7 @@ func requirements(d *policy.Deployment) []catalog.Requirement {
 	list := []catalog.Requirement{{Capability: "image/" + w.Target, Why: "the workload runs on the " + w.Target + " target", Pos: w.Metadata.Pos}}
 	if len(w.Listen) > 0 {
 		list = append(list, catalog.Requirement{Capability: "net", Why: fmt.Sprintf("the workload listens on port %d", w.Listen[0].Port), Pos: w.Listen[0].Pos})
+		list = append(list, kindOfNetwork(w)...)
 	}
 	if guarded(p) {
 		r := catalog.Requirement{Capability: "firewall", Why: "connections are denied unless a network rule allows them", Pos: written(p.Default.Pos, p.Metadata.Pos)}
@@ -97,6 +99,31 @@ func requirements(d *policy.Deployment) []catalog.Requirement {
 	return list
 }
 
+// kindOfNetwork returns what a process asks for; a microVM has no choice.
+func kindOfNetwork(w *api.Workload) []catalog.Requirement {
+	r := catalog.Requirement{Pos: written(w.NetworkPos, w.Listen[0].Pos)}
+	switch {
+	case w.Target == api.TargetMicroVM:
+		return nil
+	case w.OwnStack():
+		r.Capability, r.Why = "net/direct", "the network is direct: packets reach the image itself"
+	default:
+		r.Capability, r.Why = "net/socket", "the network is sockets that are handed in"
+	}
+	return []catalog.Requirement{r}
+}
+
+// place says where a network rule is enforced.
+func place(w *api.Workload, r api.IngressRule) string {
+	switch {
+	case w.OwnStack():
+		return WherePacket
+	case len(r.Ports) > 0 && !slices.ContainsFunc(r.Ports, ofTCP):
+		return WhereNowhere
+	}
+	return WhereAccept
+}
+
 // enforced lists every rule of the i-th level and where it is enforced.
 func enforced(d *policy.Deployment, n *netting, i int) []Enforced {
 	p := d.Policy
@@ -108,9 +135,9 @@ func enforced(d *policy.Deployment, n *netting, i int) []Enforced {
 	}
 	if guarded(p) {
 		for _, r := range n.rules[i] {
-			add(abi.StageFirewall, WhereAccept, abi.Rule{ID: r.Name, Line: r.Pos.Short()})
+			add(abi.StageFirewall, place(d.Workload, r), abi.Rule{ID: r.Name, Line: r.Pos.Short()})
 		}
-		add(abi.StageFirewall, WhereAccept, policy.NetworkDefault(p))
+		add(abi.StageFirewall, place(d.Workload, api.IngressRule{}), policy.NetworkDefault(p))
 	}
 	if secured(p) {
 		add(abi.StageTLS, WhereHandshake, tlsSection(p.TLS).Rule)

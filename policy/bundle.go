@@ -19,13 +19,37 @@ type Bundle struct {
 	Warnings    Errors        // what is valid and probably not meant, by position
 }
 
-// Retarget has every workload run on target instead of its own; "" leaves them.
-func (b *Bundle) Retarget(target string) {
+// Retarget has every workload run on target and with network instead of its own; ""
+// leaves them. Its error, if any, is Errors.
+func (b *Bundle) Retarget(target, network string) error {
+	var errs Errors
 	for _, d := range b.Deployments {
-		if target != "" {
-			d.Workload.Target = target
+		w := d.Workload
+		if target != "" && target != w.Target {
+			w.Target = target
+			if network == "" && impossible(w) {
+				w.Network, w.NetworkPos = "", api.Pos{} // it was said of the other target
+			}
+		}
+		if network != "" {
+			w.Network, w.NetworkPos = network, api.Pos{}
+		}
+		if impossible(w) {
+			errs = append(errs, &Error{Pos: w.Metadata.Pos, Message: "the workload " + w.Metadata.Name + " cannot have the network socket: " + ownStack,
+				Fix: "ask for the network direct, or for the target process"})
 		}
 	}
+	if len(errs) > 0 {
+		return errs
+	}
+	return nil
+}
+
+const ownStack = "a microVM always has a stack of its own"
+
+// impossible reports a network that the target cannot have.
+func impossible(w *api.Workload) bool {
+	return w.Target == api.TargetMicroVM && w.Network == api.NetSocket
 }
 
 // A Deployment is a workload and the policy that selects it.

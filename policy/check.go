@@ -74,6 +74,9 @@ func (p *parsing) checkWorkload(w *workload) {
 	if len(w.Listen) > maxListen {
 		w.failAt(w.Listen[maxListen].Pos, "split the workload", "a workload listens on at most %d ports", maxListen)
 	}
+	if impossible(w.Workload) {
+		w.failAt(w.NetworkPos, "remove it, or write direct, which has clients' packets routed to it where the tender may", "spec.network: socket is not for a microvm: %s", ownStack)
+	}
 	names, ports := make(map[string]int), make(map[string]int)
 	for _, l := range w.Listen {
 		if at, dup := names[l.Name]; dup && l.Name != "" {

@@ -230,7 +230,11 @@ func (d *Deployment) whyPacket(level string, k api.Packet) Answer {
 			not = append(not, fmt.Sprintf("%s is not in %s", k.From, strings.Join(r.From, ", ")))
 		}
 		if !portMatches(r, k) {
-			not = append(not, fmt.Sprintf("%s %d is not %s", k.Protocol, k.Port, portsText(r.Ports)))
+			what := k.Protocol
+			if what != api.ICMP {
+				what = fmt.Sprintf("%s %d", what, k.Port)
+			}
+			not = append(not, what+" is not "+portsText(r.Ports))
 		}
 		o := Outcome{Rule: abi.Rule{ID: r.Name, Line: r.Pos.Short()}, Text: "matches: " + r.Action.String()}
 		if len(not) > 0 {

@@ -104,7 +104,7 @@ var rangeForm = regexp.MustCompile(`^(\d{1,5})-(\d{1,5})$`)
 func (d *decoder) port(n *yaml.Node, p string) api.Port {
 	x := api.Port{Pos: d.pos(n), Hi: 65535}
 	d.object(n, strings.TrimSuffix(p, "."),
-		field{name: "protocol", must: true, read: d.choice(&x.Protocol, p+"protocol", []string{"TCP", "UDP", "any"}, "ICMP", "SCTP")},
+		field{name: "protocol", must: true, read: d.choice(&x.Protocol, p+"protocol", []string{"TCP", "UDP", "ICMP", "any"}, "SCTP")},
 		field{name: "port", read: func(n *yaml.Node) {
 			var v uint64
 			d.number(&v, p+"port", 1, 65535)(n)
@@ -124,6 +124,10 @@ func (d *decoder) port(n *yaml.Node, p string) api.Port {
 		}})
 	if value(n, "port") != n && value(n, "portRange") != n {
 		d.fail(n, "keep one of them", "%s: port and portRange are both written", strings.TrimSuffix(p, "."))
+	}
+	if x.Protocol == api.ICMP && (value(n, "port") != n || value(n, "portRange") != n) {
+		d.fail(n, "remove it", "%s: ICMP has no ports", strings.TrimSuffix(p, "."))
+		x.Lo, x.Hi = 0, 65535
 	}
 	return x
 }
@@ -206,9 +210,15 @@ func (d *decoder) test(n *yaml.Node) api.Test {
 			var port uint64
 			d.object(n, "spec.tests.packet",
 				field{name: "from", must: true, read: d.address(&t.Packet.From, "spec.tests.packet.from")},
-				field{name: "protocol", read: d.choice(&t.Packet.Protocol, "spec.tests.packet.protocol", []string{"TCP", "UDP"}, "ICMP", "SCTP")},
-				field{name: "port", must: true, read: d.number(&port, "spec.tests.packet.port", 1, 65535)})
+				field{name: "protocol", read: d.choice(&t.Packet.Protocol, "spec.tests.packet.protocol", []string{"TCP", "UDP", api.ICMP}, "SCTP")},
+				field{name: "port", read: d.number(&port, "spec.tests.packet.port", 1, 65535)})
 			t.Packet.Port = uint16(port)
+			switch written := n.Kind != yaml.MappingNode || value(n, "port") != n; {
+			case t.Packet.Protocol == api.ICMP && port > 0:
+				d.fail(n, "remove port", "spec.tests.packet: ICMP has no ports")
+			case t.Packet.Protocol != api.ICMP && !written:
+				d.fail(n, "write port: N", "spec.tests.packet.port is missing")
+			}
 		}},
 		field{name: "expect", must: true, read: d.choice(&expect, "spec.tests.expect", []string{"Allow", "Deny"})},
 		field{name: "by", read: func(n *yaml.Node) { d.str(&t.By, "spec.tests.by")(n) }})

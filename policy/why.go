@@ -76,19 +76,22 @@ func (d *Deployment) Why(q Query) (Answer, error) {
 	return a, err
 }
 
-// ParsePacket reads "tcp 10.20.1.1 -> :8443".
+// ParsePacket reads "tcp 10.20.1.1 -> :8443", or "icmp 10.20.1.1".
 func ParsePacket(s string) (api.Packet, error) {
-	bad := fmt.Errorf("%q is not a packet: write 'tcp 10.20.1.1 -> :8443'", clip(s))
+	bad := fmt.Errorf("%q is not a packet: write 'tcp 10.20.1.1 -> :8443', or 'icmp 10.20.1.1'", clip(s))
 	from, to, ok := strings.Cut(s, "->")
 	words := strings.Fields(from)
-	if !ok || len(words) != 2 {
+	if len(words) != 2 {
 		return api.Packet{}, bad
 	}
 	protocol := strings.ToUpper(words[0])
 	addr, err := netip.ParseAddr(words[1])
+	if protocol == api.ICMP && !ok && err == nil {
+		return api.Packet{From: addr.Unmap(), Protocol: protocol}, nil
+	}
 	to = strings.TrimSpace(to)
 	port, err2 := strconv.ParseUint(to[strings.LastIndexByte(to, ':')+1:], 10, 16)
-	if err != nil || err2 != nil || port == 0 || protocol != "TCP" && protocol != "UDP" {
+	if !ok || err != nil || err2 != nil || port == 0 || protocol != "TCP" && protocol != "UDP" {
 		return api.Packet{}, bad
 	}
 	return api.Packet{From: addr.Unmap(), Protocol: protocol, Port: uint16(port)}, nil

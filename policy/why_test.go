@@ -61,6 +61,7 @@ func TestWhy(t *testing.T) {
 		{"packet in disguise", policy.Query{Packet: "tcp ::ffff:10.20.1.1 -> :8443"}},
 		{"packet denied by a rule", policy.Query{Packet: "tcp 10.20.1.1 -> :22"}},
 		{"packet denied by default", policy.Query{Packet: "tcp 192.0.2.1 -> :8443"}},
+		{"echo", policy.Query{Packet: "icmp 10.20.1.1"}},
 		{"packet denied at lockdown", policy.Query{Packet: "tcp 10.20.1.1 -> :8443", Level: "lockdown"}},
 		{"query about no level", policy.Query{Request: "GET /accounts", Level: "elevatd"}},
 		{"query that sets what the path says", policy.Query{Request: "POST /accounts/7/refunds", User: "a", Set: set("account", "8")}},
@@ -69,6 +70,7 @@ func TestWhy(t *testing.T) {
 		{"query with a wrong value", policy.Query{Request: "GET /accounts", User: "a", Set: set("amount", "much")}},
 		{"query without a question", policy.Query{}},
 		{"query that is no request", policy.Query{Request: "fetch it"}},
+		{"echo to a port", policy.Query{Packet: "icmp 10.20.1.1 -> :7"}},
 		{"query that is no packet", policy.Query{Packet: "tcp 10.20.1.1 8443"}},
 		{"query as nobody", policy.Query{Request: "GET /accounts", User: "anonymous"}},
 	}

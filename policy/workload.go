@@ -59,6 +59,10 @@ func (d *decoder) workload(n *yaml.Node, w *api.Workload) {
 		field{name: "app", must: true, read: d.app(&w.App)},
 		field{name: "listen", must: true, read: d.list("spec.listen", func(n *yaml.Node) { w.Listen = append(w.Listen, d.listen(n)) })},
 		field{name: "target", read: d.choice(&w.Target, "spec.target", api.Targets())},
+		field{name: "network", read: func(n *yaml.Node) {
+			w.NetworkPos = d.pos(n)
+			d.choice(&w.Network, "spec.network", api.Networks())(n)
+		}},
 		field{name: "resources", read: func(n *yaml.Node) {
 			d.object(n, "spec.resources",
 				field{name: "memory", read: d.size(&w.Memory, "spec.resources.memory", minMemory, maxMemory)},

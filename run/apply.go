@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"lorica.dev/lorica/abi/control"
@@ -17,6 +18,7 @@ import (
 	"lorica.dev/lorica/builder"
 	"lorica.dev/lorica/policy"
 	"lorica.dev/lorica/tender"
+	"lorica.dev/lorica/tender/way"
 )
 
 // Drain order of a replacement: see docs/architecture.md.
@@ -117,6 +119,23 @@ func (i *Instance) gone() bool {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel() // no wait
 	return i.Wait(ctx) == nil
+}
+
+// abandoned has the clients of an instance whose tender was killed answered, where the
+// kernel still sends on to it what they say: when its image has followed the tender.
+func (i *Instance) abandoned() {
+	if i.Status.Way != tender.WayRouted {
+		return
+	}
+	go func() {
+		for range 100 {
+			if err := syscall.Kill(i.Status.PID, 0); err != nil {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		_ = way.Sweep() // else the next tender does
+	}()
 }
 
 // settle ends all but one instance of a deployment, and returns that one, if any. Two are left where whoever had
@@ -291,7 +310,7 @@ func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in
 	cfg := tender.Config{
 		Instance: name, Tenant: d.Workload.Metadata.Tenant, Workload: d.Workload.Metadata.Name,
 		Dir:   filepath.Join(m.paths.Runtime, folderPrefix(d.Name())+hex.EncodeToString(suffix[:])),
-		Image: l.Image.Path, ImageDigest: l.Image.Digest, Plan: planText(l.Build.ID), Target: d.Workload.Target,
+		Image: l.Image.Path, ImageDigest: l.Image.Digest, Plan: planText(l.Build.ID), Target: d.Workload.Target, Net: network(d.Workload),
 		Syscalls: l.Image.Syscalls, Devices: l.Image.Devices, Trust: m.key.Public().(ed25519.PublicKey),
 		MinRevision: in.revision, Program: in.program, Secrets: in.secrets,
 		Memory: d.Workload.Memory, Minimum: d.Workload.Minimum, Leased: o.Leased,
@@ -370,6 +389,9 @@ func retire(ctx context.Context, old *Instance, last func(dir string)) error {
 	}
 	if err := old.Wait(ctx); err != nil {
 		return err
+	}
+	if !old.InOrder() {
+		old.abandoned()
 	}
 	if last != nil {
 		last(old.Dir)

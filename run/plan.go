@@ -106,7 +106,7 @@ type Change string
 const (
 	ChangeStart   Change = "start"   // nothing runs
 	ChangeImage   Change = "image"   // other modules or another application: a new image takes over
-	ChangeLaunch  Change = "launch"  // the same image with other ports, resources or confinement: a new instance takes over
+	ChangeLaunch  Change = "launch"  // the same image with other ports, network, resources or confinement: a new instance takes over
 	ChangeProgram Change = "program" // the same image: the program is replaced while it runs
 	ChangeNone    Change = "none"
 )
@@ -118,7 +118,7 @@ func (p *Plan) Change(l *Level) Change {
 		return ChangeStart
 	case r.Plan != planText(l.Build.ID):
 		return ChangeImage
-	case !slices.Equal(r.Listen, listeners(p.Deployment.Workload)) || r.Memory != p.Deployment.Workload.Memory ||
+	case !slices.Equal(r.Listen, listeners(p.Deployment.Workload)) || r.Memory != p.Deployment.Workload.Memory || r.Net != network(p.Deployment.Workload) ||
 		leaves(r) || weaker(r.Tier, p.Deployment.Workload.Minimum):
 		return ChangeLaunch
 	case r.Content != l.content(p.Deployment):
@@ -147,6 +147,14 @@ func listeners(w *api.Workload) []tender.Listener {
 		list = append(list, tender.Listener{Name: l.Name, Address: l.Address.String(), Port: l.Port})
 	}
 	return list
+}
+
+// network is what a tender is asked for: sockets need no word.
+func network(w *api.Workload) string {
+	if w.Network == api.NetDirect {
+		return w.Network
+	}
+	return ""
 }
 
 // Modules returns what the image of l has more and has less than the one that

@@ -232,6 +232,25 @@ func TestWhatLeavesIsReplaced(t *testing.T) {
 	}
 }
 
+// A microVM's image is the same whether clients' packets are routed to it or not; only
+// a new tender can route them. That a process has sockets is nothing to ask for.
+func TestAnotherNetworkIsAnotherLaunch(t *testing.T) {
+	for _, x := range []struct {
+		written, runs string
+		want          Change
+	}{
+		{"", "", ChangeNone}, {api.NetSocket, "", ChangeNone}, {api.NetDirect, api.NetDirect, ChangeNone},
+		{api.NetDirect, "", ChangeLaunch}, {"", api.NetDirect, ChangeLaunch}, {api.NetSocket, api.NetDirect, ChangeLaunch},
+	} {
+		d := &policy.Deployment{Workload: &api.Workload{Network: x.written}, Policy: &api.SecurityPolicy{}}
+		l := &Level{Level: &compiler.Level{}, Build: &builder.Plan{}}
+		p := &Plan{Deployment: d, Running: &tender.Status{Plan: planText(l.Build.ID), Content: l.content(d), State: tender.Ready, Tier: "full", Net: x.runs}}
+		if got := p.Change(l); got != x.want {
+			t.Errorf("%q is written and %q runs: %s", x.written, x.runs, got)
+		}
+	}
+}
+
 func TestPathsFollowXDG(t *testing.T) {
 	t.Setenv("HOME", "/home/ada")
 	t.Setenv("XDG_DATA_HOME", "")

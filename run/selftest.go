@@ -33,7 +33,7 @@ const (
 // runtime works on the kernel and that the protections of that kill, and for both
 // that an image, run as any other, moves bytes and survives its application. sink is
 // told of each check as it ends. The error is about what kept checks from being made.
-func (m *Machine) Selftest(ctx context.Context, target string, progress func(builder.Step), sink func(Check)) error {
+func (m *Machine) Selftest(ctx context.Context, target, network string, progress func(builder.Step), sink func(Check)) error {
 	dir, err := os.MkdirTemp("", "lorica-selftest-")
 	if err != nil {
 		return err
@@ -44,7 +44,7 @@ func (m *Machine) Selftest(ctx context.Context, target string, progress func(bui
 			return err
 		}
 	}
-	return m.serviceTest(ctx, filepath.Join(dir, "project"), target, progress, sink)
+	return m.serviceTest(ctx, filepath.Join(dir, "project"), target, network, progress, sink)
 }
 
 // kernelTest boots the image that tests the kernel from inside, and passes on what

@@ -32,7 +32,7 @@ const (
 var selftestFiles embed.FS
 
 // serviceTest runs an image as any other and uses it over the network.
-func (m *Machine) serviceTest(ctx context.Context, dir, target string, progress func(builder.Step), sink func(Check)) error {
+func (m *Machine) serviceTest(ctx context.Context, dir, target, network string, progress func(builder.Step), sink func(Check)) error {
 	port, err := freePort()
 	if err != nil {
 		return err
@@ -44,7 +44,9 @@ func (m *Machine) serviceTest(ctx context.Context, dir, target string, progress 
 	if err != nil {
 		return err
 	}
-	bundle.Retarget(target)
+	if err := bundle.Retarget(target, network); err != nil {
+		return err
+	}
 	d := bundle.Deployments[0]
 	start := time.Now()
 	applied, err := m.Apply(ctx, d, Options{Leased: true, Progress: progress})

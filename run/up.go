@@ -45,9 +45,10 @@ type Event struct {
 
 // UpOptions say what Up brings up.
 type UpOptions struct {
-	Path   string
-	Level  string // "": the initial level of each policy
-	Target string // "": that of each workload
+	Path    string
+	Level   string // "": the initial level of each policy
+	Target  string // "": that of each workload
+	Network string // "": that of each workload
 }
 
 // up is one run of Up: the deployments it holds up.
@@ -82,7 +83,7 @@ type held struct {
 func (u *up) load() (*policy.Bundle, error) {
 	b, err := policy.Load(u.options.Path)
 	if err == nil {
-		b.Retarget(u.options.Target)
+		err = b.Retarget(u.options.Target, u.options.Network)
 	}
 	return b, err
 }
@@ -170,6 +171,7 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 				h.release()
 				delete(u.held, name)
 				u.dead[h.Dir] = h
+				h.abandoned()
 				u.retry(ctx, name, "its tender is gone")
 			}
 		case name := <-u.again:

@@ -24,7 +24,7 @@ type built struct {
 }
 
 func (c *cli) buildCommand() *cobra.Command {
-	var path, target string
+	var path, target, network string
 	cmd := &cobra.Command{
 		Use:     "build",
 		GroupID: "run",
@@ -40,7 +40,7 @@ program depends on its revision and the key, too.`,
 			if err != nil {
 				return err
 			}
-			bundle, err := c.loadFor(path, target)
+			bundle, err := c.loadFor(path, target, network)
 			if err != nil {
 				return err
 			}
@@ -64,6 +64,7 @@ program depends on its revision and the key, too.`,
 	}
 	fileFlag(cmd, &path)
 	targetFlag(cmd, &target)
+	netFlag(cmd, &network)
 	return cmd
 }
 

@@ -131,14 +131,15 @@ func (c *cli) load(path string) (*policy.Bundle, error) {
 	return bundle, c.explain(err)
 }
 
-// loadFor is load for another target than that of the workloads, if one is given.
-func (c *cli) loadFor(path, target string) (*policy.Bundle, error) {
-	if err := checkTarget(target); err != nil {
+// loadFor is load for another target and network than those of the workloads, where
+// they are given.
+func (c *cli) loadFor(path, target, network string) (*policy.Bundle, error) {
+	if err := checkChosen(target, network); err != nil {
 		return nil, err
 	}
 	bundle, err := c.load(path)
 	if err == nil {
-		bundle.Retarget(target)
+		err = c.explain(bundle.Retarget(target, network))
 	}
 	return bundle, err
 }

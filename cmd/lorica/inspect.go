@@ -71,19 +71,41 @@ func inspect(ctx context.Context, m *run.Machine, name string) (*inspected, erro
 	return nil, fmt.Errorf("%q is the beginning of %d digests: write more of it", name, len(found))
 }
 
+// network says what network an instance has, and which way clients' packets take to a
+// stack of its own.
+func network(s *tender.Status) string {
+	if s.Way == "" {
+		return api.NetSocket
+	}
+	return fmt.Sprintf("%s (%s)", api.NetDirect, s.Way)
+}
+
+// packets says what was counted of them, in all and by rule.
+func packets(p *tender.Packets) [][]string {
+	if p.In+p.Denied+p.Malformed == 0 {
+		return nil
+	}
+	rows := [][]string{{"packets", fmt.Sprintf("%d in, %d out; %d denied, %d malformed; %d flows, %d forgotten for want of room", p.In, p.Out, p.Denied, p.Malformed, p.Flows, p.FlowsDropped)}}
+	for _, r := range p.Rules {
+		rows = append(rows, []string{"", fmt.Sprintf("%d by %s", r.Packets, r.Rule)})
+	}
+	return rows
+}
+
 func printInspected(w io.Writer, x *inspected) {
 	if s := x.Instance; s != nil {
 		tier := s.Tier
 		if s.Accel != "" {
 			tier += ", QEMU with " + strings.ToUpper(s.Accel)
 		}
-		table(w, "", [][]string{
+		rows := [][]string{
 			{"instance", s.Instance}, {"workload", s.Tenant + "/" + s.Workload}, {"state", string(s.State)}, {"tier", tier}, {"memory", s.Limits},
-			{"listens", addresses(s)}, {"policy", s.Policy}, {"level", s.Level}, {"revision", fmt.Sprint(s.Revision)},
+			{"listens", addresses(s)}, {"network", network(s)}, {"policy", s.Policy}, {"level", s.Level}, {"revision", fmt.Sprint(s.Revision)},
 			{"program", s.Program}, {"content", s.Content}, {"started", s.Started.Local().Format("2006-01-02 15:04:05")},
 			{"process", fmt.Sprintf("%d under tender %d", s.PID, s.TenderPID)}, {"restarts", fmt.Sprint(s.Restarts)}, {"last error", s.LastError},
 			{"requests", fmt.Sprintf("%d allowed, %d denied; %d connections refused", s.Stats.Allowed, s.Stats.Denied, s.Stats.Refused)},
-		})
+		}
+		table(w, "", append(rows, packets(&s.Stats.Packets)...))
 		fmt.Fprintln(w)
 	}
 	img := x.Image

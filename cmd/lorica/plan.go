@@ -63,7 +63,7 @@ type enforcedRule struct {
 }
 
 func (c *cli) planCommand() *cobra.Command {
-	var path, target string
+	var path, target, network string
 	cmd := &cobra.Command{
 		Use:     "plan",
 		GroupID: "run",
@@ -79,7 +79,7 @@ It builds nothing and changes nothing.`,
 			if err != nil {
 				return err
 			}
-			list, err := c.plans(cmd.Context(), m, path, target)
+			list, err := c.plans(cmd.Context(), m, path, target, network)
 			if err != nil {
 				return err
 			}
@@ -88,11 +88,12 @@ It builds nothing and changes nothing.`,
 	}
 	fileFlag(cmd, &path)
 	targetFlag(cmd, &target)
+	netFlag(cmd, &network)
 	return cmd
 }
 
-func (c *cli) plans(ctx context.Context, m *run.Machine, path, target string) ([]planned, error) {
-	bundle, err := c.loadFor(path, target)
+func (c *cli) plans(ctx context.Context, m *run.Machine, path, target, network string) ([]planned, error) {
+	bundle, err := c.loadFor(path, target, network)
 	if err != nil {
 		return nil, err
 	}
@@ -251,25 +252,29 @@ func printPorts(w io.Writer, p *planned) {
 
 func printRules(w io.Writer, p *planned) {
 	var rows [][]string
-	note, tender := false, false
+	said := map[string]bool{}
 	for _, r := range p.Rules {
 		rows = append(rows, []string{"    " + r.Rule, r.Line, r.Stage, place(r.Where)})
-		note = note || r.Where == compiler.WhereAccept
-		tender = tender || r.Where == compiler.WhereTender
+		said[r.Where] = true
 	}
 	fmt.Fprintln(w, "  rules, and where each is enforced")
 	table(w, "", rows)
-	if note {
-		fmt.Fprintf(w, "    %s\n", compiler.AcceptNote)
-	}
-	if tender {
-		fmt.Fprintf(w, "    %s\n", compiler.TenderNote)
+	for _, n := range []struct{ where, text string }{
+		{compiler.WherePacket, compiler.PacketNote}, {compiler.WhereAccept, compiler.AcceptNote},
+		{compiler.WhereNowhere, compiler.NowhereNote}, {compiler.WhereTender, compiler.TenderNote},
+	} {
+		if said[n.where] {
+			fmt.Fprintf(w, "    %s\n", n.text)
+		}
 	}
 }
 
 func place(where string) string {
-	if where == compiler.WhereTender {
+	switch where {
+	case compiler.WhereTender:
 		return "by the tender"
+	case compiler.WhereNowhere:
+		return "not here"
 	}
 	return "on " + where
 }

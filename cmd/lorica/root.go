@@ -67,7 +67,7 @@ Exit codes: 0 done; 1 failed, or what you wrote is wrong; 2 wrong usage.`,
 		c.initCommand(), c.checkCommand(), c.whyCommand(), c.passwdCommand(), c.devCommand(),
 		c.doctorCommand(), c.selftestCommand(), c.planCommand(), c.buildCommand(), c.upCommand(), c.downCommand(),
 		c.psCommand(), c.logsCommand(), c.inspectCommand(),
-		c.tenderCommand(), c.stageCommand(),
+		c.tenderCommand(), c.stageCommand(), c.wayCommand(),
 	)
 	return root
 }
@@ -88,10 +88,21 @@ func targetFlag(cmd *cobra.Command, target *string) {
 	_ = cmd.RegisterFlagCompletionFunc("target", cobra.FixedCompletions(api.Targets(), cobra.ShellCompDirectiveNoFileComp))
 }
 
-// checkTarget refuses a target that there is not.
-func checkTarget(target string) error {
-	if target != "" && !slices.Contains(api.Targets(), target) {
-		return usageError{fmt.Errorf("--target %s: write %s", target, strings.Join(api.Targets(), " or "))}
+// netFlag adds --net to a command that generates or runs.
+func netFlag(cmd *cobra.Command, network *string) {
+	cmd.Flags().StringVar(network, "net", "", "with this network instead of the workload's: socket or direct")
+	_ = cmd.RegisterFlagCompletionFunc("net", cobra.FixedCompletions(api.Networks(), cobra.ShellCompDirectiveNoFileComp))
+}
+
+// checkChosen refuses a target or a network that there is not.
+func checkChosen(target, network string) error {
+	for _, f := range []struct {
+		flag, value string
+		words       []string
+	}{{"--target", target, api.Targets()}, {"--net", network, api.Networks()}} {
+		if f.value != "" && !slices.Contains(f.words, f.value) {
+			return usageError{fmt.Errorf("%s %s: write %s", f.flag, f.value, strings.Join(f.words, " or "))}
+		}
 	}
 	return nil
 }

@@ -10,7 +10,7 @@ import (
 )
 
 func (c *cli) selftestCommand() *cobra.Command {
-	var target string
+	var target, network string
 	cmd := &cobra.Command{
 		Use:     "selftest",
 		GroupID: "run",
@@ -24,7 +24,7 @@ the Go to build with. Exit code 1 where a check failed.`,
 		Example: "  lorica selftest --target microvm",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkTarget(target); err != nil {
+			if err := checkChosen(target, network); err != nil {
 				return err
 			}
 			m, err := machine()
@@ -34,7 +34,7 @@ the Go to build with. Exit code 1 where a check failed.`,
 			var list []run.Check
 			failed := 0
 			show := c.progress("selftest")
-			err = m.Selftest(cmd.Context(), target, show.step, func(x run.Check) {
+			err = m.Selftest(cmd.Context(), target, network, show.step, func(x run.Check) {
 				show.end()
 				list = append(list, x)
 				if !x.OK {
@@ -60,7 +60,9 @@ the Go to build with. Exit code 1 where a check failed.`,
 		},
 	}
 	targetFlag(cmd, &target)
+	netFlag(cmd, &network)
 	cmd.Flags().Lookup("target").Usage = "what to test: process (where none is given) or microvm"
+	cmd.Flags().Lookup("net").Usage = "with which network: socket (of processes, where none is given) or direct"
 	return cmd
 }
 

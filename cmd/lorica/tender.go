@@ -5,6 +5,7 @@ import (
 
 	"lorica.dev/lorica/tender"
 	"lorica.dev/lorica/tender/process"
+	"lorica.dev/lorica/tender/way"
 )
 
 // tenderCommand is what 'up' starts for each instance. Its configuration, which
@@ -27,5 +28,16 @@ func (c *cli) stageCommand() *cobra.Command {
 		Hidden: true,
 		Args:   args(cobra.NoArgs),
 		RunE:   func(*cobra.Command, []string) error { return tender.Stage() },
+	}
+}
+
+// wayCommand is what a tender runs that is no root's, to have a network for its image.
+func (c *cli) wayCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    way.HelperCommand,
+		Short:  "Make the sockets of an image's network (started by lorica itself)",
+		Hidden: true,
+		Args:   args(cobra.NoArgs),
+		RunE:   func(*cobra.Command, []string) error { return tender.WayHelper() },
 	}
 }

@@ -60,7 +60,7 @@ what was expected and which rule decided.`,
   lorica up -f shop --try shop/requests.yaml --exit`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkTarget(o.Target); err != nil {
+			if err := checkChosen(o.Target, o.Network); err != nil {
 				return err
 			}
 			if u.exit && requests == "" {
@@ -79,6 +79,7 @@ what was expected and which rule decided.`,
 	}
 	fileFlag(cmd, &o.Path)
 	targetFlag(cmd, &o.Target)
+	netFlag(cmd, &o.Network)
 	cmd.Flags().StringVar(&o.Level, "level", "", "security level (the policy's initial level where none is given)")
 	cmd.Flags().StringVar(&requests, "try", "", "make the requests of this file once everything is ready")
 	cmd.Flags().BoolVar(&u.exit, "exit", false, "end after --try, with exit code 1 where anything differs from what was expected")
@@ -92,7 +93,7 @@ func (u *upping) run(ctx context.Context, o run.UpOptions) error {
 		return err
 	}
 	if u.format != "json" {
-		plans, err := u.plans(ctx, m, o.Path, o.Target)
+		plans, err := u.plans(ctx, m, o.Path, o.Target, o.Network)
 		if err != nil {
 			return err
 		}
@@ -207,8 +208,8 @@ func (u *upping) show(e run.Event) {
 		fmt.Fprintln(u.out, decisionText(e.Decision))
 	case run.EventReady:
 		s := e.Status
-		fmt.Fprintf(u.out, "%s ready  %s as %s on %s, tier %s, level %s\n%13s image %s, program %s, revision %d\n", stamp, e.Deployment, s.Instance,
-			addresses(s), s.Tier, s.Level, "", short(s.ImageDigest), short(s.Program), s.Revision)
+		fmt.Fprintf(u.out, "%s ready  %s as %s on %s, tier %s, network %s, level %s\n%13s image %s, program %s, revision %d\n", stamp, e.Deployment, s.Instance,
+			addresses(s), s.Tier, network(s), s.Level, "", short(s.ImageDigest), short(s.Program), s.Revision)
 	case run.EventNotice:
 		fmt.Fprintf(u.out, "%s note   %s is %s\n", stamp, e.Deployment, e.Text)
 	case run.EventApplied:

@@ -89,7 +89,7 @@ question could be answered, not what the answer is.`,
 	cmd.Flags().StringSliceVar(&q.Groups, "groups", nil, "the groups of the user, separated by commas")
 	cmd.Flags().StringVar(&q.Level, "level", "", "security level (the initial one where none is given)")
 	cmd.Flags().StringArrayVar(&set, "set", nil, "the value of an attribute, NAME=VALUE; may be repeated")
-	cmd.Flags().StringVar(&q.Packet, "packet", "", "a connection instead of a request: 'tcp 10.20.1.1 -> :22'")
+	cmd.Flags().StringVar(&q.Packet, "packet", "", "a connection instead of a request: 'tcp 10.20.1.1 -> :22', or 'icmp 10.20.1.1'")
 	return cmd
 }
 

@@ -170,6 +170,9 @@ func (f *File) exchange(ctx context.Context, addr string, r Request, ids Identit
 		d.LocalAddr = &net.TCPAddr{IP: ip}
 	}
 	c, err := d.DialContext(ctx, "tcp", addr)
+	if prohibited(err) {
+		return 0, "", source(addr, r.From), errClosed
+	}
 	if err != nil {
 		return 0, "", "", err
 	}
@@ -196,6 +199,25 @@ func (f *File) exchange(ctx context.Context, addr string, r Request, ids Identit
 	defer resp.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
 	return resp.StatusCode, resp.Header.Get("Lorica-Decision"), local, nil
+}
+
+// prohibited reports whether a firewall that sees packets has told the client that it
+// does not let him in: what ICMP says of that, for IPv4 and IPv6.
+func prohibited(err error) bool {
+	return errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.EACCES)
+}
+
+// source returns the address that a connection which was not made would have come from.
+func source(addr, from string) string {
+	if from != "" {
+		return from
+	}
+	c, err := net.Dial("udp", addr) // sends nothing
+	if err != nil {
+		return ""
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap().String()
 }
 
 func text(addr string, r Request, authorization string) string {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -109,6 +110,22 @@ func TestARefusedConnection(t *testing.T) {
 	}
 	if got := f.Run(context.Background(), l.Addr().String(), nil, lookup); !got[0].OK {
 		t.Errorf("%+v", got)
+	}
+}
+
+// So is one that a firewall of packets never let come about, whether an address to
+// come from is written or not.
+func TestAProhibitedConnection(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.EHOSTUNREACH, syscall.EACCES} {
+		if err := (&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", errno)}); !prohibited(err) {
+			t.Errorf("%v counts as something else", err)
+		}
+	}
+	if err := (&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}); prohibited(err) || prohibited(nil) {
+		t.Error("a port that nobody listens on counts as prohibited")
+	}
+	if a, b := source("127.0.0.1:1", "127.0.0.2"), source("127.0.0.1:1", ""); a != "127.0.0.2" || b != "127.0.0.1" {
+		t.Errorf("from %s and %s", a, b)
 	}
 }
 
