@@ -187,7 +187,7 @@ func TestAWorkloadWithoutAnApplicationIsRefused(t *testing.T) {
 }
 
 func TestAnApplicationGivesNoChecksumForWhatIsPinned(t *testing.T) {
-	_, pinned, err := pins(lorica.Source(), api.TargetProcess)
+	_, pinned, err := pins(lorica.Source(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func TestAnApplicationGivesNoChecksumForWhatIsPinned(t *testing.T) {
 	app := &application{pkg: "example.com/shop", function: "New",
 		sum: []byte("example.com/dep v1.0.0 h1:ours=\n" + have + " h1:evil=\n" + have + "/go.mod h1:evil=\n" + pinned[0].Path + " v0.1.0/go.mod h1:old=\n")}
 	app.module.Module.Path = "example.com/shop"
-	_, sum, err := buildModule(lorica.Source(), api.TargetProcess, app)
+	_, sum, err := buildModule(lorica.Source(), nil, app)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -211,7 +211,7 @@ func needs(failed *goError) string {
 // checkPins refuses an application whose dependencies raise what the image pins.
 // The go command has accepted the go.mod, so its lines are what is selected.
 func (b *build) checkPins(ctx context.Context) error {
-	_, pinned, err := pins(lorica.Source(), b.plan.Target)
+	_, pinned, err := pins(lorica.Source(), b.plan.Modules)
 	if err != nil {
 		return err
 	}

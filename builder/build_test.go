@@ -26,7 +26,7 @@ import (
 func TestWhatIsLinkedIntoTheImages(t *testing.T) {
 	site := tree(t, map[string]string{"public/index.html": "<p>hello\n"})
 	s := store(t)
-	host := []string{"lorica.dev/lorica/kernel", "lorica.dev/lorica/virtio", "lorica.dev/lorica/netstack/direct", "gvisor.dev/", "github.com/"}
+	host := []string{"lorica.dev/lorica/kernel", "lorica.dev/lorica/virtio", "lorica.dev/lorica/netstack/direct", "lorica.dev/lorica/netstack/tap", "gvisor.dev/", "github.com/"}
 	for _, c := range []struct {
 		golden string
 		plan   *Plan
@@ -37,7 +37,9 @@ func TestWhatIsLinkedIntoTheImages(t *testing.T) {
 		{"packages-front.txt", plan(t, frontNeeds, frontIn("testdata")), append(host[:len(host):len(host)], "encoding/json", "golang.org/x/", "lorica.dev/lorica/pep/auth")},
 		{"packages-site.txt", plan(t, siteNeeds, siteIn(site)), append(host[:len(host):len(host)], "encoding/json", "golang.org/x/", "lorica.dev/lorica/pep/auth", "lorica.dev/lorica/pep/tls", "lorica.dev/lorica/abi/transport")},
 		{"packages-secured.txt", plan(t, securedNeeds, siteIn(site)), append(host[:len(host):len(host)], "encoding/json", "golang.org/x/", "testing", "lorica.dev/lorica/abi/transport/certtest")},
-		{"packages-machine.txt", plan(t, machineNeeds, frontIn("testdata")), []string{"golang.org/x/crypto", "lorica.dev/lorica/netstack/socket", "lorica.dev/lorica/unikernel/linux",
+		{"packages-direct.txt", plan(t, directNeeds, frontIn("testdata")), []string{"golang.org/x/crypto", "lorica.dev/lorica/netstack/socket", "lorica.dev/lorica/netstack/card",
+			"lorica.dev/lorica/kernel", "lorica.dev/lorica/virtio", "lorica.dev/lorica/unikernel/microvm", "lorica.dev/lorica/pep/auth"}},
+		{"packages-machine.txt", plan(t, machineNeeds, frontIn("testdata")), []string{"golang.org/x/crypto", "lorica.dev/lorica/netstack/socket", "lorica.dev/lorica/netstack/tap", "lorica.dev/lorica/unikernel/linux",
 			"lorica.dev/lorica/kernel/selftest", "lorica.dev/lorica/pep/auth"}},
 	} {
 		t.Run(c.golden, func(t *testing.T) {

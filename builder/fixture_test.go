@@ -29,6 +29,7 @@ var (
 	frontNeeds    = []string{"image/process", "net", "firewall", "filter", "audit", "egress", "app/proxy"}
 	securedNeeds  = []string{"image/process", "net", "tls/server", "filter", "audit", "app/static"}
 	machineNeeds  = []string{"image/microvm", "net", "firewall", "filter", "audit", "egress", "app/proxy"}
+	directNeeds   = []string{"image/process", "net/direct", "firewall", "filter", "audit", "egress", "app/proxy"}
 	smallNeeds    = []string{"image/process", "net", "filter", "audit", "app/handler"}
 )
 

@@ -80,7 +80,7 @@ func FuzzManifest(f *testing.F) {
 // thing: nothing that is pinned is replaced, raised or required twice.
 func FuzzModule(f *testing.F) {
 	source := lorica.Source()
-	_, pinned, err := pins(source, api.TargetProcess)
+	_, pinned, err := pins(source, nil)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func FuzzModule(f *testing.F) {
 		if json.Unmarshal(mod, &a.module) != nil || a.checkModule() != nil {
 			return
 		}
-		text, sums, err := buildModule(source, api.TargetProcess, a)
+		text, sums, err := buildModule(source, nil, a)
 		if err != nil {
 			return
 		}

@@ -10,14 +10,15 @@ import (
 	"strings"
 
 	lorica "lorica.dev/lorica"
+	"lorica.dev/lorica/catalog"
 )
 
 // imageModule is the module path of the generated main.
 const imageModule = "lorica.dev/image"
 
-// imageMod returns the go.mod of the image-side source for a target: lines that name
-// another one at their end are left out.
-func imageMod(source fs.FS, target string) ([]byte, error) {
+// imageMod returns the go.mod of the image-side source for an image of some modules:
+// lines that name another module at their end, which needs them, are left out.
+func imageMod(source fs.FS, modules []*catalog.Module) ([]byte, error) {
 	data, err := fs.ReadFile(source, lorica.GoMod)
 	if err != nil {
 		return nil, err
@@ -25,7 +26,7 @@ func imageMod(source fs.FS, target string) ([]byte, error) {
 	var kept []byte
 	for line := range strings.Lines(string(data)) {
 		text, only, limited := strings.Cut(strings.TrimRight(line, "\n"), " // ")
-		if !limited || only == target {
+		if !limited || slices.ContainsFunc(modules, func(m *catalog.Module) bool { return m.ID == only }) {
 			kept = append(append(kept, text...), '\n')
 		}
 	}
@@ -33,8 +34,8 @@ func imageMod(source fs.FS, target string) ([]byte, error) {
 }
 
 // pins returns the modules and versions that the image's go.mod requires.
-func pins(source fs.FS, target string) (goVersion string, list []moduleVersion, err error) {
-	data, err := imageMod(source, target)
+func pins(source fs.FS, modules []*catalog.Module) (goVersion string, list []moduleVersion, err error) {
+	data, err := imageMod(source, modules)
 	if err != nil {
 		return "", nil, err
 	}
@@ -55,8 +56,8 @@ func pins(source fs.FS, target string) (goVersion string, list []moduleVersion, 
 // buildModule returns the go.mod and go.sum of the build folder: the image's pins
 // and the requirements of the application, each with the checksums that it came
 // with.
-func buildModule(source fs.FS, target string, app *application) (mod, sum []byte, err error) {
-	goVersion, pinned, err := pins(source, target)
+func buildModule(source fs.FS, modules []*catalog.Module, app *application) (mod, sum []byte, err error) {
+	goVersion, pinned, err := pins(source, modules)
 	if err != nil {
 		return nil, nil, err
 	}

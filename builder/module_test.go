@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	lorica "lorica.dev/lorica"
-	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/catalog"
 )
 
 // A registry is a Go module proxy in a folder, with the module cache of the test
@@ -215,16 +215,17 @@ func TestWhatModulesBringIsChecked(t *testing.T) {
 	}
 }
 
-// What only microVMs are linked with does not bind the applications of others.
-func TestPinsAreOfATarget(t *testing.T) {
-	for target, want := range map[string]bool{api.TargetProcess: false, api.TargetMicroVM: true} {
-		_, list, err := pins(lorica.Source(), target)
+// What only images with a network of their own are linked with does not bind the
+// applications of others.
+func TestPinsAreOfModules(t *testing.T) {
+	for id, want := range map[string]bool{"netstack/socket": false, "netstack/direct": true} {
+		_, list, err := pins(lorica.Source(), []*catalog.Module{{ID: "unikernel"}, {ID: id}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		got := slices.ContainsFunc(list, func(m moduleVersion) bool { return m.Path == "gvisor.dev/gvisor" })
 		if got != want || !slices.ContainsFunc(list, func(m moduleVersion) bool { return m.Path == "golang.org/x/sys" }) {
-			t.Errorf("%s: %v", target, list)
+			t.Errorf("%s: %v", id, list)
 		}
 	}
 }

@@ -68,7 +68,7 @@ func newPlan(tools *toolchain, sel *solver.Selection, app *application, source f
 	if p.files, err = imageSource(source, sel); err != nil {
 		return nil, fmt.Errorf("builder: embedded source: %w", err)
 	}
-	mod, sum, err := buildModule(source, sel.Target, app)
+	mod, sum, err := buildModule(source, sel.Modules, app)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func imageSource(source fs.FS, sel *solver.Selection) ([]file, error) {
 	if err != nil {
 		return nil, err
 	}
-	mod, err := imageMod(source, sel.Target)
+	mod, err := imageMod(source, sel.Modules)
 	if err != nil {
 		return nil, err
 	}

@@ -32,6 +32,7 @@ func TestTheGeneratedMain(t *testing.T) {
 		{"main-site.go.txt", siteNeeds, &application{static: true}},
 		{"main-front.go.txt", frontNeeds, front},
 		{"main-machine.go.txt", machineNeeds, front},
+		{"main-direct.go.txt", directNeeds, front},
 		{"main-secured.go.txt", securedNeeds, &application{static: true}},
 	} {
 		t.Run(c.golden, func(t *testing.T) {
@@ -336,4 +337,19 @@ func TestAPlannerKnowsFilesFromLinks(t *testing.T) {
 	check("the same size and time")
 	put("real/shared/part.txt", "package app\n\n// bcd\n")
 	check("a file behind a link")
+}
+
+// A call for a capability that nobody has is one that no image may make.
+func TestCallsAreForCapabilitiesThatThereAre(t *testing.T) {
+	c, err := catalog.Load(lorica.Source())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range c.Modules {
+		for _, s := range m.Syscalls {
+			if s.With != "" && len(c.Providers(s.With)) == 0 {
+				t.Errorf("%s: nothing provides %q, which it calls %s with", m.ID, s.With, s.Name)
+			}
+		}
+	}
 }

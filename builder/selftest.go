@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	lorica "lorica.dev/lorica"
-	"lorica.dev/lorica/api"
 )
 
 // The image that tests the kernel from inside: its package, and the folder that holds
@@ -27,7 +26,7 @@ func Selftest(ctx context.Context, dir string) (path, digest string, err error) 
 		return "", "", err
 	}
 	source := lorica.Source()
-	goVersion, _, err := pins(source, api.TargetMicroVM)
+	goVersion, _, err := pins(source, nil)
 	if err != nil {
 		return "", "", err
 	}

@@ -12,7 +12,7 @@ import (
 
 	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/kernel"
-	"lorica.dev/lorica/netstack/direct"
+	"lorica.dev/lorica/netstack/card"
 	"lorica.dev/lorica/test/bench/guests/handler"
 )
 
@@ -31,11 +31,12 @@ func serve() error {
 	}
 	free, _ := kernel.Memory()
 	handler.Limit(free)
-	n := direct.New()
-	if err := n.Open(&launch.Params{MemoryLimit: free, Link: launch.Link{Addr: addr, Host: addr.Masked().Addr().Next()}}); err != nil {
+	n := card.New()
+	here := launch.Link{Addrs: []netip.Prefix{addr}, Hosts: []netip.Addr{addr.Masked().Addr().Next()}}
+	if err := n.Open(&launch.Params{MemoryLimit: free, Link: here}); err != nil {
 		return err
 	}
-	l, err := n.Plain(handler.Port)
+	l, err := n.Listen(0, launch.Listener{Name: "http", Port: handler.Port, Bind: handler.Port})
 	if err != nil {
 		return err
 	}
