@@ -12,27 +12,26 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"lorica.dev/lorica/abi/egress"
-	abilink "lorica.dev/lorica/abi/link"
 	"lorica.dev/lorica/internal/notrun"
 	"lorica.dev/lorica/tender/forward"
+	machines "lorica.dev/lorica/tender/qemu"
 	"lorica.dev/lorica/tender/usernet"
+	"lorica.dev/lorica/tender/way"
 )
 
 const stack = "./testdata/stack"
 
-var (
-	stackAddr = netip.MustParsePrefix("10.127.0.2/30")
-	stackHost = netip.MustParseAddr("10.127.0.1")
+// Where stack listens.
+const (
+	stackWords = 1024
+	stackWeb   = 1025
 )
 
 // startStack starts a machine that runs stack, and waits until it is ready. What it
@@ -40,7 +39,7 @@ var (
 func startStack(t *testing.T, netdev string, mtu int, file *os.File) (wait func() (code int)) {
 	t.Helper()
 	m := machine{image: image(t, stack), memory: "24M", args: []string{
-		"-netdev", netdev + ",id=link,fd=3", "-device", fmt.Sprintf("virtio-net-device,netdev=link,mac=%s,host_mtu=%d", net.HardwareAddr(guestMAC), mtu)}}
+		"-netdev", netdev + ",id=link,fd=3", "-device", fmt.Sprintf("virtio-net-device,netdev=link,mac=%s,host_mtu=%d", machines.HardwareAddress, mtu)}}
 	cmd := m.command(t.Context())
 	cmd.ExtraFiles = []*os.File{file}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -106,23 +105,13 @@ func talk(c net.Conn, size int) error {
 // A microVM of 24 MB and the tender's own TCP stack: what clients say to the tender
 // reaches the image, and what it asks for is connected.
 func TestTheStack(t *testing.T) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "link"), os.NewFile(uintptr(fds[1]), "link")
-	sock, err := net.FileConn(ours)
-	ours.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	tender, err := usernet.New(sock, stackAddr, stackHost, usernet.MTU)
+	tender, err := usernet.Open(usernet.MTU, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tender.Close()
-	wait := startStack(t, "socket", usernet.MTU, theirs)
-	theirs.Close()
+	wait := startStack(t, "socket", usernet.MTU, tender.File())
+	tender.File().Close()
 
 	fwd := forward.New(tender, 1<<15, t.Logf)
 	defer fwd.Close()
@@ -133,7 +122,7 @@ func TestTheStack(t *testing.T) {
 			t.Fatal(err)
 		}
 		addrs[i] = ln.Addr().String()
-		fwd.Serve(i, ln)
+		fwd.Serve(uint16(stackWords+i), ln)
 	}
 	mirror, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -261,61 +250,27 @@ func TestTheStackAndTheHosts(t *testing.T) {
 		notrun.Say(t, what, "needs root, to make a TAP device")
 		return
 	}
-	runtime.LockOSThread() // and never unlock: the thread ends with its namespace
-	p, f, err := newTap()
+	link, err := way.OpenPrivate(usernet.MTU, false)
 	if err != nil {
 		notrun.Say(t, what, err.Error())
 		return
 	}
-	defer unix.Close(p.fd)
-	if err := address(stackHost, usernet.MTU); err != nil {
-		t.Fatal(err)
-	}
-	startStack(t, "tap,vhost=off", usernet.MTU, f)
-	f.Close()
-	for _, size := range []int{1, 5000, 3 << 20} {
-		c, err := net.Dial("tcp", netip.AddrPortFrom(stackAddr.Addr(), abilink.ForwardPort).String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		client := netip.MustParseAddrPort("192.0.2.1:7")
-		if _, err := c.Write(abilink.Peer{Client: client, Local: client}.Encode()); err != nil {
-			t.Fatal(err)
-		}
-		var welcome [1]byte
-		if _, err := io.ReadFull(c, welcome[:]); err != nil || welcome[0] != abilink.Welcome {
-			t.Fatalf("welcomed with %d, %v", welcome[0], err)
-		}
-		began := time.Now()
-		if err := talk(c, size); err != nil {
-			t.Errorf("%d bytes: %v", size, err)
-		}
-		t.Logf("%d bytes there and back in %v", size, time.Since(began).Round(time.Millisecond))
-	}
-}
-
-// address gives the tap its end of the link.
-func address(a netip.Addr, mtu uint32) error {
-	for name, set := range map[uint]func(*unix.Ifreq) error{
-		unix.SIOCSIFADDR: func(r *unix.Ifreq) error { return r.SetInet4Addr(a.AsSlice()) },
-		unix.SIOCSIFMTU:  func(r *unix.Ifreq) error { r.SetUint32(mtu); return nil },
-	} {
-		r, err := unix.NewIfreq("lorica0")
-		if err != nil {
-			return err
-		}
-		if err := set(r); err != nil {
-			return err
-		}
-		s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		err = unix.IoctlIfreq(s, name, r)
-		unix.Close(s)
-		if err != nil {
-			return fmt.Errorf("ioctl %#x: %w", name, err)
+	defer link.Close()
+	startStack(t, "tap,vhost=off", usernet.MTU, link.File())
+	for _, client := range []string{"192.0.2.1:7", "127.0.0.1:7", "[2001:db8::1]:7", "[::1]:7"} {
+		for _, size := range []int{1, 5000, 3 << 20} {
+			c, err := link.Dial(t.Context(), netip.MustParseAddrPort(client), stackWords)
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			if err := talk(c, size); err != nil {
+				t.Errorf("%s, %d bytes: %v", client, size, err)
+			}
+			t.Logf("%s: %d bytes there and back in %v", client, size, time.Since(began).Round(time.Millisecond))
 		}
 	}
-	return nil
+	if c, err := link.Dial(t.Context(), netip.MustParseAddrPort("192.0.2.1:7"), stackWeb+1); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("where nobody listens: %v, %v", c, err)
+	}
 }

@@ -22,9 +22,11 @@ func TestOrdinaryUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		return
 	}
-	for _, of := range []struct{ example, target string }{{"accounts", ""}, {"payments", ""}, {"site", ""}, {"accounts", "microvm"}} {
+	for _, of := range []struct{ example, target, network string }{
+		{"accounts", "", ""}, {"payments", "", ""}, {"payments", "", "direct"}, {"site", "", ""}, {"accounts", "microvm", ""},
+	} {
 		example := of.example
-		t.Run(strings.TrimSpace(example+" "+of.target), func(t *testing.T) {
+		t.Run(strings.Join(strings.Fields(example+" "+of.target+" "+of.network), " "), func(t *testing.T) {
 			u := newUser(t)
 			if of.target != "" && !canHaveMachines(t, "a microVM of an ordinary user") {
 				return
@@ -32,6 +34,9 @@ func TestOrdinaryUser(t *testing.T) {
 			var onto []string
 			if of.target != "" {
 				onto = []string{"--target", of.target}
+			}
+			if of.network != "" {
+				onto = append(onto, "--net", of.network)
 			}
 			port, upstream := freePort(t), freePort(t)
 			dir := u.copied(example, "8443", port, "8444", port, "8445", port, ":9000", ":"+upstream, "port: 9000", "port: "+upstream)

@@ -22,6 +22,7 @@ import (
 	"lorica.dev/lorica/catalog"
 	"lorica.dev/lorica/tender"
 	"lorica.dev/lorica/tender/process"
+	"lorica.dev/lorica/tender/way"
 )
 
 // attacker is the built image and everything that launches of it share.
@@ -38,12 +39,9 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
-	if len(os.Args) == 2 && (os.Args[1] == "tender" || os.Args[1] == process.StageCommand) {
-		body := tender.Main
-		if os.Args[1] == process.StageCommand {
-			body = tender.Stage
-		}
-		if err := body(); err != nil {
+	body := map[string]func() error{"tender": tender.Main, process.StageCommand: tender.Stage, way.HelperCommand: tender.WayHelper}
+	if len(os.Args) == 2 && body[os.Args[1]] != nil {
+		if err := body[os.Args[1]](); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
@@ -113,6 +111,11 @@ const plan = "7265647465616d7265647465616d7265647465616d7265647465616d72656474"
 // tender's, where the image never became ready.
 func launch(t *testing.T, attack string, change ...func(*tender.Config)) (*tender.Client, tender.Config, error) {
 	t.Helper()
+	return launchAs(t, []string{"/proc/self/exe", "tender"}, attack, change...)
+}
+
+func launchAs(t *testing.T, exe []string, attack string, change ...func(*tender.Config)) (*tender.Client, tender.Config, error) {
+	t.Helper()
 	cfg := tender.Config{Instance: "attacker", Tenant: "acme", Workload: "test", Dir: t.TempDir(), Image: attacker.path, ImageDigest: attacker.digest,
 		Plan: plan, Syscalls: attacker.calls, Trust: attacker.trust, Program: signed(t, 1),
 		Secrets: []control.Secret{{Name: "attack", Value: []byte(attack)}},
@@ -122,7 +125,7 @@ func launch(t *testing.T, attack string, change ...func(*tender.Config)) (*tende
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	c, err := tender.Start(ctx, []string{"/proc/self/exe", "tender"}, cfg, nil)
+	c, err := tender.Start(ctx, exe, cfg, nil)
 	if err != nil {
 		return nil, cfg, err
 	}

@@ -89,10 +89,10 @@ func TestDrainsLoseNothing(t *testing.T) {
 		})
 	}
 	var drain func()
-	for range drains {
-		r := newRig(t, faults{}, mtu)
+	for i := range drains {
+		r := join(t, faults{}, mtu, i%2 == 0)
 		r.serve(0, mirror)
-		r.fwd.Serve(0, share(t, socket))
+		r.fwd.Serve(port(0), share(t, socket))
 		if drain != nil {
 			drain()
 		}
@@ -105,6 +105,9 @@ func TestDrainsLoseNothing(t *testing.T) {
 			defer cancel()
 			if err := r.fwd.Stop(ctx); err != nil {
 				t.Fatal(err)
+			}
+			for r.accepted.Load() < r.made.Load() { // as it goes on to accept when it is drained
+				time.Sleep(time.Millisecond)
 			}
 			r.ports[0].Close()
 			r.serving.Wait()

@@ -49,8 +49,12 @@ const (
 )
 
 var (
-	cardAddress   = [6]byte{2, 1, 2, 3, 4, 5}
+	imageAddress  = [6]byte{2, 'L', 0, 0, 0, 2}
 	tenderAddress = [6]byte{2, 'L', 'O', 'R', 'I', 'C'}
+
+	imageIP  = netip.MustParseAddr("169.254.76.2")
+	tenderIP = netip.MustParseAddr("169.254.76.1")
+	clientIP = netip.MustParseAddr("192.0.2.1")
 )
 
 func heap() int64 {
@@ -68,12 +72,12 @@ func TestFloodsOfBeginnings(t *testing.T) {
 	for name, send := range map[string]func(r *rig) (frame func(i int) []byte, put func([]byte)){
 		"to the image": func(r *rig) (func(int) []byte, func([]byte)) {
 			return func(i int) []byte {
-				return packet(netip.AddrPortFrom(tender, uint16(1+i%1023)), netip.AddrPortFrom(guest.Addr(), link.ForwardPort), cardAddress, syn, uint32(i), 0, "")
+				return packet(netip.AddrPortFrom(clientIP, uint16(1+i%1023)), netip.AddrPortFrom(imageIP, port(0)), imageAddress, syn, uint32(i), 0, "")
 			}, r.cable.toImage
 		},
 		"to the tender": func(r *rig) (func(int) []byte, func([]byte)) {
 			return func(i int) []byte {
-				return packet(netip.AddrPortFrom(guest.Addr(), uint16(1+i%1023)), netip.AddrPortFrom(tender, link.DialPort), tenderAddress, syn, uint32(i), 0, "")
+				return packet(netip.AddrPortFrom(imageIP, uint16(1+i%1023)), netip.AddrPortFrom(tenderIP, link.DialPort), tenderAddress, syn, uint32(i), 0, "")
 			}, r.cable.toTender
 		},
 	} {
@@ -111,7 +115,7 @@ func TestFloodsOfBeginnings(t *testing.T) {
 	}
 }
 
-// A guest that takes nothing costs the tender little memory, and no patience.
+// An image that takes nothing costs the tender little memory, and no patience.
 func TestAGuestThatTakesNothing(t *testing.T) {
 	r := newRig(t, faults{}, mtu)
 	r.serve(0, func(c net.Conn) { io.Copy(io.Discard, c) })
@@ -140,7 +144,7 @@ func TestAGuestThatTakesNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	start := time.Now()
-	if c, err := r.tender.Dial(ctx, link.ForwardPort); err == nil {
+	if c, err := r.tender.Dial(ctx, netip.AddrPortFrom(clientIP, 5000), port(0)); err == nil {
 		t.Errorf("connected to %v", c)
 	}
 	r.fwd.Close()
@@ -150,7 +154,7 @@ func TestAGuestThatTakesNothing(t *testing.T) {
 	}
 }
 
-// A guest that accepts and reads nothing costs the tender what its buffers hold.
+// An image that accepts and reads nothing costs the tender what its buffers hold.
 func TestAGuestThatReadsNothing(t *testing.T) {
 	r := newRig(t, faults{}, mtu)
 	done := make(chan struct{})

@@ -1,12 +1,14 @@
 package link
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"syscall"
@@ -51,18 +53,22 @@ func TestBytesSurviveTheLink(t *testing.T) {
 	for name, c := range map[string]struct {
 		faults faults
 		mtu    int
+		raw    bool
 		size   int64
 		conns  int
 	}{
-		"one":               {faults{}, mtu, 20 << 20, 1},
-		"many":              {faults{}, 1500, 60 << 10, 256},
-		"many, long frames": {faults{}, 65535, 60 << 10, 256},
-		"loss, twice":       {faults{lose: 50, repeat: 20}, 4096, 1 << 20, 4},
-		"another order":     {faults{swap: 10}, 4096, 60 << 10, 64},
-		"everything":        {faults{lose: 100, repeat: 50, swap: 50}, 1500, 20 << 10, 64},
+		"one":                {faults{}, mtu, false, 20 << 20, 1},
+		"one, by messages":   {faults{}, mtu, true, 20 << 20, 1},
+		"many":               {faults{}, 1500, false, 60 << 10, 256},
+		"many, by messages":  {faults{}, 1500, true, 60 << 10, 256},
+		"many, long frames":  {faults{}, 65535 - 14, false, 60 << 10, 256},
+		"loss, twice":        {faults{lose: 50, repeat: 20}, 4096, false, 1 << 20, 4},
+		"loss, and messages": {faults{lose: 50, repeat: 20}, 4096, true, 1 << 20, 4},
+		"another order":      {faults{swap: 10}, 4096, false, 60 << 10, 64},
+		"everything":         {faults{lose: 100, repeat: 50, swap: 50}, 1500, false, 20 << 10, 64},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, c.faults, c.mtu)
+			r := join(t, c.faults, c.mtu, c.raw)
 			r.serve(0, mirror)
 			start := time.Now()
 			var wg sync.WaitGroup
@@ -99,19 +105,107 @@ func (r *rig) pair(t *testing.T) (client, image halfCloser) {
 	return c.(halfCloser), i.(halfCloser)
 }
 
-// The image learns who the client is, and where it connected to.
-func TestAddressesSurviveTheLink(t *testing.T) {
+// A client is at the other end of its connection with its own address and port, whatever
+// the address, and hears what the image says there.
+func TestClientsComeFromWhereTheyAre(t *testing.T) {
 	r := newRig(t, faults{}, mtu)
-	client, image := r.pair(t)
-	if got, want := image.RemoteAddr().String(), client.LocalAddr().String(); got != want {
-		t.Errorf("the client is %s, not %s", got, want)
+	for client, seen := range map[string]string{
+		"127.0.0.1:40000":              "",
+		"127.9.8.7:40000":              "",
+		"192.0.2.7:1":                  "",
+		"10.76.0.2:65535":              "",
+		"169.254.1.1:5000":             "",
+		"169.254.76.5:5000":            "", // near the link's own
+		"[::1]:40000":                  "",
+		"[2001:db8::7]:40000":          "",
+		"[fe80::7%eth0]:40000":         "[fe80::7]:40000",
+		"[::ffff:192.0.2.8]:40000":     "192.0.2.8:40000",
+		"[fd6c:6f72:6963:62::5]:40000": "",
+	} {
+		t.Run(client, func(t *testing.T) {
+			if seen == "" {
+				seen = client
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			c, err := r.tender.Dial(ctx, netip.MustParseAddrPort(client), port(0))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			i, err := r.ports[0].Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer i.Close()
+			if got := i.RemoteAddr().(*net.TCPAddr).AddrPort(); netip.AddrPortFrom(got.Addr().Unmap(), got.Port()).String() != seen {
+				t.Errorf("the image sees %v", got)
+			}
+			if got := i.LocalAddr().(*net.TCPAddr); got.Port != int(port(0)) {
+				t.Errorf("it connected to %v", got)
+			}
+			for _, x := range [][2]net.Conn{{c, i}, {i, c}} {
+				if err := x[1].SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := x[0].Write([]byte("x")); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.ReadFull(x[1], make([]byte, 1)); err != nil {
+					t.Errorf("what was said: %v", err)
+				}
+			}
+		})
 	}
-	if got, want := image.LocalAddr().String(), client.RemoteAddr().String(); got != want {
-		t.Errorf("it connected to %s, not %s", got, want)
+}
+
+// A client may come again from the same port as soon as its connection has ended, whoever
+// ended it first, and talk to another port of the image meanwhile.
+func TestPortsAreUsedAgain(t *testing.T) {
+	r := newRig(t, faults{}, mtu)
+	r.serve(0, mirror)
+	r.serve(1, func(c net.Conn) { // ends first
+		c.Write([]byte("bye"))
+		c.(halfCloser).CloseWrite()
+		io.Copy(io.Discard, c)
+		c.Close()
+	})
+	client := netip.MustParseAddrPort("192.0.2.7:40000")
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	start := time.Now()
+	const times = 200
+	for n := range times {
+		c, err := r.tender.Dial(ctx, client, port(0))
+		if err != nil {
+			t.Fatalf("connection %d: %v", n, err)
+		}
+		other, err := r.tender.Dial(ctx, client, port(1))
+		if err != nil {
+			t.Fatalf("connection %d, to another port: %v", n, err)
+		}
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		other.SetDeadline(time.Now().Add(20 * time.Second))
+		if got, err := io.ReadAll(other); err != nil || string(got) != "bye" {
+			t.Fatalf("connection %d hears %q, %v", n, got, err)
+		}
+		if _, err := c.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		if n%3 == 0 { // or it is reset, with bytes on their way, or ends in order
+			if err := c.(halfCloser).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(c); err != nil || string(got) != "hello" {
+				t.Fatalf("connection %d hears %q, %v", n, got, err)
+			}
+		} else if n%3 == 1 {
+			c.(interface{ SetLinger(int) error }).SetLinger(0)
+		}
+		c.Close()
+		other.Close()
 	}
-	if _, ok := image.RemoteAddr().(*net.TCPAddr); !ok {
-		t.Errorf("the address is a %T", image.RemoteAddr())
-	}
+	t.Logf("%d connections in %v", 2*times, time.Since(start))
 }
 
 // Each side can end what it says and still hear the other.

@@ -2,24 +2,26 @@ package link
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/netstack/direct"
+	"lorica.dev/lorica/pep"
+	"lorica.dev/lorica/pep/firewall"
 	"lorica.dev/lorica/tender/forward"
 	"lorica.dev/lorica/tender/usernet"
-	"lorica.dev/lorica/virtio"
 )
 
 // An image and its tender meet on a link of their own. Here they do without a machine
@@ -36,6 +38,7 @@ type faults struct{ lose, repeat, swap int }
 // A cable joins the tender's socket to the device of an image.
 type cable struct {
 	sock    net.Conn
+	raw     bool // messages behind a virtio_net_hdr, and no stream of QEMU's
 	mtu     int
 	faults  faults
 	ways    [2]way // to the tender, to the image
@@ -47,10 +50,11 @@ type cable struct {
 
 type frame []byte
 
-func (f frame) Len() int            { return len(f) }
-func (f frame) CopyTo(b []byte) int { return copy(b, f) }
+func (f frame) Len() int               { return len(f) }
+func (f frame) CopyTo(b []byte) int    { return copy(b, f) }
+func (f frame) ChecksumVerified() bool { return true }
 func (c *cable) Traits() direct.Traits {
-	return direct.Traits{MAC: [6]byte{2, 1, 2, 3, 4, 5}, MTU: c.mtu}
+	return direct.Traits{MAC: imageAddress, MTU: c.mtu, Checksums: c.raw, Segments: c.raw}
 }
 
 // A way is one direction of a cable.
@@ -94,17 +98,42 @@ func (w *way) release(put func([]byte)) {
 }
 
 // Send implements direct.Device.
-func (c *cable) Send(v *virtio.Frame) error {
-	f := make([]byte, 4)
-	for _, p := range v.Parts {
-		f = append(f, p...)
-	}
+func (c *cable) Send(v *direct.Frame) error {
 	if c.deaf.Load() {
 		return nil
 	}
-	binary.BigEndian.PutUint32(f, uint32(len(f)-4))
-	c.ways[0].pass(c.faults, f, func(f []byte) { c.sock.Write(f) }) // a frame that goes later can tell nobody
+	var f []byte
+	for _, p := range v.Parts {
+		f = append(f, p...)
+	}
+	c.ways[0].pass(c.faults, f, c.put)
 	return nil
+}
+
+// put passes a frame to the tender; one that goes later than its sender waits can tell
+// nobody what becomes of it.
+func (c *cable) put(f []byte) {
+	head := binary.BigEndian.AppendUint32(nil, uint32(len(f)))
+	if c.raw {
+		head = make([]byte, 10)
+	}
+	c.sock.Write(append(head, f...))
+}
+
+// next returns the next frame of the tender.
+func (c *cable) next() ([]byte, error) {
+	if c.raw {
+		f := make([]byte, 1<<17)
+		n, err := c.sock.Read(f)
+		return f[min(n, 10):n], err
+	}
+	var n [4]byte
+	if _, err := io.ReadFull(c.read, n[:]); err != nil {
+		return nil, err
+	}
+	f := make([]byte, binary.BigEndian.Uint32(n[:]))
+	_, err := io.ReadFull(c.read, f)
+	return f, err
 }
 
 // Receive implements direct.Device.
@@ -116,12 +145,8 @@ func (c *cable) Receive(take func(direct.Packet)) error {
 		if s := c.stalled.Load(); s != nil {
 			<-*s
 		}
-		var n [4]byte
-		if _, err := io.ReadFull(c.read, n[:]); err != nil {
-			return err
-		}
-		f := make([]byte, binary.BigEndian.Uint32(n[:]))
-		if _, err := io.ReadFull(c.read, f); err != nil {
+		f, err := c.next()
+		if err != nil {
 			return err
 		}
 		if c.deaf.Load() {
@@ -142,63 +167,85 @@ func (c *cable) toImage(f []byte) {
 func (c *cable) toTender(f []byte) {
 	c.ways[0].mu.Lock()
 	defer c.ways[0].mu.Unlock()
-	c.sock.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(f))), f...))
-}
-
-func socketpair(t testing.TB) (a, b net.Conn) {
-	t.Helper()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ends [2]net.Conn
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "link")
-		if ends[i], err = net.FileConn(f); err != nil {
-			t.Fatal(err)
-		}
-		f.Close()
-	}
-	return ends[0], ends[1]
+	c.put(f)
 }
 
 // A rig is an image's network and its tender's.
 type rig struct {
 	image  *direct.Net
-	tender *usernet.Link
+	tender *usernet.Net
 	fwd    *forward.Forwarder
 	cable  *cable
 	ports  [listeners]net.Listener // of the image
 	addrs  [listeners]string       // where clients connect to
 
-	serving sync.WaitGroup // until listeners are closed, and all connections of theirs
+	firewall *firewall.Module
+	filter   pep.PacketFilter
+	denies   bool // by rules of the test
+
+	serving  sync.WaitGroup // until listeners are closed, and all connections of theirs
+	made     atomic.Int64   // connections to the image
+	accepted atomic.Int64   // of them, by serve
 }
 
-var (
-	guest  = netip.MustParsePrefix("10.127.0.2/30")
-	tender = netip.MustParseAddr("10.127.0.1")
-)
+// Dial implements forward.Link, and counts.
+func (r *rig) Dial(ctx context.Context, client netip.AddrPort, port uint16) (net.Conn, error) {
+	c, err := r.tender.Dial(ctx, client, port)
+	if err == nil {
+		r.made.Add(1)
+	}
+	return c, err
+}
 
-func newRig(t testing.TB, f faults, mtu int) *rig {
+// Listen implements forward.Link.
+func (r *rig) Listen() (net.Listener, error) { return r.tender.Listen() }
+
+// port returns where listener i is in the image.
+func port(i int) uint16 { return uint16(8000 + i) }
+
+// newRig joins an image to a tender by a stream, as QEMU does.
+func newRig(t testing.TB, f faults, mtu int) *rig { return join(t, f, mtu, false) }
+
+func join(t testing.TB, f faults, mtu int, raw bool) *rig {
 	t.Helper()
-	near, far := socketpair(t)
-	r := &rig{image: direct.New(), cable: &cable{sock: far, mtu: mtu, faults: f, read: bufio.NewReaderSize(far, 1<<20)}}
-	for i := range r.cable.ways {
-		r.cable.ways[i].dice = rand.New(rand.NewPCG(1, uint64(i)))
-	}
-	var err error
-	if r.tender, err = usernet.New(near, guest, tender, mtu); err != nil {
+	tender, err := usernet.Open(mtu, raw)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { r.tender.Close() })
-	p := &launch.Params{Link: launch.Link{Addr: guest, Host: tender}, MemoryLimit: 64 << 20}
-	if err := r.image.Attach(r.cable, p); err != nil {
+	t.Cleanup(func() { tender.Close() })
+	far, err := net.FileConn(tender.File())
+	if err != nil {
 		t.Fatal(err)
 	}
-	r.fwd = forward.New(r.tender, 1<<15, t.Logf)
+	tender.File().Close()
+	t.Cleanup(func() { far.Close() })
+	c := &cable{sock: far, raw: raw, mtu: mtu, faults: f, read: bufio.NewReaderSize(far, 1<<20)}
+	for i := range c.ways {
+		c.ways[i].dice = rand.New(rand.NewPCG(1, uint64(i)))
+	}
+	r := &rig{tender: tender, cable: c, image: direct.New(func(*launch.Params) (direct.Device, error) { return c, nil })}
+	p := &launch.Params{Link: tender.Link(), MemoryLimit: 64 << 20}
+	for i := range r.ports {
+		p.Listeners = append(p.Listeners, launch.Listener{Name: fmt.Sprint(i), Port: port(i), Bind: port(i)})
+	}
+	p.Dials = true
+	r.firewall = firewall.New()
+	r.filter = r.firewall.Packets(r.image.Place(p))
+	r.image.Packets(r.filter)
+	r.enforce(t, flow.List{Default: abi.Allow})
+	if err := r.image.Open(p); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		// A firewall that lets everything in drops nothing that either stack means.
+		if n := r.filter.(pep.PacketReporter).Counters(); n.Denied+n.Malformed+n.FlowsDropped > 0 && !r.denies {
+			t.Errorf("packets were dropped: %+v", n)
+		}
+	})
+	r.fwd = forward.New(r, 1<<15, t.Logf)
 	t.Cleanup(func() { r.fwd.Close() })
 	for i := range r.ports {
-		if r.ports[i], err = r.image.Listen(i, launch.Listener{Name: fmt.Sprint(i)}); err != nil {
+		if r.ports[i], err = r.image.Listen(i, p.Listeners[i]); err != nil {
 			t.Fatal(err)
 		}
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -206,9 +253,20 @@ func newRig(t testing.TB, f faults, mtu int) *rig {
 			t.Fatal(err)
 		}
 		r.addrs[i] = ln.Addr().String()
-		r.fwd.Serve(i, ln)
+		r.fwd.Serve(port(i), ln)
 	}
 	return r
+}
+
+// enforce has the firewall of the image judge packets by rules.
+func (r *rig) enforce(t testing.TB, rules flow.List) {
+	t.Helper()
+	r.denies = r.denies || rules.Default != abi.Allow
+	st, err := r.firewall.Prepare(&pep.Input{Section: (&flow.Section{Lists: []flow.List{rules}}).Encode()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.(pep.PacketState).Enforce()
 }
 
 // serve has the image handle every connection to listener i.
@@ -219,6 +277,7 @@ func (r *rig) serve(i int, handle func(net.Conn)) {
 			if err != nil {
 				return
 			}
+			r.accepted.Add(1)
 			r.serving.Go(func() { handle(c) })
 		}
 	})

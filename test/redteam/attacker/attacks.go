@@ -143,6 +143,13 @@ var attacks = map[string]attack{
 	"duplicate a descriptor":    call(syscall.SYS_FCNTL, launch.ControlFD, syscall.F_DUPFD, 0),
 	"connect the dial socket":   call(syscall.SYS_CONNECT, launch.DialFD, 0, 0),
 
+	// A network of its own.
+	"leave the network":      {sealed, func(i *image) { syscall.Close(launch.NetFD); forever(i) }},
+	"an empty frame":         {sealed, func(i *image) { syscall.Write(launch.NetFD, nil); i.obey() }},
+	"descriptors in frames":  {atHello, descriptorsInFrames},
+	"a flood of frames":      {sealed, floodFrames},
+	"reconfigure the device": call(syscall.SYS_IOCTL, launch.NetFD, syscall.TUNSETIFF, 0),
+
 	// Noise that is bounded, not fatal.
 	"a flood of records": {sealed, func(i *image) { flood(i, true) }},
 	"a flood of logs":    {sealed, func(i *image) { flood(i, false) }},

@@ -17,17 +17,19 @@ import (
 
 	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/kernel"
-	"lorica.dev/lorica/netstack/direct"
+	"lorica.dev/lorica/netstack/card"
 )
 
 func main() {
 	const limit = 10 << 20
 	debug.SetMemoryLimit(limit)
-	n := direct.New()
-	check(n.Open(&launch.Params{MemoryLimit: limit, Link: launch.Link{Addr: netip.MustParsePrefix("10.127.0.2/30"), Host: netip.MustParseAddr("10.127.0.1")}}))
-	words, err := n.Listen(0, launch.Listener{Name: "words"})
+	n := card.New()
+	check(n.Open(&launch.Params{MemoryLimit: limit, Link: launch.Link{Verified: true,
+		Addrs: []netip.Prefix{netip.MustParsePrefix("169.254.76.2/30"), netip.MustParsePrefix("fd6c:6f72:6963:62::2/126")},
+		Hosts: []netip.Addr{netip.MustParseAddr("169.254.76.1"), netip.MustParseAddr("fd6c:6f72:6963:62::1")}}}))
+	words, err := n.Listen(0, launch.Listener{Name: "words", Bind: 1024})
 	check(err)
-	web, err := n.Listen(1, launch.Listener{Name: "web"})
+	web, err := n.Listen(1, launch.Listener{Name: "web", Bind: 1025})
 	check(err)
 	check(kernel.Seal())
 
