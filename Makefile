@@ -15,12 +15,16 @@ bin/lorica:
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/lorica ./cmd/lorica
 
 .PHONY: demo
-demo: bin/lorica ## generate and run examples/payments and show what is allowed, denied, and why (CHECK=1: exit after the table; TARGET=microvm)
-	@TARGET="$(TARGET)" scripts/demo $(if $(CHECK),--exit)
+demo: bin/lorica ## generate and run examples/payments and show what is allowed, denied, and why (CHECK=1: exit after the table; TARGET=microvm; NET=direct, which as root routes packets by rules of the kernel while it runs, with CHECK=1 in a network of its own)
+	@TARGET="$(TARGET)" NET="$(NET)" scripts/demo $(if $(CHECK),--exit)
 
 .PHONY: test
 test: ## everything that this project promises and can show on this machine
 	@scripts/test
+
+.PHONY: end-to-end
+end-to-end: ## the end-to-end suite alone (TARGET=microvm; NET=direct)
+	@LORICA_TARGET="$(TARGET)" LORICA_NET="$(NET)" CGO_ENABLED=0 $(GO) test -count 1 -timeout 30m ./test/e2e
 
 .PHONY: bench
 bench: ## measure every promise of speed side by side, and write docs/performance.md (ROUNDS, SECONDS_EACH)
@@ -29,6 +33,18 @@ bench: ## measure every promise of speed side by side, and write docs/performanc
 .PHONY: bench-microvm
 bench-microvm: ## measure images in microVMs beside Linux guests, and write docs/performance-microvm.md (ROUNDS, SECONDS_EACH)
 	@scripts/bench-microvm
+
+.PHONY: bench-net
+bench-net: ## measure images with a network of their own beside those with sockets, and write docs/performance-net.md (ROUNDS, SECONDS_EACH)
+	@scripts/bench-net
+
+.PHONY: peers
+peers: ## attack running images with nmap, hping3 and scapy, and write docs/peers.md
+	@scripts/peers
+
+.PHONY: conform-packets
+conform-packets: ## send PACKETS (default 1000000) to a running image of each target, and hold every verdict to the reference
+	@LORICA_PACKETS=$(or $(PACKETS),1000000) $(GO) test ./test/conform -count 1 -v -timeout 0 -run '^TestRunningImagesJudgeAsTheReferenceSays$$'
 
 .PHONY: soak-microvm
 soak-microvm: ## keep an image in a microVM under mixed load for TIME (default 30m)

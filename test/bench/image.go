@@ -24,6 +24,10 @@ type bench struct {
 	figures []*figure
 	plots   []named
 
+	document *document
+	others   []string // folders of other users, temporary
+	user     uint32   // that has images up; 0: this one
+
 	// Of microVMs.
 	machines    string // folder of their images; empty: they are not measured
 	userNetwork bool   // QEMU forwards, and there are no interfaces
@@ -82,6 +86,7 @@ type event struct {
 	Status     struct {
 		PID         int     `json:"pid"`
 		TenderPID   int     `json:"tenderPid"`
+		Way         string  `json:"way"`
 		ImageDigest string  `json:"imageDigest"`
 		BootMillis  float64 `json:"bootMillis"`
 	} `json:"status"`
@@ -98,6 +103,10 @@ type image struct {
 func (b *bench) up(dir string, more ...string) (*image, error) {
 	x := &image{cmd: b.command(append([]string{"up", "-f", dir, "-o", "json"}, more...)...), events: make(chan event, 100)}
 	x.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGINT}
+	if b.user != 0 {
+		x.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: b.user, Gid: b.user}
+		x.cmd.Env = []string{"HOME=" + b.home(), "PATH=" + os.Getenv("PATH")} // caches of root are root's
+	}
 	out, err := x.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err

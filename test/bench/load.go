@@ -18,7 +18,8 @@ type target struct {
 	url  string
 	pids func() []int // whose processor time counts
 
-	connections int // 0: 64
+	connections int    // 0: 64
+	within      string // network namespace of the clients; empty: this one
 }
 
 // A measure is one run of a load against one target.
@@ -46,8 +47,12 @@ func wrk(t *target, seconds int, script string) (measure, error) {
 	if script != "" {
 		args = append(args, "-s", script)
 	}
+	line := append([]string{"wrk"}, append(args, t.url)...)
+	if t.within != "" {
+		line = append([]string{"ip", "netns", "exec", t.within}, line...)
+	}
 	before := cpu(t.pids())
-	out, err := exec.Command("wrk", append(args, t.url)...).CombinedOutput()
+	out, err := exec.Command(line[0], line[1:]...).CombinedOutput()
 	if err != nil {
 		return measure{}, fmt.Errorf("wrk against %s: %w: %s", t.name, err, out)
 	}

@@ -5,7 +5,8 @@
 //	figure NAME VALUE TARGET met|short
 //
 // writes docs/performance.md, and exits with 0 whatever it measured. With -machines it
-// measures images in microVMs, in the same way.
+// measures images in microVMs, and with -net those with a network of their own, in the
+// same way.
 package main
 
 import (
@@ -27,7 +28,14 @@ func main() {
 		}
 		return
 	}
-	b := &bench{}
+	if len(os.Args) > 1 && os.Args[1] == floodCommand {
+		if err := floodMain(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	b := &bench{document: &ofImages}
 	only := flag.String("only", "", "measure only these groups, separated by commas")
 	flag.IntVar(&b.rounds, "rounds", 5, "rounds of each comparison")
 	flag.IntVar(&b.seconds, "seconds", 3, "seconds of load for each server and round")
@@ -35,20 +43,28 @@ func main() {
 	flag.StringVar(&b.machines, "machines", "", "folder with the guests of microVMs: measure these")
 	flag.BoolVar(&b.userNetwork, "user-network", false, "reach microVMs through QEMU's own network: this process may make no interfaces")
 	flag.DurationVar(&b.soak, "soak", 0, "keep a microVM under load for so long")
+	direct := flag.Bool("net", false, "measure images with a network of their own: this process is root in a network namespace that is its own")
 	flag.Parse()
 	groups := []group{
 		{"throughput", b.throughput}, {"chain", b.chain}, {"basic", b.basic}, {"handshakes", b.handshakes},
 		{"starts", b.starts}, {"changes", b.changes}, {"micro", b.micro}, {"growth", b.growth},
 	}
 	prepare := b.prepare
-	if b.machines != "" {
-		groups, prepare = b.microVMs(), b.prepareMicroVMs
+	switch {
+	case b.machines != "":
+		groups, prepare, b.document = b.microVMs(), b.prepareMicroVMs, &ofMicroVMs
+	case *direct:
+		groups, prepare, b.document = b.directNet(), b.prepareDirectNet, &ofDirectNet
 	}
 	if err := prepare(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
-	defer os.RemoveAll(b.dir)
+	defer func() {
+		for _, dir := range append(b.others, b.dir) {
+			os.RemoveAll(dir)
+		}
+	}()
 	for _, g := range groups {
 		if *only != "" && !strings.Contains(","+*only+",", ","+g.name+",") {
 			continue

@@ -27,18 +27,23 @@ func (b *bench) network() (*network, error) {
 		n.port, err = freePort()
 		return n, err
 	}
-	for _, line := range []string{
+	return n, ip(
 		"link set dev lo up",
-		"tuntap add dev " + n.name() + " mode tap vnet_hdr",
-		"addr add " + n.host() + "/24 dev " + n.name(),
-		"link set dev " + n.name() + " up",
-		"neigh replace " + n.addr() + " lladdr " + hardwareAddress + " dev " + n.name(),
-	} {
+		"tuntap add dev "+n.name()+" mode tap vnet_hdr",
+		"addr add "+n.host()+"/24 dev "+n.name(),
+		"link set dev "+n.name()+" up",
+		"neigh replace "+n.addr()+" lladdr "+hardwareAddress+" dev "+n.name(),
+	)
+}
+
+// ip runs lines of ip(8), up to the first that fails.
+func ip(lines ...string) error {
+	for _, line := range lines {
 		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("ip %s: %w: %s", line, err, out)
+			return fmt.Errorf("ip %s: %w: %s", line, err, out)
 		}
 	}
-	return n, nil
+	return nil
 }
 
 func (n *network) name() string   { return fmt.Sprintf("guest%d", n.n) }

@@ -27,16 +27,25 @@ const legend = `
 | chain-remembered, -new | the guards of one request alone, in a Go benchmark: a head that came before on its connection, and one that did not |
 `
 
+// A document is what is written of a run: in which words, and with which versions of
+// what was measured beside us, as Debian has them.
+type document struct {
+	title, command, legend string
+	peers                  [][2]string // name and package
+}
+
+var (
+	ofImages    = document{"Performance", "make bench", legend, [][2]string{{"wrk", "wrk"}, {"nginx", "nginx"}, {"Caddy", "caddy"}, {"Cohttp", "libcohttp-lwt-unix-ocaml-dev"}}}
+	ofMicroVMs  = document{"Performance in microVMs", "make bench-microvm", legendOfMicroVMs, [][2]string{{"wrk", "wrk"}, {"QEMU", "qemu-system-x86"}}}
+	ofDirectNet = document{"Performance of the direct network", "make bench-net", legendOfDirectNet, [][2]string{{"wrk", "wrk"}}}
+)
+
 // report writes what was measured, on what, and the plots beside it.
 func (b *bench) report(file string) error {
 	var w strings.Builder
-	title, command, legend := "Performance", "make bench", legend
-	if b.machines != "" {
-		title, command, legend = "Performance in microVMs", "make bench-microvm", legendOfMicroVMs
-	}
-	fmt.Fprintf(&w, "# %s\n\nWritten by `%s`; ratios are taken side by side in one run, round by round. Values are medians, the spread is the least and the\ngreatest round.\n\n", title, command)
+	fmt.Fprintf(&w, "# %s\n\nWritten by `%s`; ratios are taken side by side in one run, round by round. Values are medians, the spread is the least and the\ngreatest round.\n\n", b.document.title, b.document.command)
 	fmt.Fprintf(&w, "Measured on %s, %d processors (%s), Linux %s, %s%s, in %d rounds with %d seconds of load for each server.\n\n",
-		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), processor(), kernel(), runtime.Version(), b.peers(), b.rounds, b.seconds)
+		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), processor(), kernel(), runtime.Version(), b.document.versions(), b.rounds, b.seconds)
 	if b.accel != "" {
 		fmt.Fprintf(&w, "QEMU runs guests by %s%s.\n\n", b.accel, b.why)
 	}
@@ -50,7 +59,7 @@ func (b *bench) report(file string) error {
 			fmt.Fprintf(&w, "- %s\n", strings.ReplaceAll(m, "\n", " "))
 		}
 	}
-	w.WriteString("\n## What the figures are\n" + legend)
+	w.WriteString("\n## What the figures are\n" + b.document.legend)
 	if len(b.plots) > 0 {
 		w.WriteString("\n## How cost grows\n\n")
 	}
@@ -79,13 +88,9 @@ func kernel() string {
 	return strings.TrimSpace(string(b))
 }
 
-// peers are the versions of what was measured beside us, as Debian has them.
-func (b *bench) peers() (list string) {
-	packages := [][2]string{{"wrk", "wrk"}, {"nginx", "nginx"}, {"Caddy", "caddy"}, {"Cohttp", "libcohttp-lwt-unix-ocaml-dev"}}
-	if b.machines != "" {
-		packages = [][2]string{{"wrk", "wrk"}, {"QEMU", "qemu-system-x86"}}
-	}
-	for _, p := range packages {
+// versions are those of the peers.
+func (d *document) versions() (list string) {
+	for _, p := range d.peers {
 		if v, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", p[1]).Output(); err == nil {
 			list += fmt.Sprintf(", %s %s", p[0], v)
 		}

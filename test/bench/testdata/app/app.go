@@ -1,5 +1,5 @@
 // Package bench is the application of the benchmarks: one kilobyte for every
-// request, whose body it reads.
+// request, whose body it reads, or a megabyte for those to /big.
 package bench
 
 import (
@@ -10,7 +10,7 @@ import (
 
 // New returns the application.
 func New() (http.Handler, error) {
-	page := bytes.Repeat([]byte("0123456789abcdef"), 64)
+	page, big := bytes.Repeat([]byte("0123456789abcdef"), 64), make([]byte, 1<<20)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Body != http.NoBody {
 			if _, err := io.Copy(io.Discard, r.Body); err != nil {
@@ -18,6 +18,10 @@ func New() (http.Handler, error) {
 			}
 		}
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		if r.URL.Path == "/big" {
+			w.Write(big)
+			return
+		}
 		w.Write(page)
 	}), nil
 }
