@@ -31,6 +31,7 @@ type endpoint struct {
 	verified   atomic.Bool   // of the packet that is delivered
 	near       atomic.Uint64 // hardware address of where loopback addresses are
 	refusals   bucket
+	openings   bucket
 	dropped    atomic.Uint64
 	failed     func(error) // the device broke
 	acks       *acks
@@ -117,7 +118,7 @@ func (e *endpoint) receive(p Packet) {
 		v.Release()
 		return
 	}
-	if !e.ours(frame) {
+	if !e.ours(frame) || e.floods(frame) {
 		e.dropped.Add(1)
 		v.Release()
 		return

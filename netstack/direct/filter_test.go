@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+
 	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/pep"
 )
@@ -156,7 +159,7 @@ func TestRefusalsAreBounded(t *testing.T) {
 	var b bucket
 	count := func(from, to time.Duration) (n int) {
 		for now := from; now < to; now += 100 * time.Microsecond {
-			if b.take(now) {
+			if b.take(refusals, tcpip.MonotonicTime{}.Add(now)) {
 				n++
 			}
 		}
@@ -171,4 +174,37 @@ func TestRefusalsAreBounded(t *testing.T) {
 	if n := count(time.Hour, time.Hour+10*time.Millisecond); n != 100 {
 		t.Errorf("%d of 100 after a rest", n)
 	}
+}
+
+// A flood of those who ask for connections leaves room for the connections that there are.
+func TestOpeningsAreBounded(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		frame []byte
+		free  bool
+	}{
+		{"SYN", ethernet(myAddress, type4, ip4(client4, mine4.Addr(), ofTCP, flagged(header.TCPFlagSyn))), false},
+		{"SYN of IPv6", ethernet(myAddress, type6, ip6(client6, mine6.Addr(), ofTCP, 64, flagged(header.TCPFlagSyn))), false},
+		{"SYN with ECN", ethernet(myAddress, type4, ip4(client4, mine4.Addr(), ofTCP, flagged(header.TCPFlagSyn|0xc0))), false},
+		{"SYN-ACK", ethernet(myAddress, type4, ip4(client4, mine4.Addr(), ofTCP, flagged(header.TCPFlagSyn|header.TCPFlagAck))), true},
+		{"data", ethernet(myAddress, type4, ip4(client4, mine4.Addr(), ofTCP, flagged(header.TCPFlagAck))), true},
+		{"UDP", ethernet(myAddress, type4, ip4(client4, mine4.Addr(), ofUDP, make([]byte, 28))), true},
+	} {
+		e := &endpoint{clock: newClock()}
+		passed := 0
+		for range 2 * openings {
+			if !e.floods(c.frame) {
+				passed++
+			}
+		}
+		if c.free && passed != 2*openings || !c.free && (passed < openings || passed > openings+1) {
+			t.Errorf("%s: %d of %d passed at once", c.name, passed, 2*openings)
+		}
+	}
+}
+
+func flagged(f header.TCPFlags) []byte {
+	b := make([]byte, header.TCPMinimumSize)
+	header.TCP(b).Encode(&header.TCPFields{SrcPort: 4000, DstPort: 80, DataOffset: header.TCPMinimumSize, Flags: f})
+	return b
 }

@@ -3,35 +3,13 @@ package direct
 import (
 	"encoding/binary"
 	"net/netip"
-	"sync"
-	"time"
 
-	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
 // refusals is how many packets are refused in a second at most; more are dropped.
 const refusals = 1000
-
-// A bucket has refusals tokens each second.
-type bucket struct {
-	mu   sync.Mutex
-	full time.Duration // when it is full
-}
-
-// take takes a token, if there is one.
-func (b *bucket) take(now time.Duration) bool {
-	const each = time.Second / refusals
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	full := max(b.full, now) + each
-	if full-now > time.Second {
-		return false
-	}
-	b.full = full
-	return true
-}
 
 // refuse tells the sender of a packet that an administrator prohibits it. It does not
 // where the answer could go to others, or answer an answer (RFC 1122, section 3.2.2, and
@@ -45,7 +23,7 @@ func (e *endpoint) refuse(frame []byte) {
 	default:
 		reply = e.refuse6(frame[ethernetSize:])
 	}
-	if reply == nil || !e.refusals.take(time.Duration(e.clock.NowMonotonic().Sub(tcpip.MonotonicTime{}))) {
+	if reply == nil || !e.refusals.take(refusals, e.clock.NowMonotonic()) {
 		return
 	}
 	eth := make([]byte, ethernetSize)

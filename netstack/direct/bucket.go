@@ -1,0 +1,44 @@
+package direct
+
+import (
+	"sync"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+// A bucket holds the tokens of one second, at most. The zero bucket is full.
+type bucket struct {
+	mu   sync.Mutex
+	full time.Duration // when it is full
+}
+
+// take takes a token, if there is one; so many come each second.
+func (b *bucket) take(rate int, at tcpip.MonotonicTime) bool {
+	now, each := at.Sub(tcpip.MonotonicTime{}), time.Second/time.Duration(rate)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	full := max(b.full, now) + each
+	if full-now > time.Second {
+		return false
+	}
+	b.full = full
+	return true
+}
+
+// openings is how many connections may be asked for in a second; the stack does not see
+// more. An image completes fewer, so that more are a flood, and to answer each would
+// leave nothing for the connections that there are: their packets would find no room in
+// the device.
+const openings = 8000
+
+// floods reports whether a packet that the filter has let in asks for one connection more
+// than there may be. Whoever means it asks again.
+func (e *endpoint) floods(frame []byte) bool {
+	if !isIP(header.Ethernet(frame).Type()) {
+		return false
+	}
+	_, t, ok := parseTCP(frame[ethernetSize:])
+	return ok && t.Flags()&(header.TCPFlagSyn|header.TCPFlagAck) == header.TCPFlagSyn && !e.openings.take(openings, e.clock.NowMonotonic())
+}
