@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync"
 	"syscall"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -16,9 +17,20 @@ import (
 	"lorica.dev/lorica/abi/link"
 )
 
+// Whoever comes again from a port is refused as long as the image still works on the
+// reset of the connection before.
+const (
+	resetWithin = 50 * time.Millisecond
+	resetEach   = 10 * time.Millisecond
+)
+
 // Dial connects to a port of the image from the address and the port of a client.
 func (n *Net) Dial(ctx context.Context, client netip.AddrPort, port uint16) (net.Conn, error) {
 	c, err := n.dial(ctx, client, port)
+	for end := time.Now().Add(resetWithin); errors.Is(err, syscall.ECONNREFUSED) && time.Now().Before(end); {
+		time.Sleep(resetEach)
+		c, err = n.dial(ctx, client, port)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("link: from %v to port %d of the image: %w", client, port, err)
 	}
