@@ -1,12 +1,13 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"os/exec"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,7 +18,6 @@ import (
 
 const (
 	manyRules  = 10_000
-	manyFlows  = 100_000
 	floodRate  = 50_000
 	unserved   = 7  // a port that rules allow, and nobody serves
 	ruledPorts = 40 // as many rules for each network
@@ -147,64 +147,27 @@ func capacity(w *wire.Wire, p packet, pid, seconds int) (float64, error) {
 	return float64(after-before) / used.Seconds(), nil
 }
 
-// flows measures what 100,000 flows take of memory.
-func (b *bench) flows() error {
-	x, t, w, err := b.ruled("flows", ownRules)
-	if err != nil {
-		return err
-	}
-	defer x.stop()
-	defer w.Close()
-	pid := t.pids()[0]
-	if _, err := wrk(t, 1, ""); err != nil { // what requests take is taken
-		return err
-	}
-	before, err := resident(pid)
-	if err != nil {
-		return err
-	}
-	p := newPacket(udp, netip.AddrPortFrom(w.Image4, unserved))
-	for i := range uint32(manyFlows) {
-		p.from(100<<24|i>>4, uint16(1024+i&15))
-		if err := w.Send(p); err != nil {
-			return err
-		}
-		if i%100 == 99 {
-			time.Sleep(2 * time.Millisecond) // 50,000 a second: none is lost, and none is old at the end
-		}
-	}
-	known, err := b.known("flows")
-	if err != nil {
-		return err
-	}
-	after, err := resident(pid)
-	if err != nil {
-		return err
-	}
-	b.add(&figure{Name: "flows-known", Values: []float64{known}, Target: manyFlows})
-	b.add(&figure{Name: "flows-memory", Unit: "MB", Values: []float64{(after - before) / (1 << 20)}, Target: 64, AtMost: true})
-	return nil
-}
+var mebibytes = regexp.MustCompile(`([0-9.]+) MiB`)
 
-// known is how many flows the image of a workload knows.
-func (b *bench) known(workload string) (float64, error) {
-	out, err := b.command("ps", "-o", "json").Output()
+// flows measures what 100,000 connections take of the memory of the filter, which stops
+// at fewer of anything that anybody can make without an answer.
+func (b *bench) flows() error {
+	cmd := exec.Command("go", "test", "./pep/firewall", "-run", "^$", "-bench", "^BenchmarkManyFlows$", "-benchtime", "1x", "-count", strconv.Itoa(b.rounds))
+	cmd.Dir = b.root
+	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return 0, err
+		return fmt.Errorf("%w: %s", err, out)
 	}
-	var list []struct {
-		Workload string
-		Stats    struct{ Packets struct{ Flows float64 } }
+	var list []float64
+	for _, m := range mebibytes.FindAllSubmatch(out, -1) {
+		v, _ := strconv.ParseFloat(string(m[1]), 64)
+		list = append(list, v*1.048576)
 	}
-	if err := json.Unmarshal(out, &list); err != nil {
-		return 0, fmt.Errorf("%w: %s", err, out)
+	if len(list) == 0 {
+		return fmt.Errorf("no benchmark of flows: %s", out)
 	}
-	for _, s := range list {
-		if s.Workload == workload {
-			return s.Stats.Packets.Flows, nil
-		}
-	}
-	return 0, fmt.Errorf("no %s runs", workload)
+	b.add(&figure{Name: "flows-memory", Unit: "MB", Values: list, Target: 64, AtMost: true})
+	return nil
 }
 
 // flood measures what is left for clients while SYNs come from nobody.
