@@ -39,7 +39,7 @@ bench-net: ## measure images with a network of their own beside those with socke
 	@scripts/bench-net
 
 .PHONY: peers
-peers: ## attack running images with nmap, hping3 and scapy, and write docs/peers.md
+peers: ## attack running images with nmap, hping3 and scapy, and write docs/peers.md (SHORT=1: only what tests try each time)
 	@scripts/peers
 
 .PHONY: conform-packets
