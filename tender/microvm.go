@@ -6,12 +6,9 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/abi/program"
-	"lorica.dev/lorica/tender/process"
 	"lorica.dev/lorica/tender/qemu"
 )
 
@@ -25,62 +22,31 @@ const (
 
 // A machineTarget launches images as microVMs.
 type machineTarget struct {
-	confine  process.Confinement
-	launcher *process.Launcher
-	group    *process.Group // nil: RLIMIT_DATA alone limits QEMU
-	image    *os.File
-	host     *qemu.Host
-	accel    string
-	net      *network
+	base
+	host  *qemu.Host
+	accel string
 }
 
 func (m *machineTarget) open(t *tender) (string, error) {
 	var err error
-	if m.confine, err = confinement(&t.cfg); err != nil {
-		return "", err
-	}
-	if m.launcher, err = process.NewLauncher(); err != nil {
-		return "", err
-	}
 	if m.host, err = qemu.Find(""); err != nil {
 		return "", fmt.Errorf("tender: %w", err)
 	}
-	if m.image, err = process.Measure(t.cfg.Image, t.cfg.ImageDigest); err != nil {
+	if err = m.prepare(t, t.cfg.Memory+windowSize+qemu.Overhead); err != nil {
 		return "", err
 	}
 	var why error
 	if m.accel, why = m.host.Accel(m.launcher, m.confine); why != nil {
 		t.log(FromTender, "QEMU %s translates code, which is slow, since KVM cannot be used: %v", m.host.Version, why)
 	}
-	if m.group, err = process.OpenGroup(t.cfg.Instance, t.cfg.Memory+windowSize+qemu.Overhead); err != nil {
-		t.log(FromTender, "memory is limited by RLIMIT_DATA alone: %v", err)
-	}
 	m.net, err = newNetwork(false)
 	return m.confine.Tier().String(), err
 }
 
-func (m *machineTarget) close() {
-	if m.net != nil {
-		m.net.close()
-	}
-	if m.image != nil {
-		m.image.Close()
-	}
-	if m.group != nil {
-		m.group.Close()
-	}
-}
-
 // launch starts a machine with memory of its own and a link of its own.
 func (m *machineTarget) launch(t *tender) (_ *instance, err error) {
-	var open []func() // what to close if this comes to nothing
-	defer func() {
-		if err != nil {
-			for _, f := range open {
-				f()
-			}
-		}
-	}()
+	var u undo
+	defer func() { u.unless(&err) }()
 	plan, err := program.ParsePlanID(t.cfg.Plan)
 	if err != nil {
 		return nil, err
@@ -89,35 +55,27 @@ func (m *machineTarget) launch(t *tender) (_ *instance, err error) {
 	if err != nil {
 		return nil, err
 	}
-	open = append(open, ram.Close)
-	conn, theirs, err := process.Pair(unix.SOCK_STREAM, "tender: control channel")
+	u.add(ram.Close)
+	ch, err := newChannels()
 	if err != nil {
 		return nil, err
 	}
-	defer theirs.Close()
-	open = append(open, func() { conn.Close() })
-	output, sink, err := os.Pipe()
-	if err != nil {
-		return nil, fmt.Errorf("tender: %w", err)
-	}
-	defer sink.Close()
-	open = append(open, func() { output.Close() })
+	defer ch.handOver()
+	u.add(ch.close)
 	joint, err := m.net.join(t)
 	if err != nil {
 		return nil, err
 	}
-	open = append(open, joint.drop)
-	vm, err := m.host.Launch(m.launcher, qemu.Spec{Image: m.image, RAM: ram, Devices: t.cfg.Devices, Control: theirs, Net: joint.File(),
-		Network: joint.card(), MTU: int(joint.Link().MTU), Output: sink, Accel: m.accel, Group: m.group, Confinement: m.confine})
+	u.add(joint.drop)
+	vm, err := m.host.Launch(m.launcher, qemu.Spec{Image: m.image, RAM: ram, Devices: t.cfg.Devices, Control: ch.theirs, Net: joint.File(),
+		Network: joint.card(), MTU: int(joint.Link().MTU), Output: ch.sink, Accel: m.accel, Group: m.group, Confinement: m.confine})
 	if err != nil {
 		return nil, err
 	}
-	// Or these ends would keep the channels open when the machine has ended.
-	theirs.Close()
-	sink.Close()
+	ch.handOver()
 	memory := memoryIn(ram.Window())
 	t.memory = memory
-	inst := newInstance(vm, conn, output, t, plan, t.cfg.Patience)
+	inst := newInstance(vm, ch.conn, ch.output, t, plan, t.cfg.Patience)
 	inst.target = hooks{
 		verify: vm.Verify,
 		intact: memory.intact,
@@ -150,11 +108,9 @@ func (m *machineTarget) launch(t *tender) (_ *instance, err error) {
 		}
 	}()
 	t.mu.Lock()
-	t.status.PID, t.status.Limits, t.status.Accel = vm.PID(), vm.Limits(), m.accel
+	t.status.Accel = m.accel
 	t.mu.Unlock()
-	if err := vm.NotInGroup(); err != nil {
-		t.log(FromTender, "memory is limited by RLIMIT_DATA alone: %v", err)
-	}
+	t.launched(vm.Process)
 	return inst, nil
 }
 

@@ -45,32 +45,112 @@ func confinement(cfg *Config) (process.Confinement, error) {
 	return c, nil
 }
 
-// A processTarget launches images as confined processes.
-type processTarget struct {
+// A base is what targets of both kinds launch with.
+type base struct {
 	confine  process.Confinement
 	launcher *process.Launcher
-	group    *process.Group // nil: RLIMIT_DATA alone limits images
+	group    *process.Group // nil: RLIMIT_DATA alone limits what is launched
 	image    *os.File
-	memory   *memory
 	net      *network // nil: images have sockets
 }
 
-func (p *processTarget) open(t *tender) (string, error) {
+// prepare takes what the host gives; what is launched may take memory bytes.
+func (b *base) prepare(t *tender, memory uint64) (err error) {
+	if b.confine, err = confinement(&t.cfg); err != nil {
+		return err
+	}
+	if b.launcher, err = process.NewLauncher(); err != nil {
+		return err
+	}
+	if b.image, err = process.Measure(t.cfg.Image, t.cfg.ImageDigest); err != nil {
+		return err
+	}
+	if b.group, err = process.OpenGroup(t.cfg.Instance, memory); err != nil {
+		t.log(FromTender, "memory is limited by RLIMIT_DATA alone: %v", err)
+	}
+	return nil
+}
+
+func (b *base) close() {
+	if b.net != nil {
+		b.net.close()
+	}
+	if b.image != nil {
+		b.image.Close()
+	}
+	if b.group != nil {
+		b.group.Close()
+	}
+}
+
+// An undo is what to close where a launch comes to nothing.
+type undo []func()
+
+func (u *undo) add(f func()) { *u = append(*u, f) }
+
+func (u undo) unless(err *error) {
+	if *err != nil {
+		for _, f := range u {
+			f()
+		}
+	}
+}
+
+// Channels are what an image and its tender have between them, both ends.
+type channels struct {
+	conn         *net.UnixConn // the control channel
+	theirs       *os.File
+	output, sink *os.File // what the image writes
+}
+
+func newChannels() (*channels, error) {
+	var c channels
 	var err error
-	if p.confine, err = confinement(&t.cfg); err != nil {
-		return "", err
+	if c.conn, c.theirs, err = process.Pair(unix.SOCK_STREAM, "tender: control channel"); err != nil {
+		return nil, err
 	}
-	if p.launcher, err = process.NewLauncher(); err != nil {
-		return "", err
+	if c.output, c.sink, err = os.Pipe(); err != nil {
+		c.conn.Close()
+		c.theirs.Close()
+		return nil, fmt.Errorf("tender: %w", err)
 	}
-	if p.image, err = process.Measure(t.cfg.Image, t.cfg.ImageDigest); err != nil {
+	return &c, nil
+}
+
+// handOver closes the image's ends. The channels would else stay open when it has ended.
+func (c *channels) handOver() {
+	c.theirs.Close()
+	c.sink.Close()
+}
+
+func (c *channels) close() {
+	c.conn.Close()
+	c.output.Close()
+}
+
+// launched shows what runs now.
+func (t *tender) launched(p *process.Process) {
+	t.mu.Lock()
+	t.status.PID, t.status.Limits = p.PID(), p.Limits()
+	t.mu.Unlock()
+	if err := p.NotInGroup(); err != nil {
+		t.log(FromTender, "memory is limited by RLIMIT_DATA alone: %v", err)
+	}
+}
+
+// A processTarget launches images as confined processes.
+type processTarget struct {
+	base
+	memory *memory
+}
+
+func (p *processTarget) open(t *tender) (string, error) {
+	err := p.prepare(t, t.cfg.Memory)
+	if err != nil {
 		return "", err
 	}
 	if p.memory, err = newMemory(); err != nil {
 		return "", err
-	}
-	if p.group, err = process.OpenGroup(t.cfg.Instance, t.cfg.Memory); err != nil {
-		t.log(FromTender, "memory is limited by RLIMIT_DATA alone: %v", err)
 	}
 	if t.cfg.Net == api.NetDirect {
 		if p.net, err = newNetwork(true); err != nil {
@@ -81,48 +161,28 @@ func (p *processTarget) open(t *tender) (string, error) {
 }
 
 func (p *processTarget) close() {
-	if p.net != nil {
-		p.net.close()
-	}
-	if p.image != nil {
-		p.image.Close()
-	}
-	if p.group != nil {
-		p.group.Close()
-	}
+	p.base.close()
 	if p.memory != nil {
 		p.memory.close()
 	}
 }
 
 func (p *processTarget) launch(t *tender) (_ *instance, err error) {
-	var open []func() // what to close if this comes to nothing
-	defer func() {
-		if err != nil {
-			for _, f := range open {
-				f()
-			}
-		}
-	}()
+	var u undo
+	defer func() { u.unless(&err) }()
 	p.memory.reset()
 	t.memory = p.memory
 	plan, err := program.ParsePlanID(t.cfg.Plan)
 	if err != nil {
 		return nil, err
 	}
-	conn, theirs, err := process.Pair(unix.SOCK_STREAM, "tender: control channel")
+	ch, err := newChannels()
 	if err != nil {
 		return nil, err
 	}
-	defer theirs.Close()
-	open = append(open, func() { conn.Close() })
-	output, sink, err := os.Pipe()
-	if err != nil {
-		return nil, fmt.Errorf("tender: %w", err)
-	}
-	defer sink.Close()
-	open = append(open, func() { output.Close() })
-	spec := process.Spec{Image: p.image, Control: theirs, Program: p.memory.file, Output: sink, Syscalls: t.cfg.Syscalls,
+	defer ch.handOver()
+	u.add(ch.close)
+	spec := process.Spec{Image: p.image, Control: ch.theirs, Program: p.memory.file, Output: ch.sink, Syscalls: t.cfg.Syscalls,
 		Memory: t.cfg.Memory, Group: p.group, Confinement: p.confine}
 	var joint *joint
 	var sock *net.UnixConn
@@ -131,7 +191,7 @@ func (p *processTarget) launch(t *tender) (_ *instance, err error) {
 		if joint, err = p.net.join(t); err != nil {
 			return nil, err
 		}
-		open = append(open, joint.drop)
+		u.add(joint.drop)
 		spec.Net = joint.File()
 	default:
 		spec.Listeners = t.listeners
@@ -142,16 +202,14 @@ func (p *processTarget) launch(t *tender) (_ *instance, err error) {
 			return nil, err
 		}
 		defer spec.Dial.Close()
-		open = append(open, func() { sock.Close() })
+		u.add(func() { sock.Close() })
 	}
 	proc, err := p.launcher.Launch(spec)
 	if err != nil {
 		return nil, err
 	}
-	// Or this end would keep the channels open when the image has ended.
-	theirs.Close()
-	sink.Close()
-	inst := newInstance(proc, conn, output, t, plan, t.cfg.Patience)
+	ch.handOver()
+	inst := newInstance(proc, ch.conn, ch.output, t, plan, t.cfg.Patience)
 	inst.target = hooks{verify: proc.Verify, params: func(l *launch.Params) (err error) {
 		if joint != nil {
 			joint.params(l)
@@ -169,11 +227,6 @@ func (p *processTarget) launch(t *tender) (_ *instance, err error) {
 		spec.Dial.Close()
 		inst.outlet = newDialer(sock, *t.egress, t.cfg.Patience, inst.fail, func(format string, args ...any) { t.log(FromTender, format, args...) })
 	}
-	t.mu.Lock()
-	t.status.PID, t.status.Limits = proc.PID(), proc.Limits()
-	t.mu.Unlock()
-	if err := proc.NotInGroup(); err != nil {
-		t.log(FromTender, "memory is limited by RLIMIT_DATA alone: %v", err)
-	}
+	t.launched(proc)
 	return inst, nil
 }

@@ -28,17 +28,12 @@ func (b *bucket) take(rate int, at tcpip.MonotonicTime) bool {
 }
 
 // openings is how many connections may be asked for in a second; the stack does not see
-// more. An image completes fewer, so that more are a flood, and to answer each would
-// leave nothing for the connections that there are: their packets would find no room in
-// the device.
+// more. To answer each of a flood would leave nothing for the connections that there
+// are: their packets would find no room in the device.
 const openings = 8000
 
-// floods reports whether a packet that the filter has let in asks for one connection more
-// than there may be. Whoever means it asks again.
-func (e *endpoint) floods(frame []byte) bool {
-	if !isIP(header.Ethernet(frame).Type()) {
-		return false
-	}
-	_, t, ok := parseTCP(frame[ethernetSize:])
-	return ok && t.Flags()&(header.TCPFlagSyn|header.TCPFlagAck) == header.TCPFlagSyn && !e.openings.take(openings, e.clock.NowMonotonic())
+// floods reports whether a segment that the filter has let in asks for one connection
+// more than there may be. Whoever means it asks again.
+func (e *endpoint) floods(t header.TCP) bool {
+	return t.Flags()&(header.TCPFlagSyn|header.TCPFlagAck) == header.TCPFlagSyn && !e.openings.take(openings, e.clock.NowMonotonic())
 }

@@ -118,13 +118,10 @@ func (e *endpoint) receive(p Packet) {
 		v.Release()
 		return
 	}
-	if !e.ours(frame) || e.floods(frame) {
+	if !e.ours(frame) || !e.segment(frame) {
 		e.dropped.Add(1)
 		v.Release()
 		return
-	}
-	if e.windows != nil && isIP(header.Ethernet(frame).Type()) {
-		e.windows.settle(frame)
 	}
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
 	pkt.LinkHeader().Consume(ethernetSize)
@@ -132,6 +129,24 @@ func (e *endpoint) receive(p Packet) {
 	e.verified.Store(p.ChecksumVerified())
 	e.dispatcher.DeliverNetworkPacket(header.Ethernet(frame).Type(), pkt)
 	pkt.DecRef()
+}
+
+// segment looks at TCP in a frame that is ours. It reports whether the stack may see it.
+func (e *endpoint) segment(frame []byte) bool {
+	if !isIP(header.Ethernet(frame).Type()) {
+		return true
+	}
+	from, t, ok := parseTCP(frame[ethernetSize:])
+	if !ok {
+		return true
+	}
+	if e.floods(t) {
+		return false
+	}
+	if e.windows != nil {
+		e.windows.settle(from, t)
+	}
+	return true
 }
 
 // judge asks the filter about a packet of IP that arrived.

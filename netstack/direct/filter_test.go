@@ -193,7 +193,7 @@ func TestOpeningsAreBounded(t *testing.T) {
 		e := &endpoint{clock: newClock()}
 		passed := 0
 		for range 2 * openings {
-			if !e.floods(c.frame) {
+			if e.segment(c.frame) {
 				passed++
 			}
 		}

@@ -192,7 +192,9 @@ func (r *rough) join(ep *channel.Endpoint) {
 	r.out.deliver = func(b []byte) {
 		b = bytes.Clone(b)
 		if tcpAt(b) > 0 {
-			known.settle(b)
+			if from, t, ok := parseTCP(b[ethernetSize:]); ok {
+				known.settle(from, t)
+			}
 		}
 		pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
 		ep.InjectInbound(0, pkt)

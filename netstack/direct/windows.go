@@ -28,10 +28,9 @@ const (
 	overtaken   = 1 << 16 // bytes that a segment may be behind the latest
 )
 
-// settle replaces the window in a frame, if it is an old one. The frame is a whole one.
-func (w *windows) settle(frame []byte) {
-	from, t, ok := parseTCP(frame[ethernetSize:])
-	if !ok || !t.Flags().Contains(header.TCPFlagAck) {
+// settle replaces the window in a segment, if it is an old one.
+func (w *windows) settle(from flow, t header.TCP) {
+	if !t.Flags().Contains(header.TCPFlagAck) {
 		return
 	}
 	now := window{from, t.SequenceNumber(), t.AckNumber(), t.WindowSize()}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lorica.dev/lorica/internal/notrun"
+	"lorica.dev/lorica/test/wire"
 )
 
 // vnetHeader is what the host's kernel and QEMU say of a frame: as virtio does, but
@@ -48,8 +49,7 @@ func newTap() (*tap, *os.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	request.SetUint16(unix.IFF_UP)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request); err != nil {
+	if err := wire.Up(name); err != nil {
 		return nil, nil, fmt.Errorf("SIOCSIFFLAGS: %w", err)
 	}
 	card, err := net.InterfaceByName(name)

@@ -13,9 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"lorica.dev/lorica/internal/notrun"
+	"lorica.dev/lorica/test/wire"
 )
 
 // inside names the folder of the command under test in the environment of tests that
@@ -33,27 +32,12 @@ func alone(dir string, args ...string) error {
 }
 
 func runAlone(m *testing.M) int {
-	err := loopbackUp()
+	err := wire.Up("lo")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
-}
-
-// loopbackUp gives a new network namespace what every machine has.
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	lo, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	lo.SetUint16(unix.IFF_UP)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo)
 }
 
 // isolated reports whether a test may go on here: as root it runs in another network,

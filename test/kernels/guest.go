@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lorica.dev/lorica/test/wire"
 )
 
 // somebody is an ordinary user: without a name, and not the one that images get
@@ -105,25 +107,11 @@ func prepare() (*os.File, error) {
 			return nil, err
 		}
 	}
-	if err := loopback(); err != nil {
+	if err := wire.Up("lo"); err != nil {
 		return nil, fmt.Errorf("the loopback interface: %w", err)
 	}
 	syscall.Umask(0o022)
 	return os.OpenFile("/dev/ttyS1", os.O_WRONLY|syscall.O_NOCTTY, 0)
-}
-
-func loopback() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	lo, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	lo.SetUint16(unix.IFF_UP)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo)
 }
 
 func tests(w *os.File) error {
