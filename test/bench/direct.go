@@ -23,7 +23,7 @@ ordinary user; and ` + "`own stack`" + `, each made once more by the TCP of the 
 | -bulk-over-socket | the same for bodies of 1 MB, over 4 connections |
 | rules-requests | requests a second of an image with 10,000 rules over one with none |
 | rules-dropped | packets that it drops for a second of its processor time, UDP that no rule allows: with 10,000 rules over none |
-| rules-answered | the same for packets that it answers: SYN to a port that a rule allows and nobody serves |
+| rules-let-in | the same for packets that its filter lets in: UDP to a port that a rule allows and nobody serves |
 | flows-memory | what 100,000 connections take of the memory of the packet filter, in a Go benchmark |
 | flood-over-quiet | requests a second (wrk in another network namespace) while SYNs come from 50,000 addresses a second that do not exist, over those without |
 | flood-socket | the same for the image with sockets, that is for Linux |

@@ -100,7 +100,7 @@ func (b *bench) rules() error {
 		name     string
 		protocol byte
 		port     uint16
-	}{{"rules-dropped", udp, 1000}, {"rules-answered", tcp, unserved}} {
+	}{{"rules-dropped", udp, 1000}, {"rules-let-in", udp, unserved}} {
 		var rates [2][]float64
 		for round := range b.rounds + 1 {
 			for i, w := range wires {
