@@ -13,6 +13,7 @@ import (
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/compiler"
+	"lorica.dev/lorica/internal/notrun"
 	"lorica.dev/lorica/pep"
 	"lorica.dev/lorica/pep/firewall"
 	"lorica.dev/lorica/test/conform/packets"
@@ -117,7 +118,7 @@ func TestPacketsAreJudgedAsTheDefinitionSays(t *testing.T) {
 func TestPacketsAreJudgedByClassBench(t *testing.T) {
 	dir := os.Getenv("LORICA_CLASSBENCH")
 	if dir == "" {
-		t.Log("not run: LORICA_CLASSBENCH names no folder of ClassBench filter sets")
+		notrun.Say(t, "packets judged by ClassBench filter sets", "LORICA_CLASSBENCH names no folder of them")
 		return
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.rules"))
