@@ -205,8 +205,13 @@ func (th *thread) listen(t testing.TB, port uint16, serve func(net.Listener)) {
 
 // dial connects to a, which may well fail.
 func (th *thread) dial(a netip.AddrPort, within time.Duration) (c net.Conn, err error) {
+	return th.dialFrom(0, a, within)
+}
+
+// dialFrom does so from a port; 0: any.
+func (th *thread) dialFrom(port int, a netip.AddrPort, within time.Duration) (c net.Conn, err error) {
 	if closed := th.do(func() {
-		d := net.Dialer{Timeout: within}
+		d := net.Dialer{Timeout: within, LocalAddr: &net.TCPAddr{Port: port}}
 		c, err = d.Dial("tcp", a.String())
 	}); closed != nil {
 		return nil, closed

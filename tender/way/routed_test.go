@@ -3,6 +3,7 @@ package way
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -431,5 +432,55 @@ func TestDoorsChangeAtOnce(t *testing.T) {
 	before[0].SetDeadline(time.Now().Add(patience))
 	if err := before[0].says("hello"); err == nil || os.IsTimeout(err) {
 		t.Errorf("a connection to an image that is gone: %v", err)
+	}
+}
+
+// A client that has closed its connection to an image may have another to the next one,
+// from the same port, when the first is forgotten.
+func TestForgettingIsOfOneImage(t *testing.T) {
+	m := newMachine(t)
+	if m == nil {
+		return
+	}
+	const port = 40000
+	door := Door{netip.MustParseAddrPort("0.0.0.0:444"), 8444}
+	at := netip.MustParseAddrPort("10.1.0.1:444")
+	a, imageA := m.open(t, "a")
+	imageA.listen(t, 8444, func(l net.Listener) { // ends first, so that the port is free at once
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			c.Close()
+		}
+	})
+	m.admit(t, a, door)
+	c, err := m.client.dialFrom(port, at, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetDeadline(time.Now().Add(patience))
+	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatalf("the first one: %v", err)
+	}
+	c.Close()
+	first := a.tables.connections(a.link.Addrs)
+	if len(first) == 0 {
+		t.Fatal("no connection is known")
+	}
+
+	b, imageB := m.open(t, "b")
+	imageB.listen(t, 8444, func(l net.Listener) { greet(l, "b") })
+	m.admit(t, b, door)
+	if c, err = m.client.dialFrom(port, at, patience); err != nil {
+		t.Fatal(err)
+	}
+	c.SetDeadline(time.Now().Add(patience))
+	v := &visit{c, bufio.NewReader(c)}
+	if _, err := v.in.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	for _, forgets := range first {
+		a.tables.do(forgets)
+	}
+	if err := v.says("hello"); err != nil {
+		t.Errorf("the second one: %v", err)
 	}
 }
