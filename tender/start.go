@@ -1,7 +1,6 @@
 package tender
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -58,6 +57,12 @@ func Start(ctx context.Context, exe []string, cfg Config, listeners []*os.File) 
 	if err != nil {
 		return nil, fmt.Errorf("tender: %w", err)
 	}
+	in, err := inMemory(b)
+	clear(b)
+	if err != nil {
+		return nil, fmt.Errorf("tender: the configuration: %w", err)
+	}
+	defer in.Close()
 	errs, err := os.OpenFile(filepath.Join(cfg.Dir, "stderr"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("tender: %w", err)
@@ -71,7 +76,7 @@ func Start(ctx context.Context, exe []string, cfg Config, listeners []*os.File) 
 	defer words.Close()
 	cmd := exec.Command(exe[0], exe[1:]...)
 	cmd.Env, cmd.Dir = []string{}, "/"
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(b), words, errs
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, words, errs
 	cmd.ExtraFiles = files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -94,6 +99,25 @@ func Start(ctx context.Context, exe []string, cfg Config, listeners []*os.File) 
 		return nil, errors.New(v.Error)
 	}
 	return Dial(cfg.Dir)
+}
+
+// inMemory returns a file that is nowhere but in memory, to be read from its start. All
+// that the tender needs is in it before the tender is: it depends on no one who might be
+// stopped or killed while writing to a pipe.
+func inMemory(b []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("configuration", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "configuration")
+	if _, err = f.Write(b); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // lastWords returns the beginning of what a dying tender wrote: a panic says
@@ -137,6 +161,7 @@ func run(ready func() error) error {
 	if err != nil {
 		return fmt.Errorf("tender: the configuration: %w", err)
 	}
+	unix.Ftruncate(0, 0) // it is read, and holds secrets
 	cfg, err := decodeConfig(b)
 	clear(b)
 	if err != nil {

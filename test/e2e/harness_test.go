@@ -329,17 +329,25 @@ func (x *upping) wait(kind string) event {
 }
 
 // interrupt sends Ctrl-C and waits for the end.
-func (x *upping) interrupt() {
-	x.cmd.Process.Signal(syscall.SIGINT)
-	<-x.done
-	x.cmd.Wait()
-}
+func (x *upping) interrupt() { x.ends(syscall.SIGINT) }
 
 // hangUp does what a terminal does when it is closed.
-func (x *upping) hangUp() {
-	x.cmd.Process.Signal(syscall.SIGHUP)
-	<-x.done
-	x.cmd.Wait()
+func (x *upping) hangUp() { x.ends(syscall.SIGHUP) }
+
+// ends sends a signal, also to one that a test has stopped, and waits for the end. One
+// that hangs tells where.
+func (x *upping) ends(signal syscall.Signal) {
+	x.cmd.Process.Signal(signal)
+	x.cmd.Process.Signal(syscall.SIGCONT)
+	select {
+	case <-x.done:
+		x.cmd.Wait()
+	case <-time.After(2 * time.Minute):
+		x.cmd.Process.Signal(syscall.SIGQUIT)
+		<-x.done
+		x.cmd.Wait()
+		x.t.Errorf("up did not end within two minutes of %v:\n%s", signal, x.stderr.String())
+	}
 }
 
 // kill ends 'up' as a crash would.
