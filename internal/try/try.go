@@ -170,7 +170,7 @@ func (f *File) exchange(ctx context.Context, addr string, r Request, ids Identit
 		d.LocalAddr = &net.TCPAddr{IP: ip}
 	}
 	c, err := d.DialContext(ctx, "tcp", addr)
-	if prohibited(err) {
+	if keptOut(err) {
 		return 0, "", source(addr, r.From), errClosed
 	}
 	if err != nil {
@@ -201,10 +201,11 @@ func (f *File) exchange(ctx context.Context, addr string, r Request, ids Identit
 	return resp.StatusCode, resp.Header.Get("Lorica-Decision"), local, nil
 }
 
-// prohibited reports whether a firewall that sees packets has told the client that it
-// does not let him in: what ICMP says of that, for IPv4 and IPv6.
-func prohibited(err error) bool {
-	return errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.EACCES)
+// keptOut reports whether a dial failed because a firewall does not let the client in. One
+// that sees packets tells him by ICMP, for IPv4 and IPv6; one behind a forwarder lets the
+// forwarder end a connection that the client may not even have seen made.
+func keptOut(err error) bool {
+	return errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // source returns the address that a connection which was not made would have come from.

@@ -115,14 +115,14 @@ func TestARefusedConnection(t *testing.T) {
 
 // So is one that a firewall of packets never let come about, whether an address to
 // come from is written or not.
-func TestAProhibitedConnection(t *testing.T) {
-	for _, errno := range []syscall.Errno{syscall.EHOSTUNREACH, syscall.EACCES} {
-		if err := (&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", errno)}); !prohibited(err) {
+func TestAConnectionThatIsNotLetIn(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.EHOSTUNREACH, syscall.EACCES, syscall.ECONNRESET} {
+		if err := (&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", errno)}); !keptOut(err) {
 			t.Errorf("%v counts as something else", err)
 		}
 	}
-	if err := (&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}); prohibited(err) || prohibited(nil) {
-		t.Error("a port that nobody listens on counts as prohibited")
+	if err := (&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}); keptOut(err) || keptOut(nil) {
+		t.Error("a port that nobody listens on counts as one that keeps out")
 	}
 	if a, b := source("127.0.0.1:1", "127.0.0.2"), source("127.0.0.1:1", ""); a != "127.0.0.2" || b != "127.0.0.1" {
 		t.Errorf("from %s and %s", a, b)
