@@ -172,8 +172,8 @@ func (p *parsing) checkExpressions(s *securityPolicy, i int) {
 	}
 }
 
-// maxCondition leaves room for what the compiler puts around a condition.
-const maxCondition = authz.MaxDepth - 8
+// maxCondition is what the stack of an image has room for, with what a set needs.
+const maxCondition = authz.MaxStack - 32
 
 // depth is how deep an expression is nested, where a chain of && or of || counts
 // once, as in images.
