@@ -22,7 +22,7 @@ func onInterface(u *user, more string) string {
 	u.run("init", "site")
 	dir := filepath.Join(u.home, "site")
 	edit(u.t, filepath.Join(dir, "workload.yaml"), "spec:\n", "spec:\n  network: {mode: direct, interface: tap7"+more+"}\n")
-	edit(u.t, filepath.Join(dir, "policy.yaml"), "cidrs: [127.0.0.1/32]", `cidrs: [127.0.0.0/8, 192.0.2.1/32, "2001:db8:7::1/128"]`)
+	edit(u.t, filepath.Join(dir, "policy.yaml"), "cidrs: [127.0.0.1/32]", `cidrs: [127.0.0.0/8, 192.0.2.1/32, "2001:db8:7::/64"]`)
 	return dir
 }
 
