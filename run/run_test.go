@@ -254,7 +254,9 @@ func TestAnotherNetworkIsAnotherLaunch(t *testing.T) {
 // An image that is on an interface is launched again where it is to have another, or other
 // addresses there.
 func TestAnotherInterfaceIsAnotherLaunch(t *testing.T) {
-	tap := func(name string, dhcp bool) *api.Interface { return &api.Interface{Name: name, DHCP: dhcp, SLAAC: true} }
+	tap := func(name string, dhcp bool) *api.Interface {
+		return &api.Interface{Name: name, DHCP: dhcp, SLAAC: true}
+	}
 	for _, x := range []struct {
 		written, runs *api.Interface
 		want          Change
