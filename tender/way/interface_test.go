@@ -3,6 +3,7 @@ package way
 import (
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -68,9 +69,32 @@ func TestAnInterfaceIsOpenedAndNotMade(t *testing.T) {
 			t.Errorf("it did not stay: %v", err)
 			return
 		}
-		defer again.Close()
+		again.Close()
 		if got := again.Link().MAC; got != l.MAC {
 			t.Errorf("the next image is %x, after %x", got, l.MAC)
 		}
+
+		if info, err := os.Stat(tunDevice); err != nil || info.Mode()&0o006 != 0o006 {
+			notrun.Say(t, "a device of an ordinary user", "only root may open "+tunDevice+" here")
+			return
+		}
+		const nobody = 65534 // of this thread alone, which ends with the test
+		out, err = exec.Command("sh", "-ec", "ip tuntap add dev tap9 mode tap user 65534; ip link set tap9 up; ip tuntap add dev tap10 mode tap user 0; ip link set tap10 up").CombinedOutput()
+		if err == nil {
+			if _, _, failed := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), nobody, ^uintptr(0)); failed != 0 {
+				err = failed
+			}
+		}
+		if err != nil {
+			notrun.Say(t, "a device of an ordinary user", strings.TrimSpace(string(out))+": "+err.Error())
+			return
+		}
+		refused("tap10", "it is not this user's: sudo ip tuntap add dev NAME mode tap user ")
+		theirs, err := OpenInterface("tap9", true)
+		if err != nil {
+			t.Errorf("who owns it has no need of root: %v", err)
+			return
+		}
+		theirs.Close()
 	})
 }
