@@ -25,6 +25,7 @@ type endpoint struct {
 	own        atomic.Pointer[[]netip.Prefix] // addresses of the image
 	tentative  atomic.Pointer[[]netip.Prefix] // addresses that it has if nobody else does; may be nil
 	routers    bool                           // may say what addresses there are
+	shared     bool                           // others than the tender are on the link
 	leases     *Lessee                        // nil where nobody is asked for one
 	filter     pep.PacketFilter               // nil lets everything pass
 	dispatcher stack.NetworkDispatcher
