@@ -6,6 +6,7 @@ package api
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"lorica.dev/lorica/abi"
@@ -67,8 +68,46 @@ type Workload struct {
 	Memory   uint64 // bytes
 	Minimum  Tier   // weakest confinement, of a process or of QEMU, that is acceptable
 
+	Interface *Interface // with NetDirect, where one is written
+
 	NetworkPos Pos // where Network is written
 }
+
+// An Interface is a TAP device of the machine that the image has for itself, instead of
+// a link to its tender: it is on that network with addresses of its own.
+type Interface struct {
+	Name     string         `json:"name"`
+	DHCP     bool           `json:"dhcp,omitempty"`
+	SLAAC    bool           `json:"slaac,omitempty"`
+	Static   []netip.Prefix `json:"static,omitempty"`   // at most one of each family
+	Gateways []netip.Addr   `json:"gateways,omitempty"` // each in one of Static
+}
+
+func (i *Interface) String() string {
+	var list []string
+	if i.DHCP {
+		list = append(list, AddressDHCP)
+	}
+	if i.SLAAC {
+		list = append(list, AddressSLAAC)
+	}
+	for _, p := range i.Static {
+		list = append(list, p.String())
+	}
+	for _, g := range i.Gateways {
+		list = append(list, "by "+g.String())
+	}
+	return i.Name + ": " + strings.Join(list, ", ")
+}
+
+// How an image on an interface gets an address that is not written.
+const (
+	AddressDHCP  = "dhcp"
+	AddressSLAAC = "slaac"
+)
+
+// MaxInterface bounds the name of an interface (Linux: IFNAMSIZ), in bytes.
+const MaxInterface = 15
 
 // OwnStack reports whether the image has a TCP/IP stack of its own, and so sees
 // packets. That of a microVM always has.

@@ -39,6 +39,7 @@ func TestWhatIsLinkedIntoTheImages(t *testing.T) {
 		{"packages-secured.txt", plan(t, securedNeeds, siteIn(site)), append(host[:len(host):len(host)], "encoding/json", "golang.org/x/", "testing", "lorica.dev/lorica/abi/transport/certtest")},
 		{"packages-direct.txt", plan(t, directNeeds, frontIn("testdata")), []string{"golang.org/x/crypto", "lorica.dev/lorica/netstack/socket", "lorica.dev/lorica/netstack/card",
 			"lorica.dev/lorica/kernel", "lorica.dev/lorica/virtio", "lorica.dev/lorica/unikernel/microvm", "lorica.dev/lorica/pep/auth"}},
+		{"packages-leased.txt", plan(t, leasedNeeds, siteIn(site)), []string{"golang.org/x/crypto", "lorica.dev/lorica/netstack/socket", "lorica.dev/lorica/pep/auth"}},
 		{"packages-machine.txt", plan(t, machineNeeds, frontIn("testdata")), []string{"golang.org/x/crypto", "lorica.dev/lorica/netstack/socket", "lorica.dev/lorica/netstack/tap", "lorica.dev/lorica/unikernel/linux",
 			"lorica.dev/lorica/kernel/selftest", "lorica.dev/lorica/pep/auth"}},
 	} {

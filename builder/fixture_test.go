@@ -30,6 +30,7 @@ var (
 	securedNeeds  = []string{"image/process", "net", "tls/server", "filter", "audit", "app/static"}
 	machineNeeds  = []string{"image/microvm", "net", "firewall", "filter", "audit", "egress", "app/proxy"}
 	directNeeds   = []string{"image/process", "net/direct", "firewall", "filter", "audit", "egress", "app/proxy"}
+	leasedNeeds   = []string{"image/process", "net/direct", "net/dhcp", "firewall", "filter", "audit", "app/static"}
 	smallNeeds    = []string{"image/process", "net", "filter", "audit", "app/handler"}
 )
 

@@ -47,7 +47,7 @@ const plan = "{{.Plan}}"
 var content embed.FS
 {{end}}
 func main() {
-	network := {{.Net.Name}}.New()
+	network := {{.Net.Name}}.New({{range $i, $l := .Leases}}{{if $i}}, {{end}}{{$l.Name}}.New(){{end}})
 {{- if .Egress.Name}}
 	out := {{.Egress.Name}}.New(network)
 {{- end}}
@@ -99,6 +99,7 @@ func generate(modules []*catalog.Module, app *application, plan program.PlanID) 
 		Package, Func string
 		Imports       []string
 		Gates, Guards []call
+		Leases        []call // parts of the network
 		Platform      call
 		Net, TLS      call
 		Audit, Egress call
@@ -126,6 +127,8 @@ func generate(modules []*catalog.Module, app *application, plan program.PlanID) 
 			data.Platform = c
 		case catalog.ClassNet:
 			data.Net = c
+		case catalog.ClassLease:
+			data.Leases = append(data.Leases, c)
 		case catalog.ClassTLS:
 			data.TLS = c
 		case catalog.ClassEgress:

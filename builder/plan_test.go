@@ -33,6 +33,7 @@ func TestTheGeneratedMain(t *testing.T) {
 		{"main-front.go.txt", frontNeeds, front},
 		{"main-machine.go.txt", machineNeeds, front},
 		{"main-direct.go.txt", directNeeds, front},
+		{"main-leased.go.txt", leasedNeeds, &application{static: true}},
 		{"main-secured.go.txt", securedNeeds, &application{static: true}},
 	} {
 		t.Run(c.golden, func(t *testing.T) {

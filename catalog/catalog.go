@@ -18,6 +18,7 @@ const (
 	ClassCore     Class = "core"     // lifecycle; always linked
 	ClassPlatform Class = "platform" // what the image runs on: its channel, its program memory, its seal
 	ClassNet      Class = "net"      // listening, accepting, connecting
+	ClassLease    Class = "lease"    // asks for an address, as a part of the network
 	ClassGate     Class = "gate"     // judges connections
 	ClassTLS      Class = "tls"      // secures connections
 	ClassGuard    Class = "guard"    // judges requests

@@ -66,3 +66,21 @@ func TestWhatAsksForSocketsWhereNothingIsWritten(t *testing.T) {
 		t.Errorf("%+v", l.Requirements)
 	}
 }
+
+// Who asks a server for an address has the module for it, because of the line that says so.
+func TestWhoAsksForAnAddress(t *testing.T) {
+	for name, c := range map[string]struct {
+		on   *api.Interface
+		asks bool
+	}{"a link": {nil, false}, "a server": {&api.Interface{Name: "tap7", DHCP: true}, true}, "routers": {&api.Interface{Name: "tap7", SLAAC: true}, false}} {
+		for _, target := range api.Targets() {
+			d := accounts(t)
+			d.Workload.Target, d.Workload.Network, d.Workload.Interface, d.Workload.NetworkPos = target, api.NetDirect, c.on, api.Pos{Line: 77}
+			l := &compile(t, d).Levels[0]
+			at := slices.IndexFunc(l.Requirements, func(r catalog.Requirement) bool { return r.Capability == "net/dhcp" && r.Pos.Line == 77 })
+			if (at >= 0) != c.asks {
+				t.Errorf("%s, %s: %+v", name, target, l.Requirements)
+			}
+		}
+	}
+}

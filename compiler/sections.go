@@ -46,6 +46,7 @@ func requirements(d *policy.Deployment) []catalog.Requirement {
 	if len(w.Listen) > 0 {
 		list = append(list, catalog.Requirement{Capability: "net", Why: fmt.Sprintf("the workload listens on port %d", w.Listen[0].Port), Pos: w.Listen[0].Pos})
 		list = append(list, kindOfNetwork(w)...)
+		list = append(list, leased(w)...)
 	}
 	if guarded(p) {
 		r := catalog.Requirement{Capability: "firewall", Why: "connections are denied unless a network rule allows them", Pos: written(p.Default.Pos, p.Metadata.Pos)}
@@ -111,6 +112,14 @@ func kindOfNetwork(w *api.Workload) []catalog.Requirement {
 		r.Capability, r.Why = "net/socket", "the network is sockets that are handed in"
 	}
 	return []catalog.Requirement{r}
+}
+
+// leased returns what an image asks for that asks for an address.
+func leased(w *api.Workload) []catalog.Requirement {
+	if w.Interface == nil || !w.Interface.DHCP {
+		return nil
+	}
+	return []catalog.Requirement{{Capability: "net/dhcp", Why: "the image asks for an IPv4 address on " + w.Interface.Name, Pos: w.NetworkPos}}
 }
 
 // place says where a network rule is enforced.

@@ -89,6 +89,7 @@ type PacketPlace struct {
 	Outward []netip.AddrPort  // TCP services of the tender that the image may connect to
 	SLAAC   bool              // routers may announce prefixes
 	DHCP    bool              // a DHCP server may be asked and answer
+	Shared  bool              // others are on the link, too: nobody there has an address of loopback, and any of them may be a neighbour
 }
 
 // An Action is what becomes of a packet. The zero Action drops it.

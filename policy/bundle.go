@@ -26,6 +26,11 @@ func (b *Bundle) Retarget(target, network string) error {
 	var errs Errors
 	for _, d := range b.Deployments {
 		w := d.Workload
+		if w.Interface != nil && network == api.NetSocket {
+			errs = append(errs, &Error{Pos: w.NetworkPos, Message: "the workload " + w.Metadata.Name + " is on the interface " + w.Interface.Name + ", and cannot have the network socket instead",
+				Fix: "remove interface and addresses from spec.network, or ask for no other network"})
+			continue
+		}
 		if target != "" && target != w.Target {
 			w.Target = target
 			if network == "" && impossible(w) {

@@ -77,6 +77,7 @@ func (p *parsing) checkWorkload(w *workload) {
 	if impossible(w.Workload) {
 		w.failAt(w.NetworkPos, "remove it, or write direct, which has clients' packets routed to it where the tender may", "spec.network: socket is not for a microvm: %s", ownStack)
 	}
+	p.checkInterface(w)
 	names, ports := make(map[string]int), make(map[string]int)
 	for _, l := range w.Listen {
 		if at, dup := names[l.Name]; dup && l.Name != "" {

@@ -102,14 +102,18 @@ func (p *parsing) checkPair(w *workload, s *securityPolicy) {
 
 // inTheClear reports credentials that cross a network without TLS.
 func (p *parsing) inTheClear(w *workload, l api.Listen, a *api.Authentication, written bool) {
+	at := l.Address.String()
+	if w.Interface != nil {
+		at = w.Interface.Name
+	}
 	fix := "add tls: {mode: SIMPLE, certificate: secret/NAME, key: secret/NAME}, or listen on 127.0.0.1"
 	if written {
 		fix = "write tls: {mode: SIMPLE, certificate: secret/NAME, key: secret/NAME} in the place of mode: NONE, or listen on 127.0.0.1"
 	}
 	if a.Basic != nil {
-		w.failAt(l.Pos, fix, "passwords of HTTP Basic (%s) would cross the network in the clear on %s", a.Basic.Pos.Short(), l.Address)
+		w.failAt(l.Pos, fix, "passwords of HTTP Basic (%s) would cross the network in the clear on %s", a.Basic.Pos.Short(), at)
 	}
 	if len(a.JWT) > 0 {
-		w.failAt(l.Pos, fix, "bearer tokens (%s) would cross the network in the clear on %s", a.JWT[0].Pos.Short(), l.Address)
+		w.failAt(l.Pos, fix, "bearer tokens (%s) would cross the network in the clear on %s", a.JWT[0].Pos.Short(), at)
 	}
 }

@@ -59,10 +59,7 @@ func (d *decoder) workload(n *yaml.Node, w *api.Workload) {
 		field{name: "app", must: true, read: d.app(&w.App)},
 		field{name: "listen", must: true, read: d.list("spec.listen", func(n *yaml.Node) { w.Listen = append(w.Listen, d.listen(n)) })},
 		field{name: "target", read: d.choice(&w.Target, "spec.target", api.Targets())},
-		field{name: "network", read: func(n *yaml.Node) {
-			w.NetworkPos = d.pos(n)
-			d.choice(&w.Network, "spec.network", api.Networks())(n)
-		}},
+		field{name: "network", read: d.link(w)},
 		field{name: "resources", read: func(n *yaml.Node) {
 			d.object(n, "spec.resources",
 				field{name: "memory", read: d.size(&w.Memory, "spec.resources.memory", minMemory, maxMemory)},
@@ -71,6 +68,7 @@ func (d *decoder) workload(n *yaml.Node, w *api.Workload) {
 		field{name: "confinement", read: func(n *yaml.Node) {
 			d.object(n, "spec.confinement", field{name: "minimum", must: true, read: d.tier(&w.Minimum)})
 		}})
+	d.listenAt(w)
 }
 
 func (d *decoder) tier(dst *api.Tier) func(*yaml.Node) {
@@ -144,7 +142,7 @@ func printable(s string) bool {
 }
 
 func (d *decoder) listen(n *yaml.Node) api.Listen {
-	l := api.Listen{Pos: d.pos(n), Address: netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	l := api.Listen{Pos: d.pos(n)} // what has no address gets one when the network is known
 	var port uint64
 	d.object(n, "spec.listen",
 		field{name: "name", must: true, read: d.word(&l.Name, "spec.listen.name")},

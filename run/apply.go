@@ -15,6 +15,7 @@ import (
 
 	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/program"
+	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/builder"
 	"lorica.dev/lorica/policy"
 	"lorica.dev/lorica/tender"
@@ -33,6 +34,7 @@ type Applied struct {
 	Instance *Instance     // what runs now
 	Lease    *tender.Lease // on a new instance, where Options.Leased
 	Left     error         // why the instance before it did not end in order
+	Gap      bool          // the instance before it ended first, and nobody was served meanwhile
 	Took     time.Duration // from the decision to change until the change was in force
 }
 
@@ -230,8 +232,23 @@ func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, d *pol
 		return err
 	}
 	old := a.Instance
+	last := o.Last
+	if old != nil && (o.Held == nil || o.Held.Dir != old.Dir) {
+		last = nil // whoever held it has shown what it decided
+	}
 	start := time.Now()
+	if old != nil && contend(&old.Status, d.Workload) {
+		a.Gap = true
+		if o.Held != nil && o.Held.Dir == old.Dir {
+			o.Held.killed = true // and is started again where nothing takes its place
+		}
+		a.Left = retire(ctx, old, last)
+		old = nil
+	}
 	if a.Instance, err = m.launch(ctx, d, l, in, old, o); err != nil {
+		if a.Gap {
+			err = fmt.Errorf("%w; what ran was ended before, since one instance at a time has the interface %s", err, d.Workload.Interface.Name)
+		}
 		return err
 	}
 	a.Took = time.Since(start)
@@ -244,13 +261,15 @@ func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, d *pol
 		return err
 	}
 	if old != nil {
-		last := o.Last
-		if o.Held == nil || o.Held.Dir != old.Dir {
-			last = nil // whoever held it has shown what it decided
-		}
 		a.Left = retire(ctx, old, last)
 	}
 	return nil
+}
+
+// contend reports whether an instance has the interface that a workload is to be on: it
+// must end before the next one can start.
+func contend(s *tender.Status, w *api.Workload) bool {
+	return s.Interface != nil && w.Interface != nil && s.Interface.Name == w.Interface.Name
 }
 
 // kill ends an instance that nobody will use.
@@ -310,7 +329,7 @@ func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in
 	cfg := tender.Config{
 		Instance: name, Tenant: d.Workload.Metadata.Tenant, Workload: d.Workload.Metadata.Name,
 		Dir:   filepath.Join(m.paths.Runtime, folderPrefix(d.Name())+hex.EncodeToString(suffix[:])),
-		Image: l.Image.Path, ImageDigest: l.Image.Digest, Plan: planText(l.Build.ID), Target: d.Workload.Target, Net: network(d.Workload),
+		Image: l.Image.Path, ImageDigest: l.Image.Digest, Plan: planText(l.Build.ID), Target: d.Workload.Target, Net: network(d.Workload), Interface: d.Workload.Interface,
 		Syscalls: l.Image.Syscalls, Devices: l.Image.Devices, Trust: m.key.Public().(ed25519.PublicKey),
 		MinRevision: in.revision, Program: in.program, Secrets: in.secrets,
 		Memory: d.Workload.Memory, Minimum: d.Workload.Minimum, Leased: o.Leased,
@@ -320,7 +339,11 @@ func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in
 	if old != nil {
 		before = append(slices.Clone(before), old)
 	}
-	files, err := handOver(ctx, cfg.Listen, before)
+	var files []*os.File
+	var err error
+	if cfg.Interface == nil {
+		files, err = handOver(ctx, cfg.Listen, before)
+	}
 	defer func() {
 		for _, f := range files {
 			if f != nil {
@@ -344,6 +367,9 @@ func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in
 func handOver(ctx context.Context, list []tender.Listener, from []*Instance) ([]*os.File, error) {
 	files := make([]*os.File, len(list))
 	for _, i := range from {
+		if i.Status.Interface != nil { // its image listens, on another network
+			continue
+		}
 		if !slices.ContainsFunc(list, func(l tender.Listener) bool { return listens(i, l) >= 0 }) {
 			continue
 		}

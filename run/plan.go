@@ -119,6 +119,7 @@ func (p *Plan) Change(l *Level) Change {
 	case r.Plan != planText(l.Build.ID):
 		return ChangeImage
 	case !slices.Equal(r.Listen, listeners(p.Deployment.Workload)) || r.Memory != p.Deployment.Workload.Memory || r.Net != network(p.Deployment.Workload) ||
+		!sameInterface(r.Interface, p.Deployment.Workload.Interface) ||
 		leaves(r) || weaker(r.Tier, p.Deployment.Workload.Minimum):
 		return ChangeLaunch
 	case r.Content != l.content(p.Deployment):
@@ -155,6 +156,10 @@ func network(w *api.Workload) string {
 		return w.Network
 	}
 	return ""
+}
+
+func sameInterface(a, b *api.Interface) bool {
+	return (a == nil) == (b == nil) && (a == nil || a.String() == b.String())
 }
 
 // Modules returns what the image of l has more and has less than the one that

@@ -251,6 +251,32 @@ func TestAnotherNetworkIsAnotherLaunch(t *testing.T) {
 	}
 }
 
+// An image that is on an interface is launched again where it is to have another, or other
+// addresses there.
+func TestAnotherInterfaceIsAnotherLaunch(t *testing.T) {
+	tap := func(name string, dhcp bool) *api.Interface {
+		return &api.Interface{Name: name, DHCP: dhcp, SLAAC: true}
+	}
+	for _, x := range []struct {
+		written, runs *api.Interface
+		want          Change
+		contend       bool
+	}{
+		{nil, nil, ChangeNone, false}, {tap("tap7", true), tap("tap7", true), ChangeNone, true}, {tap("tap7", true), nil, ChangeLaunch, false}, {nil, tap("tap7", true), ChangeLaunch, false},
+		{tap("tap7", true), tap("tap8", true), ChangeLaunch, false}, {tap("tap7", true), tap("tap7", false), ChangeLaunch, true},
+	} {
+		d := &policy.Deployment{Workload: &api.Workload{Network: api.NetDirect, Interface: x.written}, Policy: &api.SecurityPolicy{}}
+		l := &Level{Level: &compiler.Level{}, Build: &builder.Plan{}}
+		s := &tender.Status{Plan: planText(l.Build.ID), Content: l.content(d), State: tender.Ready, Tier: "full", Net: api.NetDirect, Interface: x.runs}
+		if got := (&Plan{Deployment: d, Running: s}).Change(l); got != x.want {
+			t.Errorf("%v is written and %v runs: %s", x.written, x.runs, got)
+		}
+		if got := contend(s, d.Workload); got != x.contend {
+			t.Errorf("%v is written and %v runs: the one ends before the other is there: %t", x.written, x.runs, got)
+		}
+	}
+}
+
 func TestPathsFollowXDG(t *testing.T) {
 	t.Setenv("HOME", "/home/ada")
 	t.Setenv("XDG_DATA_HOME", "")

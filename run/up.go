@@ -347,7 +347,7 @@ func (u *up) one(ctx context.Context, d *policy.Deployment, leaving []*Instance)
 	if same && applied.Change == ChangeNone && !u.wrong {
 		return nil
 	}
-	u.emit(Event{Kind: kind, Deployment: d.Name(), Change: applied.Change, Status: &status,
+	u.emit(Event{Kind: kind, Deployment: d.Name(), Change: applied.Change, Status: &status, Text: gapText(applied, d),
 		TookMillis: float64(applied.Took.Microseconds()) / 1000})
 	if notice := u.developmentNotice(d); notice != "" && kind == EventReady {
 		u.emit(Event{Kind: EventNotice, Deployment: d.Name(), Text: notice})
@@ -356,6 +356,14 @@ func (u *up) one(ctx context.Context, d *policy.Deployment, leaving []*Instance)
 		u.emit(Event{Kind: EventFailed, Deployment: d.Name(), Text: "the instance before it did not end in order: " + applied.Left.Error()})
 	}
 	return nil
+}
+
+// gapText says that nobody was served while a change was made.
+func gapText(a *Applied, d *policy.Deployment) string {
+	if !a.Gap {
+		return ""
+	}
+	return "the one before it ended first, and nobody was served meanwhile: one instance at a time has the interface " + d.Workload.Interface.Name
 }
 
 // hold takes the lease of an instance and follows its decisions: all of one

@@ -47,6 +47,7 @@ type Config struct {
 	Plan        string            // 64 digits; the image must say the same
 	Target      string            // api.TargetProcess where it is empty
 	Net         string            // api.NetDirect, or empty
+	Interface   *api.Interface    // with api.NetDirect: what the image has instead of a link; nothing is listened on then
 	Syscalls    []catalog.Syscall // of a process
 	Devices     []string          // of a microVM
 
@@ -103,6 +104,8 @@ func (c *Config) validate() error {
 		return fmt.Errorf("tender: target %q is unknown", c.Target)
 	case c.Net != "" && c.Net != api.NetDirect:
 		return fmt.Errorf("tender: network %q is unknown", c.Net)
+	case c.Interface != nil && (c.Net != api.NetDirect || len(c.Inherit) > 0):
+		return errors.New("tender: an interface is for the network direct, and for no sockets")
 	case len(c.Trust) != ed25519.PublicKeySize:
 		return fmt.Errorf("tender: the trust root has %d bytes, expected %d", len(c.Trust), ed25519.PublicKeySize)
 	case len(c.Program) == 0 || len(c.Program) > program.MaxSize:

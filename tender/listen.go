@@ -15,6 +15,9 @@ func (t *tender) listen(inherited []*os.File) ([]*os.File, error) {
 	if len(inherited) > 0 && len(inherited) != len(t.cfg.Listen) {
 		return nil, fmt.Errorf("tender: %d listeners were handed over, expected %d", len(inherited), len(t.cfg.Listen))
 	}
+	if t.cfg.Interface != nil {
+		return nil, nil // the image does
+	}
 	var files []*os.File
 	for i, l := range t.cfg.Listen {
 		var handed *os.File

@@ -68,7 +68,7 @@ func (m *machineTarget) launch(t *tender) (_ *instance, err error) {
 	}
 	u.add(joint.drop)
 	vm, err := m.host.Launch(m.launcher, qemu.Spec{Image: m.image, RAM: ram, Devices: t.cfg.Devices, Control: ch.theirs, Net: joint.File(),
-		Network: joint.card(), MTU: int(joint.Link().MTU), Output: ch.sink, Accel: m.accel, Group: m.group, Confinement: m.confine})
+		Network: joint.card(), MTU: int(joint.Link().MTU), MAC: joint.Link().MAC, Output: ch.sink, Accel: m.accel, Group: m.group, Confinement: m.confine})
 	if err != nil {
 		return nil, err
 	}

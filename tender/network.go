@@ -30,10 +30,11 @@ const stopAfter = 10 * time.Second
 // Ways by which clients' packets come to an image that has a stack of its own, as
 // Status.Way names them.
 const (
-	WayRouted   = "routed"    // the kernel sends them there
-	WayPrivate  = "private"   // the tender accepts clients, and connects for them in a network namespace
-	WayNested   = "nested"    // the same, in one that an ordinary user may make
-	WayOwnStack = "own stack" // the same, by a TCP stack of the tender's own
+	WayRouted    = "routed"    // the kernel sends them there
+	WayPrivate   = "private"   // the tender accepts clients, and connects for them in a network namespace
+	WayNested    = "nested"    // the same, in one that an ordinary user may make
+	WayOwnStack  = "own stack" // the same, by a TCP stack of the tender's own
+	WayInterface = "interface" // the image is on their network itself
 )
 
 // A network joins the images of a tender, one after another, to their clients.
@@ -113,6 +114,15 @@ func (n *network) join(t *tender) (*joint, error) {
 func (n *network) open(t *tender) (way.Way, error) {
 	if n.lasting != nil {
 		return n.lasting, nil
+	}
+	if i := t.cfg.Interface; i != nil {
+		opened, err := way.OpenInterface(i.Name, n.raw)
+		if err != nil {
+			return nil, err
+		}
+		opened.Address(i.Static, i.Gateways, i.DHCP, i.SLAAC)
+		n.name, n.lasting = WayInterface, opened
+		return opened, nil
 	}
 	if n.name == "" {
 		n.name = WayOwnStack

@@ -2,9 +2,11 @@ package tender
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/api"
 )
 
 // A State is where an instance is in its life.
@@ -28,6 +30,8 @@ type Stats struct {
 	Goroutines  uint32 `json:"goroutines"`
 
 	Packets Packets `json:"packets,omitzero"` // of an image that sees them
+
+	Addresses []string `json:"addresses,omitempty"` // that an image on an interface says it has
 }
 
 // Packets are what the firewall of an image with a stack of its own counts.
@@ -52,42 +56,48 @@ type RuleCount struct {
 func statsOf(s control.Stats) Stats {
 	p := s.Packets
 	x := Stats{s.Requests, s.Allowed, s.Denied, s.Connections, s.Refused, s.HeapBytes, s.Goroutines,
-		Packets{In: p.In, Out: p.Out, Denied: p.Denied, Malformed: p.Malformed, Flows: p.Flows, FlowsDropped: p.FlowsDropped}}
+		Packets{In: p.In, Out: p.Out, Denied: p.Denied, Malformed: p.Malformed, Flows: p.Flows, FlowsDropped: p.FlowsDropped}, nil}
 	for _, r := range p.Rules {
 		x.Packets.Rules = append(x.Packets.Rules, RuleCount{printable(r.ID), r.Packets})
+	}
+	for _, a := range s.Addresses[:min(len(s.Addresses), maxAddresses)] {
+		if p, err := netip.ParsePrefix(a); err == nil {
+			x.Addresses = append(x.Addresses, p.String())
+		}
 	}
 	return x
 }
 
 // A Status is an instance as its tender knows it.
 type Status struct {
-	Instance    string     `json:"instance"`
-	Tenant      string     `json:"tenant"`
-	Workload    string     `json:"workload"`
-	State       State      `json:"state"`
-	Target      string     `json:"target"`
-	Net         string     `json:"net,omitempty"` // as it was asked for: api.NetDirect, or empty
-	Way         string     `json:"way,omitempty"` // that clients' packets come by, where the image sees them
-	PID         int        `json:"pid"`           // of the image; 0 while there is none
-	TenderPID   int        `json:"tenderPid"`
-	Tier        string     `json:"tier"`
-	Accel       string     `json:"accel,omitempty"` // what runs a microVM: "kvm" or "tcg"
-	ImageDigest string     `json:"imageDigest"`
-	Plan        string     `json:"plan"`
-	Program     string     `json:"program"` // digest of the signed bytes in force
-	Content     string     `json:"content"` // the same for what it enforces
-	Policy      string     `json:"policy"`
-	Level       string     `json:"level"`
-	Revision    uint64     `json:"revision"`
-	Listen      []Listener `json:"listen"`
-	Memory      uint64     `json:"memory"`     // bytes that the workload asked for
-	Limits      string     `json:"limits"`     // what bounds it: "cgroup DIR" or "RLIMIT_DATA"; empty before the first launch
-	Started     time.Time  `json:"started"`    // of the tender
-	BootMillis  float64    `json:"bootMillis"` // from the start of the newest launch until its image was ready
-	Restarts    int        `json:"restarts"`
-	LastError   string     `json:"lastError,omitempty"`
-	Decisions   uint64     `json:"decisions"` // number of the newest one that is kept
-	Stats       Stats      `json:"stats"`
+	Instance    string         `json:"instance"`
+	Tenant      string         `json:"tenant"`
+	Workload    string         `json:"workload"`
+	State       State          `json:"state"`
+	Target      string         `json:"target"`
+	Net         string         `json:"net,omitempty"`       // as it was asked for: api.NetDirect, or empty
+	Interface   *api.Interface `json:"interface,omitempty"` // that the image is on, where it is
+	Way         string         `json:"way,omitempty"`       // that clients' packets come by, where the image sees them
+	PID         int            `json:"pid"`                 // of the image; 0 while there is none
+	TenderPID   int            `json:"tenderPid"`
+	Tier        string         `json:"tier"`
+	Accel       string         `json:"accel,omitempty"` // what runs a microVM: "kvm" or "tcg"
+	ImageDigest string         `json:"imageDigest"`
+	Plan        string         `json:"plan"`
+	Program     string         `json:"program"` // digest of the signed bytes in force
+	Content     string         `json:"content"` // the same for what it enforces
+	Policy      string         `json:"policy"`
+	Level       string         `json:"level"`
+	Revision    uint64         `json:"revision"`
+	Listen      []Listener     `json:"listen"`
+	Memory      uint64         `json:"memory"`     // bytes that the workload asked for
+	Limits      string         `json:"limits"`     // what bounds it: "cgroup DIR" or "RLIMIT_DATA"; empty before the first launch
+	Started     time.Time      `json:"started"`    // of the tender
+	BootMillis  float64        `json:"bootMillis"` // from the start of the newest launch until its image was ready
+	Restarts    int            `json:"restarts"`
+	LastError   string         `json:"lastError,omitempty"`
+	Decisions   uint64         `json:"decisions"` // number of the newest one that is kept
+	Stats       Stats          `json:"stats"`
 }
 
 // report returns the status with fresh statistics where the image gives them.
@@ -98,6 +108,9 @@ func (t *tender) report(ctx context.Context) Status {
 	s.Decisions = t.decisions.last()
 	if inst != nil && s.State != Starting {
 		s.Stats = statsOf(inst.statistics(ctx))
+		if s.Interface == nil { // between the two of them
+			s.Stats.Addresses = nil
+		}
 	}
 	return s
 }

@@ -16,7 +16,8 @@ func TestStatsAreWhatTheImageCounts(t *testing.T) {
 	n := uint64(0)
 	fill(reflect.ValueOf(&in).Elem(), &n)
 	in.Packets.Rules = []control.RuleCount{{ID: "a\x1b[2J", Packets: 14}}
-	want := Stats{1, 2, 3, 4, 5, 6, 7, Packets{8, 9, 10, 11, 12, 13, []RuleCount{{`a\x1b[2J`, 14}}}}
+	in.Addresses = []string{"192.0.2.10/24", "a\x1b[2J", "2001:db8::1/64"}
+	want := Stats{1, 2, 3, 4, 5, 6, 7, Packets{8, 9, 10, 11, 12, 13, []RuleCount{{`a\x1b[2J`, 14}}}, []string{"192.0.2.10/24", "2001:db8::1/64"}}
 	if got := statsOf(in); n != 13 || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, expected %+v", got, want)
 	}

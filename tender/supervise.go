@@ -45,6 +45,10 @@ func (t *tender) order(o order) {
 	}
 }
 
+// addressWithin is how long an image looks for an address, before it says that there is
+// none and ends.
+const addressWithin = time.Minute
+
 // supervise launches the image, again when it dies, until an order ends it.
 func (t *tender) supervise(ready func()) error {
 	served := false
@@ -205,13 +209,17 @@ func (t *tender) boot(inst *instance, slot uint8) error {
 		done <-chan struct{}
 		what string
 	}{{inst.hello, "did not say hello"}, {inst.ready, "did not become ready"}} {
-		late := time.NewTimer(t.cfg.Patience)
+		patience := t.cfg.Patience
+		if i := t.cfg.Interface; i != nil && len(i.Static) == 0 {
+			patience += addressWithin
+		}
+		late := time.NewTimer(patience)
 		select {
 		case <-step.done:
 		case <-inst.proc.Done():
 			return fmt.Errorf("it %s: %s", step.what, inst.proc.Death())
 		case <-late.C:
-			return fmt.Errorf("it %s within %s", step.what, t.cfg.Patience)
+			return fmt.Errorf("it %s within %s", step.what, patience)
 		}
 		late.Stop()
 	}

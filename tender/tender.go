@@ -146,7 +146,7 @@ func closeAll(files []*os.File) {
 
 // describe fills the parts of the status that are known before the launch.
 func (t *tender) describe() error {
-	t.status = Status{Instance: t.cfg.Instance, Tenant: t.cfg.Tenant, Workload: t.cfg.Workload, State: Starting, Target: t.cfg.Target, Net: t.cfg.Net,
+	t.status = Status{Instance: t.cfg.Instance, Tenant: t.cfg.Tenant, Workload: t.cfg.Workload, State: Starting, Target: t.cfg.Target, Net: t.cfg.Net, Interface: t.cfg.Interface,
 		TenderPID: os.Getpid(), Tier: t.tier, ImageDigest: t.cfg.ImageDigest, Plan: t.cfg.Plan, Listen: t.cfg.Listen, Memory: t.cfg.Memory,
 		Started: time.Now().UTC()}
 	return t.describeProgram(t.program)

@@ -256,6 +256,9 @@ func (l *life) stats() control.Stats {
 	metrics.Read(heap)
 	s := l.server.counters()
 	s.Packets = l.packets.counters()
+	if n, ok := l.img.Net.(interface{ Addresses() []string }); ok {
+		s.Addresses = n.Addresses()
+	}
 	s.HeapBytes = heap[0].Value.Uint64()
 	s.Goroutines = uint32(runtime.NumGoroutine())
 	return s

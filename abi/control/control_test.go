@@ -213,4 +213,4 @@ func encode(k Kind, m any) (Frame, bool) {
 	return Frame{}, false
 }
 
-var counted = Stats{1, 2, 3, 4, 5, 6, 7, Packets{8, 9, 10, 11, 12, 13, []RuleCount{{"a", 14}, {"b", 15}}}}
+var counted = Stats{1, 2, 3, 4, 5, 6, 7, Packets{8, 9, 10, 11, 12, 13, []RuleCount{{"a", 14}, {"b", 15}}}, []string{"192.0.2.10/24"}}

@@ -67,7 +67,8 @@ type Stats struct {
 	Refused     uint64 // connections that the firewall refused
 	HeapBytes   uint64
 	Goroutines  uint32
-	Packets     Packets // zero where the image has no network of its own, or no firewall
+	Packets     Packets  // zero where the image has no network of its own, or no firewall
+	Addresses   []string // that it has now; none where it has sockets
 }
 
 // Log is one line that the image or its application wrote.
@@ -163,6 +164,7 @@ func (m Stats) Frame() Frame {
 	}
 	w.U32(m.Goroutines)
 	m.Packets.write(&w)
+	w.Strings(m.Addresses)
 	return Frame{KindStats, w.Bytes()}
 }
 
@@ -235,7 +237,7 @@ func (f Frame) Decode() (any, error) {
 	case KindReleased:
 		m = Released{r.U8()}
 	case KindStats:
-		m = Stats{r.U64(), r.U64(), r.U64(), r.U64(), r.U64(), r.U64(), r.U32(), readPackets(r)}
+		m = Stats{r.U64(), r.U64(), r.U64(), r.U64(), r.U64(), r.U64(), r.U32(), readPackets(r), r.Strings()}
 	case KindLog:
 		m = Log{r.String()}
 	case KindRecords:

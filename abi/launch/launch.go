@@ -45,13 +45,16 @@ type Listener struct {
 }
 
 // A Link is the network that an image has of its own, whose other end is its tender's;
-// package abi/link has what is spoken on it. The zero Link is that of an image with
-// sockets.
+// package abi/link has what is spoken on it. One that is shared leads to a network of
+// others, where there is no tender. The zero Link is that of an image with sockets.
 type Link struct {
 	Addrs []netip.Prefix // of the image, at most one of each family
 	Hosts []netip.Addr   // of the tender, one for each of Addrs: the gateway, and where DialPort is
 	DHCP  bool           // ask for an IPv4 address, and serve once there is one
 	SLAAC bool           // make an IPv6 address of what routers say
+	// Shared is that anybody is on the link: Hosts are routers, the zero Addr where there is
+	// none, and nobody there has an address of loopback.
+	Shared bool
 	// What follows is of an image that is handed a descriptor. Each read and write is
 	// one Ethernet frame behind a virtio_net_hdr of 10 bytes, in the host's byte order.
 	MTU      uint16

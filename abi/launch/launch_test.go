@@ -73,6 +73,7 @@ func TestParamsThatAreRefused(t *testing.T) {
 		"a link to itself":      {func(p *Params) { *p = *microVM(); p.Link.Hosts[0] = p.Link.Addrs[0].Addr() }, "a link of"},
 		"a link elsewhere":      {func(p *Params) { *p = *microVM(); p.Link.Hosts[0] = netip.MustParseAddr("10.9.9.9") }, "a link of"},
 		"a link without bits":   {func(p *Params) { *p = *microVM(); p.Link.Addrs[0] = netip.PrefixFrom(p.Link.Addrs[0].Addr(), 33) }, "a link of"},
+		"a link to nobody":      {func(p *Params) { *p = *microVM(); p.Link.Hosts[0] = netip.Addr{} }, "without a tender"},
 		"two links of a family": {func(p *Params) { *p = *microVM(); p.Link.Addrs[1], p.Link.Hosts[1] = p.Link.Addrs[0], p.Link.Hosts[0] }, "each family"},
 		"no port of a link":     {func(p *Params) { *p = *microVM(); p.Listeners[1].Bind = 0 }, "bind port 0"},
 		"a port twice":          {func(p *Params) { *p = *microVM(); p.Listeners[1].Bind = p.Listeners[0].Bind }, "as another does"},

@@ -77,7 +77,11 @@ func network(s *tender.Status) string {
 	if s.Way == "" {
 		return api.NetSocket
 	}
-	return fmt.Sprintf("%s (%s)", api.NetDirect, s.Way)
+	way := s.Way
+	if s.Interface != nil {
+		way += " " + s.Interface.String()
+	}
+	return fmt.Sprintf("%s (%s)", api.NetDirect, way)
 }
 
 // packets says what was counted of them, in all and by rule.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -57,9 +58,25 @@ func (c *cli) psCommand() *cobra.Command {
 func addresses(s *tender.Status) string {
 	var list []string
 	for _, l := range s.Listen {
-		list = append(list, fmt.Sprintf("%s:%d", l.Address, l.Port))
+		for _, a := range reached(s, l) {
+			list = append(list, netip.AddrPortFrom(a, l.Port).String())
+		}
 	}
 	return strings.Join(list, ",")
+}
+
+// reached returns where clients find a listener: that of an image on an interface at each
+// address that the image has by now.
+func reached(s *tender.Status, l tender.Listener) (list []netip.Addr) {
+	for _, a := range s.Stats.Addresses {
+		if p, err := netip.ParsePrefix(a); err == nil && !p.Addr().IsLinkLocalUnicast() {
+			list = append(list, p.Addr())
+		}
+	}
+	if a, err := netip.ParseAddr(l.Address); err == nil && len(list) == 0 {
+		list = append(list, a)
+	}
+	return list
 }
 
 func age(t time.Time) string { return time.Since(t).Round(time.Second).String() }

@@ -26,7 +26,8 @@ type planned struct {
 	Modules    []chosen       `json:"modules"`
 	LeftOut    []string       `json:"leftOut"`
 	Ports      []openPort     `json:"ports"`
-	Egress     []string       `json:"egress,omitempty"` // connections out; without it there are none
+	Interface  string         `json:"interface,omitempty"` // that the image is on, and its addresses there
+	Egress     []string       `json:"egress,omitempty"`    // connections out; without it there are none
 	Target     string         `json:"target"`
 	Syscalls   []string       `json:"syscalls,omitempty"` // of a process
 	Devices    []string       `json:"devices,omitempty"`  // of a microVM
@@ -128,6 +129,9 @@ func describe(p *run.Plan, l *run.Level) planned {
 	}
 	for _, m := range l.Selection.LeftOut {
 		out.LeftOut = append(out.LeftOut, m.ID)
+	}
+	if i := p.Deployment.Workload.Interface; i != nil {
+		out.Interface = i.String()
 	}
 	for _, port := range l.Ports {
 		x := openPort{Name: port.Name, Address: fmt.Sprintf("%s:%d", port.Address, port.Port)}
@@ -235,6 +239,9 @@ func printSurface(w io.Writer, p *planned) {
 }
 
 func printPorts(w io.Writer, p *planned) {
+	if p.Interface != "" {
+		fmt.Fprintf(w, "  interface %s\n", p.Interface)
+	}
 	fmt.Fprintln(w, "  open ports")
 	for _, port := range p.Ports {
 		fmt.Fprintf(w, "    %s %s\n", port.Name, port.Address)

@@ -216,6 +216,9 @@ func (u *upping) show(e run.Event) {
 		what := map[run.Change]string{run.ChangeProgram: "the program was replaced", run.ChangeImage: "a new image took over",
 			run.ChangeLaunch: "a new instance took over", run.ChangeNone: "nothing to change", run.ChangeStart: "started"}[e.Change]
 		fmt.Fprintf(u.out, "%s change %s: %s (%.1f ms), revision %d, image %s\n", stamp, e.Deployment, what, e.TookMillis, e.Status.Revision, short(e.Status.ImageDigest))
+		if e.Text != "" {
+			fmt.Fprintf(u.out, "%13s %s\n", "", e.Text)
+		}
 	case run.EventRefused:
 		still := "what ran before still runs"
 		if len(u.status) == 0 {

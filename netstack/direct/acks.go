@@ -49,7 +49,7 @@ func newAcks() *acks { return &acks{bell: make(chan struct{}, 1)} }
 
 // pass decides on a packet that is about to be sent: another may have to go before it,
 // and it may be held itself.
-func (a *acks) pass(pkt *stack.PacketBuffer) (before *Frame, hold bool) {
+func (a *acks) pass(pkt *stack.PacketBuffer, parts [][]byte) (before *Frame, hold bool) {
 	if pkt.TransportProtocolNumber != header.TCPProtocolNumber {
 		return nil, false
 	}
@@ -85,7 +85,7 @@ func (a *acks) pass(pkt *stack.PacketBuffer) (before *Frame, hold bool) {
 	if !only {
 		return nil, false
 	}
-	f := frame(pkt)
+	f := frame(pkt, parts)
 	h.flow, h.number, h.window, h.size = to, number, window, 0
 	for _, part := range f.Parts {
 		h.size += copy(h.bytes[h.size:], part)

@@ -85,13 +85,13 @@ func sent(t *testing.T, segments []sending) (order []int) {
 	<-ended
 	for _, f := range s.frames {
 		i := slices.IndexFunc(segments, func(seg sending) bool {
-			return bytes.Equal(f.Parts[0], bytes.Join(frame(seg.packet()).Parts, nil))
+			return bytes.Equal(f.Parts[0], bytes.Join(seg.packet().AsSlices(), nil))
 		})
 		for slices.Contains(order, i) { // of equal ones, the next
 			i++
 		}
 		order = append(order, i)
-		if want := frame(segments[i].packet()); f.Checksum != want.Checksum || f.ChecksumStart != want.ChecksumStart || f.ChecksumOffset != want.ChecksumOffset {
+		if want := frame(segments[i].packet(), nil); f.Checksum != want.Checksum || f.ChecksumStart != want.ChecksumStart || f.ChecksumOffset != want.ChecksumOffset {
 			t.Errorf("segment %d lost what the device is to do: %+v, and not %+v", i, f, want)
 		}
 	}
@@ -151,7 +151,7 @@ func TestAcknowledgementsGoWithWhatFollows(t *testing.T) {
 func TestOtherPacketsPass(t *testing.T) {
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{ReserveHeaderBytes: ackSize})
 	pkt.TransportProtocolNumber = header.ICMPv4ProtocolNumber
-	if before, hold := newAcks().pass(pkt); before != nil || hold {
+	if before, hold := newAcks().pass(pkt, pkt.AsSlices()); before != nil || hold {
 		t.Error("it was held")
 	}
 }

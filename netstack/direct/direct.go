@@ -76,14 +76,14 @@ func New(open func(*launch.Params) (Device, error), options ...Option) *Net {
 
 // Place implements unikernel.PacketNet.
 func (n *Net) Place(p *launch.Params) pep.PacketPlace {
-	place := pep.PacketPlace{Hosts: slices.Clone(p.Link.Hosts), Ports: make(map[uint16]uint16), SLAAC: p.Link.SLAAC, DHCP: p.Link.DHCP}
+	place := pep.PacketPlace{Hosts: slices.Clone(p.Link.Hosts), Ports: make(map[uint16]uint16), SLAAC: p.Link.SLAAC, DHCP: p.Link.DHCP, Shared: p.Link.Shared}
 	for _, a := range p.Link.Addrs {
 		place.Own = append(place.Own, a.Addr())
 	}
 	for _, l := range p.Listeners {
 		place.Ports[l.Bind] = l.Port
 	}
-	if p.Dials && len(p.Link.Hosts) > 0 {
+	if p.Dials && len(p.Link.Hosts) > 0 && !p.Link.Shared {
 		place.Outward = []netip.AddrPort{netip.AddrPortFrom(p.Link.Hosts[0], link.DialPort)}
 	}
 	return place
@@ -108,9 +108,12 @@ func (n *Net) Open(p *launch.Params) error {
 		return fmt.Errorf("network: the device has an MTU of %d bytes", mtu)
 	}
 	log.SetTarget(silent{})
-	n.hosts = slices.Clone(p.Link.Hosts)
+	if !p.Link.Shared {
+		n.hosts = slices.Clone(p.Link.Hosts)
+	}
 	n.memory.limit(p.MemoryLimit)
 	n.card = newEndpoint(d, slices.Clone(p.Link.Addrs), n.filter, n.clock, n.fail)
+	n.card.shared = p.Link.Shared
 	if !p.Link.Verified {
 		n.card.windows = new(windows)
 	}

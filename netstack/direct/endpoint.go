@@ -25,6 +25,7 @@ type endpoint struct {
 	own        atomic.Pointer[[]netip.Prefix] // addresses of the image
 	tentative  atomic.Pointer[[]netip.Prefix] // addresses that it has if nobody else does; may be nil
 	routers    bool                           // may say what addresses there are
+	shared     bool                           // others than the tender are on the link
 	leases     *Lessee                        // nil where nobody is asked for one
 	filter     pep.PacketFilter               // nil lets everything pass
 	dispatcher stack.NetworkDispatcher
@@ -171,16 +172,17 @@ func isIP(t tcpip.NetworkProtocolNumber) bool {
 // what the filter denies.
 func (e *endpoint) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
 	for i, pkt := range list.AsSlice() {
-		if e.filter != nil && isIP(pkt.NetworkProtocolNumber) && e.filter.Out(headers(pkt)) != pep.Pass {
+		parts := pkt.AsSlices()
+		if e.filter != nil && isIP(pkt.NetworkProtocolNumber) && e.filter.Out(headers(pkt, parts)) != pep.Pass {
 			continue
 		}
-		before, hold := e.acks.pass(pkt)
+		before, hold := e.acks.pass(pkt, parts)
 		err := error(nil)
 		if before != nil {
 			err = e.device.Send(before)
 		}
 		if err == nil && !hold {
-			err = e.device.Send(frame(pkt))
+			err = e.device.Send(frame(pkt, parts))
 		}
 		if err != nil {
 			e.failed(err)
@@ -192,9 +194,8 @@ func (e *endpoint) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) 
 
 // headers returns the beginning of a packet that is sent, from its IP header on, with
 // all headers: of ICMP those of the packet that it is about too.
-func headers(pkt *stack.PacketBuffer) []byte {
+func headers(pkt *stack.PacketBuffer, parts [][]byte) []byte {
 	const most = 256
-	parts := pkt.AsSlices()
 	first := parts[0][ethernetSize:]
 	if len(parts) == 1 || pkt.TransportProtocolNumber == header.TCPProtocolNumber && len(first) >= pkt.HeaderSize()-ethernetSize {
 		return first
@@ -207,8 +208,8 @@ func headers(pkt *stack.PacketBuffer) []byte {
 }
 
 // frame says what the device does to a packet.
-func frame(pkt *stack.PacketBuffer) *Frame {
-	f := &Frame{Parts: pkt.AsSlices()}
+func frame(pkt *stack.PacketBuffer, parts [][]byte) *Frame {
+	f := &Frame{Parts: parts}
 	gso := pkt.GSOOptions
 	if gso.Type != stack.GSOTCPv4 && gso.Type != stack.GSOTCPv6 || !gso.NeedsCsum {
 		return f

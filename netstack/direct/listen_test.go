@@ -187,11 +187,34 @@ func TestPortsOfListeners(t *testing.T) {
 func TestPlace(t *testing.T) {
 	p := &launch.Params{Link: theLink(), Listeners: []launch.Listener{{Name: "a", Port: 80, Bind: 80}, {Name: "b", Port: 80, Bind: 1024}}}
 	got := New(nil).Place(p)
-	if want := "{[169.254.76.2 fd00::2] [169.254.76.1 fd00::1] map[80:80 1024:80] [] false false}"; fmt.Sprint(got) != want {
+	if want := "{[169.254.76.2 fd00::2] [169.254.76.1 fd00::1] map[80:80 1024:80] [] false false false}"; fmt.Sprint(got) != want {
 		t.Errorf("got %v, want %v", got, want)
+	}
+	shared := *p
+	shared.Dials, shared.Link.Shared = true, true
+	if at := New(nil).Place(&shared); !at.Shared || len(at.Outward) > 0 {
+		t.Errorf("where others are on the link: %v", at)
 	}
 	p.Dials, p.Link.SLAAC, p.Link.DHCP = true, true, true
 	if want := "[169.254.76.1:1023]"; fmt.Sprint(New(nil).Place(p).Outward) != want || !New(nil).Place(p).SLAAC || !New(nil).Place(p).DHCP {
 		t.Errorf("got %v", New(nil).Place(p))
+	}
+}
+
+// Where others are on the link nobody comes from loopback, not even past a filter that is
+// not there.
+func TestNobodyOnASharedLinkIsLoopback(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		own := []netip.Prefix{mine4, mine6}
+		e := newEndpoint(newDeck(), own, nil, newClock(), nil)
+		e.shared = shared
+		for _, a := range []string{"127.0.0.1", "fd6c:6f72:6963:61::1"} {
+			if e.client(netip.MustParseAddr(a)) == shared {
+				t.Errorf("%s is a client: %t, with others on the link: %t", a, !shared, shared)
+			}
+		}
+		if !e.client(client4) || !e.client(client6) {
+			t.Errorf("others are no clients, with others on the link: %t", shared)
+		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 // for what the segments in it cost beside their bytes.
 const (
 	leastBuffer = 32 << 10
-	maxBuffer   = 512 << 10
+	maxBuffer   = 500 << 10
 )
 
 // memory shares what buffers may hold among the connections there are: the first get

@@ -7,6 +7,8 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"lorica.dev/lorica/abi/link"
 )
 
 // ours reports whether a frame is one that this image has any use for, so that little
@@ -75,6 +77,9 @@ func (e *endpoint) ours4(frame, p []byte) bool {
 // client reports whether a may be the source of what somebody sends to us.
 func (e *endpoint) client(a netip.Addr) bool {
 	_, own := e.find(a)
+	if e.shared && (a.IsLoopback() || a == link.Loopback6) { // of this machine, and here are others
+		return false
+	}
 	return !own && !a.IsUnspecified() && !a.IsMulticast() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 

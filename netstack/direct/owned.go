@@ -86,7 +86,9 @@ func (o *owned) routes() (list []tcpip.Route) {
 	}
 	for i, p := range o.fixed {
 		add(p, netip.Addr{})
-		add(all(p.Addr()), o.hosts[i])
+		if o.hosts[i].IsValid() {
+			add(all(p.Addr()), o.hosts[i])
+		}
 	}
 	if o.leased.IsValid() {
 		add(o.leased, netip.Addr{})
@@ -155,6 +157,14 @@ func (n *Net) add(a netip.Prefix) error {
 		return fmt.Errorf("network: %v: %s", a, err)
 	}
 	return nil
+}
+
+// Addresses returns what the image owns now, with their networks.
+func (n *Net) Addresses() (list []string) {
+	for _, p := range *n.card.own.Load() {
+		list = append(list, p.String())
+	}
+	return list
 }
 
 // Addressed returns when clients can reach the image at an address.

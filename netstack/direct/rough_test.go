@@ -50,6 +50,7 @@ type way struct {
 	queue flight
 	wake  chan struct{}
 	count fates
+	full  int // segments of the last that offer no room
 }
 
 // A flight is the frames that are on their way.
@@ -94,11 +95,25 @@ func (w *way) sent() (int, fates) {
 	return w.n, w.count
 }
 
+// shut reports whether the sender has said again and again, and last, that it has no room.
+func (w *way) shut() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.full >= 5
+}
+
 // send decides what becomes of a frame. It rolls as many dice for each.
 func (w *way) send(frame []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.n++
+	if tcpAt(frame) > 0 {
+		if _, t, ok := parseTCP(frame[ethernetSize:]); ok && t.WindowSize() == 0 {
+			w.full++
+		} else {
+			w.full = 0
+		}
+	}
 	lose, repeat, late, spoil, bit := w.dice.Float64(), w.dice.Float64(), w.dice.Float64(), w.dice.Float64(), int(w.dice.Uint32())
 	if binary.BigEndian.Uint16(frame[12:]) == typeARP || w.n <= w.weather.after {
 		w.put(frame, 0)

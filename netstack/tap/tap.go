@@ -33,11 +33,7 @@ type device struct {
 	fd       int
 	file     *os.File // keeps the descriptor
 	raw      syscall.RawConn
-	write    func(fd uintptr) bool // writes out; false if there is no room
-
-	mu  sync.Mutex // held by who sends
-	out []byte
-	err error // of the last write
+	out      sync.Pool // of *[]byte, what is written
 }
 
 // adopt takes a descriptor over. It needs system calls that a sealed image does not have.
@@ -58,9 +54,9 @@ func adopt(fd int, l *launch.Link) (*device, error) {
 	}
 	d := &device{
 		traits:   direct.Traits{MAC: l.MAC, MTU: int(l.MTU), Checksums: l.Offload, Segments: l.Offload},
-		verified: l.Verified, fd: fd, file: f, raw: raw, out: make([]byte, 0, headerSize+maxFrame),
+		verified: l.Verified, fd: fd, file: f, raw: raw,
 	}
-	d.write = func(uintptr) bool { return d.try() }
+	d.out.New = func() any { return new([]byte) }
 	return d, nil
 }
 
@@ -68,46 +64,49 @@ func adopt(fd int, l *launch.Link) (*device, error) {
 func (d *device) Traits() direct.Traits { return d.traits }
 
 // Send implements direct.Device. A frame that the other end cannot take now is lost, as
-// on any link; one for which it has no room yet waits.
+// on any link; one for which it has no room yet waits. Several are written at a time:
+// the kernel passes each on before its write returns.
 func (d *device) Send(f *direct.Frame) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.out = header(f).append(d.out[:0])
+	out := d.out.Get().(*[]byte)
+	defer d.out.Put(out)
+	b := header(f).append((*out)[:0])
 	for _, p := range f.Parts {
-		d.out = append(d.out, p...)
+		b = append(b, p...)
 	}
-	if len(d.out) > headerSize+maxFrame {
-		return fmt.Errorf("a frame of %d bytes", len(d.out)-headerSize)
+	*out = b
+	if len(b) > headerSize+maxFrame {
+		return fmt.Errorf("a frame of %d bytes", len(b)-headerSize)
 	}
-	if !d.try() { // the poller is asked only where it is needed
-		if err := d.raw.Write(d.write); err != nil {
-			return err
+	err := d.try(b)
+	if err == syscall.EAGAIN { // the poller is asked only where it is needed
+		if broken := d.raw.Write(func(uintptr) bool { err = d.try(b); return err != syscall.EAGAIN }); broken != nil {
+			return broken
 		}
 	}
-	switch d.err {
+	switch err {
 	case syscall.EIO, syscall.ENETDOWN, syscall.ENOBUFS, syscall.ENOMEM: // down, or short of memory
 		return nil
 	}
-	return d.err
+	return err
 }
 
-// try writes d.out; false if there is no room.
-func (d *device) try() bool {
+// try writes b, unless there is no room.
+func (d *device) try(b []byte) error {
 	for {
-		_, d.err = syscall.Write(d.fd, d.out)
-		switch d.err {
+		_, err := syscall.Write(d.fd, b)
+		switch err {
 		case syscall.EINTR:
-		case syscall.EAGAIN:
-			return false
+		case nil:
+			return nil
 		default:
-			return true
+			return err
 		}
 	}
 }
 
 // Receive implements direct.Device.
 func (d *device) Receive(f func(direct.Packet)) error {
-	b := make([]byte, headerSize+maxFrame+1)
+	b, p := make([]byte, headerSize+maxFrame+1), new(packet)
 	var failed error
 	drain := func(fd uintptr) bool {
 		for range burst {
@@ -123,7 +122,8 @@ func (d *device) Receive(f func(direct.Packet)) error {
 				failed = err
 				return true
 			default:
-				if p, ok := parse(b[:n], d.verified); ok {
+				var ok bool
+				if *p, ok = parse(b[:n], d.verified); ok {
 					f(p)
 				}
 			}

@@ -232,3 +232,23 @@ func TestDHCP(t *testing.T) {
 			ip(host4, netip.MustParseAddr("192.0.2.9"), 17, udpBody(67, 68, 240)))
 	}
 }
+
+// Where others are on the link, nobody comes from this machine, whatever a packet says,
+// and neighbours are answered wherever their addresses are from.
+func TestASharedLink(t *testing.T) {
+	answer := ip(own6, netip.MustParseAddr("2001:db8::9"), 58, icmp(136, 0, 0, make([]byte, 16)))
+	answer[7] = 255
+	be.PutUint16(answer[42:], 0)
+	for shared, want := range map[bool]pep.Action{false: pep.Pass, true: pep.Drop} {
+		p := place()
+		p.Shared = shared
+		r := newRig(t, p, letting("0.0.0.0/0", "::/0"))
+		r.arrives(want, client("127.0.0.1", 4000, 80).in(syn, 1, 0, 0), client(link.Loopback6.String(), 4000, 80).in(syn, 1, 0, 0))
+		r.arrives(pep.Pass, client("10.0.0.1", 4000, 80).in(syn, 1, 0, 0), client("2001:db8::1", 4000, 80).in(syn, 1, 0, 0))
+		if shared {
+			r.leaves(pep.Pass, answer)
+		} else {
+			r.leaves(pep.Drop, answer)
+		}
+	}
+}

@@ -1,6 +1,10 @@
 package firewall
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"lorica.dev/lorica/abi/link"
+)
 
 const dhcpServer, dhcpClient = 67, 68
 
@@ -17,8 +21,12 @@ func address(a [16]byte, v6 bool) netip.Addr {
 }
 
 // possible reports whether somebody else can have the address. Loopback addresses of
-// IPv4 are those of clients on the machine that the image runs on.
+// IPv4, and what stands for that of IPv6, are those of clients on the machine that the
+// image runs on, where nobody but its tender is on the link.
 func (f *filter) possible(src netip.Addr) bool {
+	if f.place.Shared && (src.IsLoopback() || src == link.Loopback6) {
+		return false
+	}
 	if src.Is4() {
 		if a := src.As4(); a[0] == 0 || a[0] >= 224 && a[0] < 240 || src == broadcast { // this network; multicast
 			return false
@@ -71,7 +79,7 @@ func (f *filter) discovers(p *packet, src, dst netip.Addr, from, own bool) bool 
 // discovered judges neighbour discovery that is about to leave; own says that the
 // source is an address of the image.
 func (f *filter) discovered(p *packet, src, dst netip.Addr, own bool) bool {
-	near := dst.IsLinkLocalMulticast() || dst.IsLinkLocalUnicast() || f.place.SLAAC
+	near := dst.IsLinkLocalMulticast() || dst.IsLinkLocalUnicast() || f.place.SLAAC || f.place.Shared
 	for _, host := range f.place.Hosts {
 		near = near || dst == host
 	}

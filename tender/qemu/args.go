@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"fmt"
+	"net"
 	"os"
 )
 
@@ -82,7 +83,11 @@ func (s *Spec) devices(c *commandLine) {
 		if s.MTU > 0 {
 			mtu = fmt.Sprintf(",host_mtu=%d", s.MTU)
 		}
-		c.add("-device", "virtio-net-device,netdev=net,mac="+HardwareAddress+mtu)
+		mac := HardwareAddress
+		if s.MAC != [6]byte{} {
+			mac = net.HardwareAddr(s.MAC[:]).String()
+		}
+		c.add("-device", "virtio-net-device,netdev=net,mac="+mac+mtu)
 	}
 	if s.has(DeviceEntropy) {
 		c.add("-device", "virtio-rng-device")

@@ -50,6 +50,7 @@ type Spec struct {
 	Net         *os.File // with DeviceNet
 	Network     Network
 	MTU         int      // of the network, bytes; 0: the guest is not told
+	MAC         [6]byte  // of the guest on it; zero: HardwareAddress
 	Output      *os.File // what the guest writes to its console
 	Arguments   string   // more words for the guest's command line
 	Accel       string

@@ -578,7 +578,10 @@ func (a *asked) check(t *testing.T, h *hearing, before, after tallies, sum map[s
 	}
 	want := tallies{In: a.counts.In + h.kernel.In, Denied: a.counts.Denied, Malformed: a.counts.Malformed + h.kernel.Malformed}
 	got := tallies{In: after.In - before.In, Denied: after.Denied - before.Denied, Malformed: after.Malformed - before.Malformed}
-	if got.In != want.In || got.Denied != want.Denied || got.Malformed != want.Malformed {
+	// What the image sends again of openings that it answered under policies before is denied
+	// as well, by no rule: the counts of rules, below, are exact.
+	again := uint64(sum["SYN-ACK"])
+	if got.In != want.In || got.Denied < want.Denied || got.Denied > want.Denied+again || got.Malformed != want.Malformed {
 		t.Errorf("let in, denied and malformed are counted %d, %d and %d, and not %d, %d and %d", got.In, got.Denied, got.Malformed, want.In, want.Denied, want.Malformed)
 	}
 	sum["let in"] += int(got.In)

@@ -228,7 +228,8 @@ type status struct {
 	Restarts    int    `json:"restarts"`
 	LastError   string `json:"lastError"`
 	Stats       struct {
-		Packets struct{ In, Denied, Malformed uint64 }
+		Packets   struct{ In, Denied, Malformed uint64 }
+		Addresses []string
 	} `json:"stats"`
 }
 
