@@ -49,11 +49,11 @@ func (n number) addr(v6 bool) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-// less reports whether n is less than m.
-func (n number) less(m number) bool {
+// below returns 1 where n is less than m, and 0.
+func (n number) below(m number) uint64 {
 	_, borrow := bits.Sub64(n.lo, m.lo, 0)
 	_, borrow = bits.Sub64(n.hi, m.hi, borrow)
-	return borrow == 1
+	return borrow
 }
 
 // An encoder gathers what the parts of a section refer to.

@@ -3,6 +3,7 @@ package flow
 import (
 	"encoding/binary"
 	"math"
+	"math/bits"
 	"net/netip"
 
 	"lorica.dev/lorica/abi"
@@ -43,18 +44,18 @@ const None = math.MaxInt
 // A Point is a flow as a View asks about it.
 type Point struct {
 	v6       bool
-	directed bool // the destination is known, and of the family of the source
-	src, dst number
+	directed bool      // the destination is known, and of the family of the source
+	addrs    [2]number // source and destination
 	values   [8]uint32 // by field; addresses of IPv4 too
 }
 
 // At returns the point of f, which must be plain and have a source.
 func At(f Flow) Point {
-	p := Point{v6: f.Src.Is6(), src: numberOf(f.Src)}
+	p := Point{v6: f.Src.Is6(), addrs: [2]number{numberOf(f.Src)}}
 	if p.directed = f.Dst.IsValid() && f.Dst.Is6() == p.v6; p.directed {
-		p.dst = numberOf(f.Dst)
+		p.addrs[1] = numberOf(f.Dst)
 	}
-	p.values = [8]uint32{FieldSrc: uint32(p.src.lo), FieldDst: uint32(p.dst.lo), FieldFrom: uint32(f.SrcPort), FieldPort: uint32(f.DstPort), FieldProtocol: uint32(f.Protocol)}
+	p.values = [8]uint32{FieldSrc: uint32(p.addrs[0].lo), FieldDst: uint32(p.addrs[1].lo), FieldFrom: uint32(f.SrcPort), FieldPort: uint32(f.DstPort), FieldProtocol: uint32(f.Protocol)}
 	return p
 }
 
@@ -91,7 +92,7 @@ func (v *View) leaf(t *grown, p *Point, best int) int {
 		n := binary.LittleEndian.Uint64(v.nodes[nodeSize*int(i):])
 		value, field := uint32(n), Field(n>>32&7)
 		i = uint32(n >> 35)
-		above := false
+		var above uint64 // without a branch: nobody could foretell it
 		switch {
 		case field == FieldNone:
 			for ; i > 0; i-- {
@@ -105,16 +106,12 @@ func (v *View) leaf(t *grown, p *Point, best int) int {
 				value++
 			}
 			return None
-		case p.v6 && field == FieldSrc:
-			above = v.split(value).less(p.src)
-		case p.v6 && field == FieldDst:
-			above = v.split(value).less(p.dst)
+		case p.v6 && field <= FieldDst:
+			above = v.split(value).below(p.addrs[field-1])
 		default:
-			above = p.values[field] > value
+			_, above = bits.Sub64(uint64(value), uint64(p.values[field]), 0)
 		}
-		if above {
-			i++
-		}
+		i += uint32(above)
 	}
 }
 
@@ -154,17 +151,17 @@ func (v *View) matches(r int, p *Point) bool {
 		return false
 	}
 	if !p.v6 {
-		return (binary.LittleEndian.Uint64(b[8:])^p.src.lo)>>(32-src) == 0 && (binary.LittleEndian.Uint64(b[atDst+8:])^p.dst.lo)>>(32-dst) == 0
+		return (binary.LittleEndian.Uint64(b[8:])^p.addrs[0].lo)>>(32-src) == 0 && (binary.LittleEndian.Uint64(b[atDst+8:])^p.addrs[1].lo)>>(32-dst) == 0
 	}
-	return numberAt(b[:]).shares(p.src, src) && numberAt(b[atDst:]).shares(p.dst, dst)
+	return numberAt(b[:]).shares(p.addrs[0], src) && numberAt(b[atDst:]).shares(p.addrs[1], dst)
 }
 
 // shares reports whether the first bits of addresses of IPv6 are the same.
-func (n number) shares(m number, bits int) bool {
-	if bits <= 64 {
-		return (n.hi^m.hi)>>(64-bits) == 0
+func (n number) shares(m number, length int) bool {
+	if length <= 64 {
+		return (n.hi^m.hi)>>(64-length) == 0
 	}
-	return n.hi == m.hi && (n.lo^m.lo)>>(128-bits) == 0
+	return n.hi == m.hi && (n.lo^m.lo)>>(128-length) == 0
 }
 
 // Verdict returns what a rule says, and whether it asks for a record.
@@ -192,8 +189,8 @@ func (v *View) rule(r int) Rule {
 		FromLo: binary.LittleEndian.Uint16(b[atFrom:]), FromHi: binary.LittleEndian.Uint16(b[atFrom+2:]),
 		PortLo: binary.LittleEndian.Uint16(b[atPort:]), PortHi: binary.LittleEndian.Uint16(b[atPort+2:])}
 	x.Verdict, x.Audit = v.Verdict(r)
-	if bits := int(b[atDstBits]); bits > 0 {
-		x.Dst = netip.PrefixFrom(numberAt(b[atDst:]).addr(v6), bits)
+	if n := int(b[atDstBits]); n > 0 {
+		x.Dst = netip.PrefixFrom(numberAt(b[atDst:]).addr(v6), n)
 	}
 	return x
 }

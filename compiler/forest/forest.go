@@ -14,7 +14,7 @@ import (
 
 const (
 	fewRules = 50 // are asked one by one
-	leafSize = 8  // rules; smaller leaves are not parted
+	leafSize = 2  // rules; leaves with no more are not parted
 
 	// copies bounds the nodes and the entries of leaves, for each rule of a tree.
 	copies = 12
@@ -98,18 +98,34 @@ func grow(t *flow.Tree, all []flow.Rule, of []int32) {
 			queue = append(queue, c)
 		}
 	}
-	for nodes, i := []*node{root}, 0; i < len(nodes); i++ {
-		n := nodes[i]
+	g.emit(t, root, of)
+}
+
+// emit writes the nodes depth first: of the children, which lie side by side, the first
+// has its own next to it, where a walk finds them in the same line of the cache.
+func (g *grower) emit(t *flow.Tree, root *node, of []int32) {
+	at := []*node{root} // by the place in t.Nodes
+	t.Nodes = []flow.Node{{}}
+	for stack := []uint32{0}; len(stack) > 0; {
+		i := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		n := at[i]
 		if n.field == none {
-			t.Nodes = append(t.Nodes, flow.Node{Child: uint32(len(n.rules))})
+			t.Nodes[i].Child = uint32(len(n.rules))
+			continue
+		}
+		child := uint32(len(t.Nodes))
+		t.Nodes[i] = g.cuts.node(n.field, n.cut)
+		t.Nodes[i].Child = child
+		t.Nodes = append(t.Nodes, flow.Node{}, flow.Node{})
+		at = append(at, n.children[:]...)
+		stack = append(stack, child+1, child)
+	}
+	for _, n := range at {
+		if n.field == none {
 			for _, r := range n.rules {
 				t.Rules = append(t.Rules, uint32(of[r]))
 			}
-			continue
 		}
-		x := g.cuts.node(n.field, n.cut)
-		x.Child = uint32(len(nodes))
-		t.Nodes = append(t.Nodes, x)
-		nodes = append(nodes, n.children[:]...)
 	}
 }

@@ -47,9 +47,10 @@ func Like(kind string, seed uint64, n int) *flow.Section {
 		nets[i][0] = byte(1 + g.IntN(223))
 	}
 	l := flow.List{Level: "normal", Rule: abi.Rule{ID: abi.RuleNetwork, Line: "policy.yaml:1"}}
-	for range n {
+	seen := map[flow.Rule]bool{}
+	for tries := 0; len(l.Rules) < n; tries++ {
 		v6 := g.IntN(100) < p.v6
-		x := flow.Rule{Verdict: abi.Verdict(g.IntN(2)), Protocol: p.protocols[g.IntN(len(p.protocols))],
+		x := flow.Rule{Protocol: p.protocols[g.IntN(len(p.protocols))],
 			Src: g.network(nets, p.src, v6), Dst: g.network(nets, p.dst, v6), FromHi: 65535, PortHi: 65535}
 		if x.Protocol == flow.TCP || x.Protocol == flow.UDP {
 			x.FromLo, x.FromHi = g.ports(p.from)
@@ -58,6 +59,11 @@ func Like(kind string, seed uint64, n int) *flow.Section {
 		if x.Dst.Bits() == 0 {
 			x.Dst = netip.Prefix{}
 		}
+		if seen[x] && tries < 100*n {
+			continue // what it is about is in no other rule
+		}
+		seen[x] = true
+		x.Verdict = abi.Verdict(g.IntN(2))
 		l.Rules = append(l.Rules, x)
 	}
 	slices.SortStableFunc(l.Rules, func(a, b flow.Rule) int { return width(&a) - width(&b) })
