@@ -145,7 +145,7 @@ func (g *grower) prune(n *node) {
 	}
 }
 
-// part gives a node its children, and reports whether each has fewer rules.
+// part gives a node its children, and reports whether one of them has fewer rules.
 func (g *grower) part(n *node) bool {
 	f, cut := g.choose(n, 1+(len(n.rules)-1)/sampled)
 	if f == none && len(n.rules) > sampled {
@@ -167,7 +167,7 @@ func (g *grower) part(n *node) bool {
 	}
 	g.prune(l)
 	g.prune(r)
-	if max(len(l.rules), len(r.rules)) == len(n.rules) {
+	if min(len(l.rules), len(r.rules)) == len(n.rules) {
 		return false
 	}
 	n.field, n.cut, n.children = f, cut, [2]*node{l, r}
@@ -215,7 +215,12 @@ func (g *grower) choose(n *node, every int) (field int, cut int32) {
 				b++
 			}
 			score := 10*max(left, right) + 3*(left+right-all)
-			if max(left, right) < all && (field == none || score < best) {
+			if max(left, right) == all { // the last resort: rules within rules. A smaller box is covered by more of them
+				if score = 14*all + max(all-2*min(left, right), 2*min(left, right)-all); min(left, right) == all {
+					continue
+				}
+			}
+			if field == none || score < best {
 				field, cut, best = f, at, score
 			}
 		}
