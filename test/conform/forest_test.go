@@ -57,15 +57,12 @@ func sameFlows(t testing.TB, seed uint64, n int, s *flow.Section) (allowed int) 
 }
 
 func TestTheForestFindsWhatTheDefinitionFinds(t *testing.T) {
-	for seed := range uint64(60) {
-		sameFlows(t, seed, 4000, packets.Rules(seed, int(40+seed*12), target.V4, target.V6))
+	for seed := range uint64(40) {
+		sameFlows(t, seed, 4000, packets.Rules(seed, int(40+seed*10), target.V4, target.V6))
 	}
 	for i, kind := range packets.Kinds {
-		n := 1000
-		if kind == "cloud" {
-			n = 300
-		}
-		if allowed := sameFlows(t, uint64(i), 100_000, packets.Like(kind, uint64(i), n)); allowed < 1000 || allowed > 99_000 {
+		const n = 500
+		if allowed := sameFlows(t, uint64(i), 60_000, packets.Like(kind, uint64(i), n)); allowed < 1000 || allowed > 59_000 {
 			t.Errorf("%s: %d flows are allowed", kind, allowed)
 		}
 	}
@@ -111,6 +108,55 @@ func TestTheForestUnderClassBench(t *testing.T) {
 			s := &flow.Section{Lists: []flow.List{{Rule: abi.Rule{ID: abi.RuleNetwork}, Rules: rules}}}
 			allowed := sameFlows(t, 1, 1_000_000, s)
 			t.Logf("%d rules, %d bytes; a million flows, %d of them allowed", len(rules), len(planted(s)), allowed)
+		})
+	}
+}
+
+// FuzzForest has trees made for whatever rules a section has.
+func FuzzForest(f *testing.F) {
+	for seed := range uint64(8) {
+		f.Add(packets.Rules(seed, 6*int(seed), target.V4, target.V6).Encode(), seed)
+	}
+	f.Fuzz(func(t *testing.T, section []byte, seed uint64) {
+		s, err := flow.Decode(section)
+		if err != nil || len(s.Lists) == 0 {
+			return
+		}
+		for i := range s.Lists { // fewer are asked one by one
+			for l := &s.Lists[i]; len(l.Rules) > 0 && len(l.Rules) < 64; {
+				l.Rules = append(l.Rules, l.Rules...)
+			}
+		}
+		sameFlows(t, seed, 200, &s)
+	})
+}
+
+func TestManyRulesAreAskedWithoutAllocating(t *testing.T) {
+	s := packets.Like("cloud", 1, 5000)
+	m := firewall.New()
+	m.Packets(pep.PacketPlace{})
+	st := must(m.Prepare(&pep.Input{Section: planted(s)}))
+	next := packets.Flows(1, s)
+	if n := testing.AllocsPerRun(1000, func() { st.Admit(next()) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// BenchmarkAdmit measures a connection against more and more rules.
+func BenchmarkAdmit(b *testing.B) {
+	for _, n := range []int{10, 100, 1000, 10_000, 100_000} {
+		s := packets.Like("cloud", 7, n)
+		st := must(firewall.New().Prepare(&pep.Input{Section: planted(s)}))
+		next := packets.Flows(7, s)
+		list := make([]flow.Flow, 1<<12)
+		for i := range list {
+			list[i] = next()
+		}
+		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				st.Admit(list[i%len(list)])
+			}
 		})
 	}
 }
