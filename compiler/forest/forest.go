@@ -16,8 +16,9 @@ const (
 	fewRules = 50 // are asked one by one
 	leafSize = 2  // rules; leaves with no more are not parted
 
-	// copies bounds the nodes and the entries of leaves, for each rule of a tree.
-	copies = 12
+	// copies bounds the nodes and the entries of leaves, for each rule of a tree; any tree
+	// has some to spare.
+	copies, spare = 8, 4096
 
 	// sampled are how many rules of a node say where to part it.
 	sampled = 512
@@ -84,7 +85,7 @@ func grow(t *flow.Tree, all []flow.Rule, of []int32) {
 		root.rules = append(root.rules, int32(i))
 	}
 	g.prune(root)
-	budget := copies*len(of) - len(root.rules)
+	budget := copies*len(of) + spare - len(root.rules)
 	for queue := []*node{root}; len(queue) > 0; queue = queue[1:] { // breadth first: all are as deep when the copies are used up
 		n := queue[0]
 		n.field = none

@@ -246,7 +246,7 @@ func TestWhatARuleSetCostsIsBounded(t *testing.T) {
 		for i := range l.Trees {
 			size += len(l.Trees[i].Nodes) + len(l.Trees[i].Rules)
 		}
-		if size > (copies+1)*n+1000 {
+		if size > (copies+1)*n+len(l.Trees)*spare {
 			t.Errorf("%s: %d nodes and entries", name, size)
 		}
 		s := flow.Section{Lists: []flow.List{*l}}
