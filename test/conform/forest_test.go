@@ -9,6 +9,7 @@ import (
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/flow"
+	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/compiler/forest"
 	"lorica.dev/lorica/internal/notrun"
 	"lorica.dev/lorica/pep"
@@ -129,6 +130,16 @@ func FuzzForest(f *testing.F) {
 		}
 		sameFlows(t, seed, 200, &s)
 	})
+}
+
+// A program of so many rules is one that an image takes.
+func TestAHundredThousandRulesFit(t *testing.T) {
+	s := packets.Like("fw", 1, 100_000)
+	b := planted(s)
+	if len(b) > program.MaxSize*3/4 {
+		t.Errorf("%d bytes", len(b))
+	}
+	sameFlows(t, 1, 200, s)
 }
 
 func TestManyRulesAreAskedWithoutAllocating(t *testing.T) {
