@@ -25,6 +25,9 @@ func grown() *flow.Section {
 		return flow.Node{Field: f, Addr: netip.MustParseAddr(addr), Child: child}
 	}
 	s := sample()
+	low := rule("low", abi.Deny, "10.0.0.0/8", 0, 65535)
+	low.Dst = prefix("0.0.0.0/8") // a flow without a destination is not for the least one
+	s.Lists[1].Rules = []flow.Rule{low}
 	s.Lists = append(s.Lists, flow.List{Level: "lockdown", Rule: abi.Rule{ID: "default:network", Line: "p.yaml:30"}, Rules: []flow.Rule{office, lab, six, all},
 		Trees: []flow.Tree{
 			{Src: [2]uint8{0, 32}, Dst: [2]uint8{1, 32}, Rules: []uint32{0}, Nodes: []flow.Node{
@@ -188,7 +191,7 @@ func TestOpenRefuses(t *testing.T) {
 		"a rule of an earlier list": tree(2, func(t *flow.Tree) { t.Rules[0] = ^uint32(0) }),
 		"a rule of a later list": func(s *flow.Section) {
 			s.Lists[0], s.Lists[2] = s.Lists[2], s.Lists[0]
-			s.Lists[0].Trees[2].Rules[0] = 5
+			s.Lists[0].Trees[2].Rules[0] = 6
 		},
 		"a rule that does not exist": tree(2, func(t *flow.Tree) { t.Rules[0] = 4 }),
 		"more rules than there are":  tree(2, func(t *flow.Tree) { t.Nodes[4].Child = 2 }),
