@@ -1,5 +1,5 @@
 // Package verify reads programs a second time: it shares no code with the compiler
-// that wrote them and the image that runs them, and was written from
+// that wrote them and the images that run them, and was written from
 // docs/program-format.md alone, so that a mistake has to be made twice to be missed.
 package verify
 
@@ -9,12 +9,17 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"unicode/utf8"
+	"slices"
+	"strings"
 )
 
 const (
 	none    = 0xffffffff
 	largest = 16 << 20
+
+	// The sections that an image can take. The page says what is in some of them; the
+	// others are data to this package.
+	known = " firewall tls obligations filter limit-source authn-jwt authn-basic authn-mtls authn limit-principal authz egress audit "
 )
 
 // A Report says what is in a program.
@@ -28,16 +33,15 @@ type Report struct {
 	Levels   []string  `json:"levels"`
 	Signed   bool      `json:"signed"` // the signature was checked
 	Sections []Section `json:"sections"`
-	Authz    *Authz    `json:"authz,omitempty"`
 }
 
-// A Section of a program. The page specifies the bytes of some only: the others are
-// data to this package.
+// A Section of a program, and how many of each part are in it; nil where what is in it
+// was not verified.
 type Section struct {
-	Name   string `json:"name"`
-	Offset int    `json:"offset"`
-	Size   int    `json:"size"`
-	Inside bool   `json:"inside"` // what is in it was verified
+	Name   string         `json:"name"`
+	Offset int            `json:"offset"`
+	Size   int            `json:"size"`
+	Parts  map[string]int `json:"parts,omitempty"`
 }
 
 // An Error says what is wrong with a program, and at which of its bytes.
@@ -48,23 +52,15 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	where := ""
-	if e.Section != "" {
-		where = ", in section " + e.Section
+	if e.Section == "" {
+		return fmt.Sprintf("byte %d: %s", e.Offset, e.Problem)
 	}
-	return fmt.Sprintf("byte %d%s: %s", e.Offset, where, e.Problem)
-}
-
-// Sections that an image can take.
-var names = map[string]bool{
-	"firewall": true, "tls": true, "obligations": true, "filter": true, "limit-source": true, "authn-jwt": true, "authn-basic": true,
-	"authn-mtls": true, "authn": true, "limit-principal": true, "authz": true, "egress": true, "audit": true,
+	return fmt.Sprintf("byte %d, in section %s: %s", e.Offset, e.Section, e.Problem)
 }
 
 // Check verifies all of a program that the page specifies, against the public key, or
 // without its signature where that is nil. What it refuses, it refuses with an *Error.
 func Check(program []byte, key ed25519.PublicKey) (rep Report, err error) {
-	r := &reader{b: program}
 	defer func() {
 		if e := recover(); e != nil {
 			refused, ours := e.(*Error)
@@ -74,48 +70,32 @@ func Check(program []byte, key ed25519.PublicKey) (rep Report, err error) {
 			rep, err = Report{}, refused
 		}
 	}()
-	if len(program) > largest {
-		r.fail(largest, "a program has at most %d bytes", largest)
+	r := &reader{}
+	r.want(len(program) <= largest, largest, "a program has at most %d bytes", largest)
+	end := len(program) - ed25519.SignatureSize
+	r.want(end >= 0, 0, "%d bytes do not hold a signature", len(program))
+	r.b = program[:end]
+	if key != nil {
+		signed := append([]byte("lorica program v1\x00"), r.b...)
+		set := len(key) == ed25519.PublicKeySize && slices.Max(key) > 0
+		r.want(set && ed25519.Verify(key, signed, program[end:]), end, "the signature is not by this key over these bytes")
 	}
-	if len(program) < ed25519.SignatureSize {
-		r.fail(0, "%d bytes do not hold a signature", len(program))
-	}
-	body := program[:len(program)-ed25519.SignatureSize]
-	if key != nil && (len(key) != ed25519.PublicKeySize || !ed25519.Verify(key, append([]byte("lorica program v1\x00"), body...), program[len(body):])) {
-		r.fail(len(body), "the signature is not by this key over these bytes")
-	}
-	r.b = body
-	if string(r.bytes(8)) != "LORICAP1" {
-		r.fail(0, "not a program of version 1")
-	}
+	r.want(string(r.bytes(8)) == "LORICAP1", 0, "not a program of version 1")
 	digest := sha256.Sum256(program)
-	rep = Report{Digest: "sha256:" + hex.EncodeToString(digest[:]), Signed: key != nil}
-	rep.Plan = hex.EncodeToString(r.bytes(32))
+	rep = Report{Digest: "sha256:" + hex.EncodeToString(digest[:]), Signed: key != nil, Plan: hex.EncodeToString(r.bytes(32))}
 	rep.Revision = binary.LittleEndian.Uint64(r.bytes(8))
-	rep.Tenant, rep.Workload, rep.Policy = r.text(), r.text(), r.text()
+	rep.Tenant, rep.Workload, rep.Policy = string(r.blob()), string(r.blob()), string(r.blob())
 	for range r.count(4) {
-		rep.Levels = append(rep.Levels, r.text())
+		rep.Levels = append(rep.Levels, string(r.blob()))
 	}
-	if len(rep.Levels) == 0 {
-		r.fail(r.at, "no level is named")
-	}
-	seen := map[string]bool{}
+	r.want(len(rep.Levels) > 0, r.at, "no level is named")
 	for range r.count(8) {
-		at := r.at
-		s := Section{Name: r.text(), Offset: r.at + 4}
-		if !names[s.Name] {
-			r.fail(at, "no image takes a section %q", s.Name)
-		}
-		if seen[s.Name] {
-			r.fail(at, "a second section %q", s.Name)
-		}
-		seen[s.Name] = true
-		data := r.blob()
-		s.Size = len(data)
-		inside := &reader{b: program[:s.Offset+s.Size], at: s.Offset, section: s.Name}
-		switch s.Name {
-		case "authz":
-			rep.Authz, s.Inside = authorization(inside), true
+		at, s := r.at, Section{Name: string(r.blob()), Offset: r.at + 4}
+		r.want(strings.Contains(known, " "+s.Name+" "), at, "no image takes a section %q", s.Name)
+		r.want(!slices.ContainsFunc(rep.Sections, func(o Section) bool { return o.Name == s.Name }), at, "a second section %q", s.Name)
+		s.Size = len(r.blob())
+		if s.Name == "authz" {
+			s.Parts = authorization(&reader{program[:s.Offset+s.Size], s.Offset, s.Name})
 		}
 		rep.Sections = append(rep.Sections, s)
 	}
@@ -123,64 +103,43 @@ func Check(program []byte, key ed25519.PublicKey) (rep Report, err error) {
 	return rep, nil
 }
 
-// A reader goes through bytes and knows where it is in the program. What it cannot
-// read, it fails: a panic with an *Error, which Check catches.
+// A reader goes through bytes and knows where it is in the program. What is not as it is
+// wanted ends the reading: a panic with an *Error, which Check catches.
 type reader struct {
 	b       []byte // from the beginning of the program to the end of what is read
 	at      int
 	section string
 }
 
-func (r *reader) fail(at int, format string, args ...any) {
-	panic(&Error{at, r.section, fmt.Sprintf(format, args...)})
+func (r *reader) want(ok bool, at int, format string, args ...any) {
+	if !ok {
+		panic(&Error{at, r.section, fmt.Sprintf(format, args...)})
+	}
 }
 
 func (r *reader) bytes(n int) []byte {
-	if n > len(r.b)-r.at {
-		r.fail(r.at, "%d bytes are wanted, and %d are left", n, len(r.b)-r.at)
-	}
+	r.want(n <= len(r.b)-r.at, r.at, "%d bytes are wanted, and %d are left", n, len(r.b)-r.at)
 	r.at += n
 	return r.b[r.at-n : r.at]
 }
 
-func (r *reader) byte() byte   { return r.bytes(1)[0] }
-func (r *reader) word() uint32 { return binary.LittleEndian.Uint32(r.bytes(4)) }
-
 // count reads how many elements follow, of at least so many bytes each.
 func (r *reader) count(least int) int {
-	at, n := r.at, r.word()
-	if int64(n)*int64(least) > int64(len(r.b)-r.at) {
-		r.fail(at, "%d elements are more than the remaining bytes hold", n)
-	}
+	n := binary.LittleEndian.Uint32(r.bytes(4))
+	r.want(int64(n)*int64(least) <= int64(len(r.b)-r.at), r.at-4, "%d elements are more than the remaining bytes hold", n)
 	return int(n)
 }
 
 func (r *reader) blob() []byte { return r.bytes(r.count(1)) }
 
-func (r *reader) text() string {
-	at, b := r.at, r.blob()
-	if !utf8.Valid(b) {
-		r.fail(at, "a string that is not UTF-8")
-	}
-	return string(b)
-}
-
-func (r *reader) truth() bool { return r.within(0, 1) == 1 }
-
 // within reads a byte from least to most.
-func (r *reader) within(least, most byte) byte {
-	b := r.byte()
-	if b < least || b > most {
-		r.fail(r.at-1, "%d is not from %d to %d", b, least, most)
-	}
-	return b
+func (r *reader) within(least, most byte) int {
+	b := r.bytes(1)[0]
+	r.want(b >= least && b <= most, r.at-1, "%d is not from %d to %d", b, least, most)
+	return int(b)
 }
 
-func (r *reader) end() {
-	if r.at != len(r.b) {
-		r.fail(r.at, "%d bytes are left over", len(r.b)-r.at)
-	}
-}
+func (r *reader) end() { r.want(r.at == len(r.b), r.at, "%d bytes are left over", len(r.b)-r.at) }
 
 // A table is a list of records of words, where it lies in the program.
 type table struct {
@@ -192,8 +151,7 @@ type table struct {
 }
 
 func (r *reader) table(name string, width int) table {
-	t := table{r: r, name: name, n: r.count(4 * width), width: width}
-	t.at = r.at
+	t := table{r: r, name: name, n: r.count(4 * width), width: width, at: r.at}
 	r.bytes(4 * width * t.n)
 	return t
 }
@@ -202,41 +160,43 @@ func (t table) word(i, col int) uint32 {
 	return binary.LittleEndian.Uint32(t.r.b[t.at+4*(i*t.width+col):])
 }
 
-func (t table) fail(i, col int, format string, args ...any) {
-	t.r.fail(t.at+4*(i*t.width+col), "%s %d: %s", t.name, i, fmt.Sprintf(format, args...))
+func (t table) want(ok bool, i, col int, format string, args ...any) {
+	if !ok {
+		t.r.want(false, t.at+4*(i*t.width+col), t.name+" %d: "+format, append([]any{i}, args...)...)
+	}
 }
 
 // index returns a word that names an element of a table.
 func (t table) index(i, col int, of table) int {
 	w := t.word(i, col)
-	if int64(w) >= int64(of.n) {
-		t.fail(i, col, "there is no %s %d", of.name, w)
-	}
+	t.want(int64(w) < int64(of.n), i, col, "there is no %s %d", of.name, w)
 	return int(w)
 }
 
-// optional is index, or -1 for None.
-func (t table) optional(i, col int, of table) int {
-	if t.word(i, col) == none {
-		return -1
-	}
-	return t.index(i, col, of)
+// span returns the first element of a table and the one behind the last, as two words say.
+func (t table) span(i, col int, of table) (first, end int) {
+	a, n := int64(t.word(i, col)), int64(t.word(i, col+1))
+	t.want(a+n <= int64(of.n), i, col, "there are no %d of %s from %d on", n, of.name, a)
+	return int(a), int(a + n)
 }
 
-// span returns the first element of a table and how many, which two words name.
-func (t table) span(i, col int, of table) (first, n int) {
-	a, b := t.word(i, col), t.word(i, col+1)
-	if int64(a)+int64(b) > int64(of.n) {
-		t.fail(i, col, "there are no %d of %s from %d on", b, of.name, a)
-	}
-	return int(a), int(b)
+// after holds record i to come after the one before, by the words of so many columns.
+func (t table) after(i int, cols ...int) {
+	t.want(i == 0 || t.less(i-1, i, cols...), i, cols[0], "it does not come after the one before")
 }
 
-// zero holds a word that says nothing to 0.
+func (t table) less(i, j int, cols ...int) bool {
+	for _, col := range cols {
+		if a, b := t.word(i, col), t.word(j, col); a != b {
+			return a < b
+		}
+	}
+	return false
+}
+
+// zero holds words that say nothing to 0.
 func (t table) zero(i int, cols ...int) {
 	for _, col := range cols {
-		if w := t.word(i, col); w != 0 {
-			t.fail(i, col, "%d where 0 is to be", w)
-		}
+		t.want(t.word(i, col) == 0, i, col, "%d where 0 is to be", t.word(i, col))
 	}
 }
