@@ -24,24 +24,19 @@ const (
 
 // A Report says what is in a program.
 type Report struct {
-	Digest   string    `json:"digest"`
-	Plan     string    `json:"plan"`
-	Revision uint64    `json:"revision"`
-	Tenant   string    `json:"tenant"`
-	Workload string    `json:"workload"`
-	Policy   string    `json:"policy"`
-	Levels   []string  `json:"levels"`
-	Signed   bool      `json:"signed"` // the signature was checked
-	Sections []Section `json:"sections"`
+	Digest, Plan, Tenant, Workload, Policy string
+	Revision                               uint64
+	Levels                                 []string
+	Signed                                 bool // the signature was checked
+	Sections                               []Section
 }
 
 // A Section of a program, and how many of each part are in it; nil where what is in it
 // was not verified.
 type Section struct {
-	Name   string         `json:"name"`
-	Offset int            `json:"offset"`
-	Size   int            `json:"size"`
-	Parts  map[string]int `json:"parts,omitempty"`
+	Name         string
+	Offset, Size int
+	Parts        map[string]int
 }
 
 // An Error says what is wrong with a program, and at which of its bytes.
@@ -52,10 +47,7 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if e.Section == "" {
-		return fmt.Sprintf("byte %d: %s", e.Offset, e.Problem)
-	}
-	return fmt.Sprintf("byte %d, in section %s: %s", e.Offset, e.Section, e.Problem)
+	return strings.Replace(fmt.Sprintf("byte %d, in section %s: %s", e.Offset, e.Section, e.Problem), ", in section :", ":", 1)
 }
 
 // Check verifies all of a program that the page specifies, against the public key, or
@@ -93,8 +85,12 @@ func Check(program []byte, key ed25519.PublicKey) (rep Report, err error) {
 		r.want(slices.Contains(strings.Fields(known), s.Name), at, "no image takes a section %q", s.Name)
 		r.want(!slices.ContainsFunc(rep.Sections, func(o Section) bool { return o.Name == s.Name }), at, "a second section %q", s.Name)
 		s.Size = len(r.blob())
-		if s.Name == "authz" {
-			s.Parts = authorization(&reader{program[:s.Offset+s.Size], s.Offset, s.Name})
+		inside := &reader{program[:s.Offset+s.Size], s.Offset, s.Name}
+		switch s.Name {
+		case "authz":
+			s.Parts = authorization(inside)
+		case "firewall":
+			s.Parts = firewall(inside)
 		}
 		rep.Sections = append(rep.Sections, s)
 	}
@@ -165,11 +161,11 @@ func (t table) want(ok bool, i, col int, format string, args ...any) {
 	}
 }
 
-// index returns a word that names an element of a table.
-func (t table) index(i, col int, of table) int {
-	w := t.word(i, col)
-	t.want(int64(w) < int64(of.n), i, col, "there is no %s %d", of.name, w)
-	return int(w)
+// indices holds words from a column on to being below the lengths of tables.
+func (t table) indices(i, col int, of ...table) {
+	for k, o := range of {
+		t.want(int64(t.word(i, col+k)) < int64(o.n), i, col+k, "there is no %s %d", o.name, t.word(i, col+k))
+	}
 }
 
 // span returns the first element of a table and the one behind the last, as two words say.
@@ -179,11 +175,7 @@ func (t table) span(i, col int, of table) (first, end int) {
 	return int(a), int(a + n)
 }
 
-// after holds record i to come after the one before, by the words of so many columns.
-func (t table) after(i int, cols ...int) {
-	t.want(i == 0 || t.less(i-1, i, cols...), i, cols[0], "it does not come after the one before")
-}
-
+// less compares two records by the words of some columns.
 func (t table) less(i, j int, cols ...int) bool {
 	for _, col := range cols {
 		if a, b := t.word(i, col), t.word(j, col); a != b {
@@ -191,11 +183,4 @@ func (t table) less(i, j int, cols ...int) bool {
 		}
 	}
 	return false
-}
-
-// zero holds words that say nothing to 0.
-func (t table) zero(i int, cols ...int) {
-	for _, col := range cols {
-		t.want(t.word(i, col) == 0, i, col, "%d where 0 is to be", t.word(i, col))
-	}
 }
