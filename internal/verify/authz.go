@@ -1,41 +1,24 @@
 package verify
 
-import "bytes"
+import "slices"
 
-const (
-	mostAttributes = 64
-	mostNesting    = 32 // of constants, and steps from the root of the index
-	mostStack      = 128
-	mostGathered   = 128 // by one set or record of an expression
-)
-
-// What a word can be that is no index of a table: that of one with so many elements.
-var (
-	zero     = table{name: "operand", n: 1}
-	truth    = table{name: "truth value", n: 2}
-	scope    = table{name: "scope", n: 3}
-	types    = table{name: "type", n: 8}
-	gathered = table{name: "set or record of", n: mostGathered + 1}
-	anything = table{n: none + 1}
-)
+// Bounds of attributes, of nesting in constants and steps in the index, of the stack, and
+// of what a set or record of an expression gathers.
+const mostAttributes, mostNesting, mostStack, mostGathered = 64, 32, 128, 128
 
 // A section is authz while it is verified.
 type section struct {
 	*reader
-	text                                                                                             []byte
-	strings, head, attributes, entities, lists, constants, code, rules, nodes, groups, slots, routes table
+	text  []byte
+	kinds map[string]table // of operands
 
-	stack int // the most values that code has on it
+	strings, head, attributes, entities, lists, constants, code, rules, nodes, groups, slots, routes table
 }
 
 func authorization(r *reader) map[string]int {
-	s := &section{reader: r, strings: r.table("string", 2)}
-	s.text = r.blob()
-	s.head = table{r: r, name: "head", at: r.at, n: 1, width: 3}
-	r.bytes(12)
+	s := &section{reader: r, strings: r.table("string", 2), text: r.blob(), head: r.records("head", 3, 1)}
 	r.within(0, 1)
-	r.bytes(r.count(1))
-	r.bytes(r.count(1))
+	_, _ = r.blob(), r.blob() // what the default is called
 	s.attributes = table{name: "attribute", n: r.count(16)}
 	r.want(s.attributes.n <= mostAttributes, r.at-4, "%d attributes, and at most %d may be", s.attributes.n, mostAttributes)
 	for range s.attributes.n {
@@ -43,8 +26,7 @@ func authorization(r *reader) map[string]int {
 		for _, field := range [][2]byte{{1, 7}, {0, 1}, {0, 1}, {1, 15}} { // type, set, optional, source
 			r.within(field[0], field[1])
 		}
-		r.blob()
-		r.blob()
+		_, _ = r.blob(), r.blob()
 	}
 	s.entities, s.lists, s.constants = r.table("entity", 6), r.table("list element", 1), r.table("constant", 3)
 	s.code, s.rules, s.nodes = r.table("instruction", 3), r.table("rule", 5), r.table("node", 4)
@@ -53,34 +35,33 @@ func authorization(r *reader) map[string]int {
 
 	for i := range s.strings.n {
 		s.strings.span(i, 0, table{name: "bytes", n: len(s.text)})
-		s.strings.want(i == 0 || bytes.Compare(s.str(i-1), s.str(i)) < 0, i, 0, "it does not come after the one before")
+		s.strings.want(i == 0 || string(s.str(i-1)) < string(s.str(i)), i, 0, "it does not come after the one before")
 	}
 	for col, of := range []table{s.strings, s.strings, s.entities} {
-		if s.head.word(0, col) != none {
-			s.head.indices(0, col, of)
-		}
+		w := s.head.word(0, col)
+		s.head.want(w == none || int64(w) < int64(of.n), 0, col, "there is no %s %d", of.name, w)
 	}
+	s.kinds = map[string]table{"": upTo(0), "type": upTo(7), "number": upTo(mostGathered), "scope": upTo(2), "any": upTo(none),
+		"string": s.strings, "attribute": s.attributes, "entity": s.entities, "constant": s.constants}
 	s.checkConstants()
-	for i := range s.entities.n {
-		s.entity(i)
-	}
+	s.checkEntities()
 	for i := range s.code.n {
 		s.operands(i)
 	}
 	for i := range s.rules.n {
-		s.rules.indices(i, 0, s.strings, s.strings, truth)
+		s.rules.indices(i, 0, s.strings, s.strings, upTo(1))
 		first, end := s.rules.span(i, 3, s.code)
-		s.run(first, end, 0)
+		s.run(first, end, true)
 	}
-	deepest := s.tree()
+	s.tree()
 	for i := range s.routes.n {
 		s.routes.indices(i, 0, s.strings, s.entities)
-		s.routes.want(i == 0 || s.routes.less(i-1, i, 0), i, 0, "it does not come after the one before")
+		s.routes.want(i == 0 || s.routes.less(i-1, i, 0, 0), i, 0, "it does not come after the one before")
 		reads := uint64(s.routes.word(i, 3))<<32 | uint64(s.routes.word(i, 2))
 		s.routes.want(reads>>s.attributes.n == 0, i, 2, "it reads attributes that there are not")
 	}
 	return map[string]int{"strings": s.strings.n, "attributes": s.attributes.n, "entities": s.entities.n, "constants": s.constants.n, "instructions": s.code.n,
-		"rules": s.rules.n, "nodes": s.nodes.n, "groups": s.groups.n, "slots": s.slots.n, "routes": s.routes.n, "deepest stack": s.stack, "deepest node": deepest}
+		"rules": s.rules.n, "nodes": s.nodes.n, "groups": s.groups.n, "slots": s.slots.n, "routes": s.routes.n}
 }
 
 // str returns the bytes of a string.
@@ -90,13 +71,13 @@ func (s *section) str(i int) []byte { return s.text[s.strings.word(i, 0):][:s.st
 func (s *section) ascending(first, end, step int, of table) {
 	for i := first; i < end; i += step {
 		s.lists.indices(i, 0, of)
-		s.lists.want(i == first || s.lists.less(i-step, i, 0), i, 0, "it does not come after the one before")
+		s.lists.want(i == first || s.lists.less(i-step, i, 0, 0), i, 0, "it does not come after the one before")
 	}
 }
 
 func (s *section) checkConstants() {
 	c, depth := s.constants, make([]int, s.constants.n)
-	operands := [][]table{1: {truth, zero}, 2: nil, 3: nil, 4: nil, 5: nil, 6: {s.strings, zero}, 7: {s.entities, zero}, 8: {s.strings}, 9: nil, 10: nil}
+	operands := [][]table{1: {upTo(1), upTo(0)}, 2: nil, 3: nil, 4: nil, 5: nil, 6: {s.strings, upTo(0)}, 7: {s.entities, upTo(0)}, 8: {s.strings}, 9: nil, 10: nil}
 	for i := range c.n {
 		kind, a, b := c.word(i, 0), c.word(i, 1), int(c.word(i, 2))
 		c.want(kind >= 1 && kind <= 10, i, 0, "%d is no kind of constant", kind)
@@ -118,40 +99,52 @@ func (s *section) checkConstants() {
 			e := int(s.lists.word(at, 0))
 			s.lists.want(e < i, at, 0, "constant %d is not before constant %d, which holds it", e, i)
 			depth[i] = max(depth[i], depth[e]+1)
-			s.lists.want(step == 2 || at == first || c.less(int(s.lists.word(at-1, 0)), e, 0, 2, 1), at, 0, "constant %d does not come after the one before in a set", e)
+			s.lists.want(step == 2 || at == first || s.precedes(int(s.lists.word(at-1, 0)), e), at, 0, "constant %d does not come after the one before in a set", e)
 		}
 		c.want(depth[i] <= mostNesting, i, 0, "it is nested more than %d deep", mostNesting)
 	}
 }
 
-func (s *section) entity(i int) {
-	e := s.entities
-	e.indices(i, 0, s.strings, s.strings)
-	e.want(i == 0 || e.less(i-1, i, 0, 1), i, 0, "it does not come after the one before")
-	for col := 2; col <= 3; col++ {
-		if record := e.word(i, col); record != none {
-			e.indices(i, col, s.constants)
-			e.want(s.constants.word(int(record), 0) == 10, i, col, "constant %d is no record", record)
+// precedes orders constants: by kind, then by B and A.
+func (s *section) precedes(i, j int) bool {
+	a, b := s.constants.word(i, 0), s.constants.word(j, 0)
+	return a < b || a == b && s.constants.less(i, j, 2, 1)
+}
+
+func (s *section) checkEntities() {
+	for e, i := s.entities, 0; i < e.n; i++ {
+		e.indices(i, 0, s.strings, s.strings)
+		e.want(i == 0 || e.less(i-1, i, 0, 1), i, 0, "it does not come after the one before")
+		for col := 2; col <= 3; col++ {
+			w := e.word(i, col)
+			e.want(w == none || int64(w) < int64(s.constants.n) && s.constants.word(int(w), 0) == 10, i, col, "there is no constant %d, or it is no record", w)
+		}
+		first, end := e.span(i, 4, s.lists)
+		s.ascending(first, end, 1, e)
+		for at := first; at < end; at++ {
+			s.lists.want(int(s.lists.word(at, 0)) != i, at, 0, "entity %d is in itself", i)
 		}
 	}
-	first, end := e.span(i, 4, s.lists)
-	s.ascending(first, end, 1, e)
-	for at := first; at < end; at++ {
-		s.lists.want(int(s.lists.word(at, 0)) != i, at, 0, "entity %d is in itself", i)
-	}
 }
+
+// An operation stands for those that are alike, up to the last: how many values they take,
+// leave, and leave where they jump, and what their operands are.
+type operation struct {
+	last, takes, leaves, there int
+	a, b                       string
+}
+
+var operations = []operation{{1, 0, 1, 0, "", ""}, {2, 0, 1, 0, "constant", ""}, {6, 0, 1, 0, "", ""}, {8, 0, 1, 0, "attribute", ""}, {10, 1, 1, 0, "string", ""},
+	{14, 1, 1, 0, "", ""}, {16, 1, 1, 0, "string", ""}, {17, 1, 1, 0, "type", ""}, {28, 1, 1, 0, "", ""}, {50, 2, 1, 0, "", ""}, {51, 0, 1, 0, "number", ""},
+	{52, 0, 1, 0, "any", "number"}, {53, 1, 2, 0, "", ""}, {54, 1, 0, 0, "", ""}, {55, 0, 0, 0, "any", ""}, {56, 1, 0, 0, "any", ""}, {58, 1, 0, 1, "any", ""}, {59, 1, 0, 0, "", ""},
+	{61, 0, 0, 0, "scope", "entity"}, {62, 0, 0, 0, "scope", "constant"}, {63, 0, 0, 0, "scope", "string"}}
 
 // operands checks an instruction by itself: what its two words are.
 func (s *section) operands(i int) {
 	c, op, a, b := s.code, s.code.word(i, 0), s.code.word(i, 1), s.code.word(i, 2)
 	c.want(op >= 1 && op <= 63, i, 0, "there is no operation %d", op)
-	kinds, special := map[uint32][2]table{2: {s.constants, zero}, 7: {s.attributes, zero}, 8: {s.attributes, zero}, 9: {s.strings, zero}, 10: {s.strings, zero},
-		15: {s.strings, zero}, 16: {s.strings, zero}, 17: {types, zero}, 51: {gathered, zero}, 52: {anything, gathered}, 55: {anything, zero}, 56: {anything, zero},
-		57: {anything, zero}, 58: {anything, zero}, 60: {scope, s.entities}, 61: {scope, s.entities}, 62: {scope, s.constants}, 63: {scope, s.strings}}[op]
-	if !special {
-		kinds = [2]table{zero, zero}
-	}
-	c.indices(i, 1, kinds[:]...)
+	o := operations[slices.IndexFunc(operations, func(o operation) bool { return int(op) <= o.last })]
+	c.indices(i, 1, s.kinds[o.a], s.kinds[o.b])
 	c.want(op != 17 || a >= 4, i, 1, "type %d has no extension function", a)
 	if op == 52 {
 		names, end := c.span(i, 1, s.lists)
@@ -165,66 +158,48 @@ func (s *section) operands(i int) {
 	}
 }
 
-// effects are how many values operations take and leave, up to the last of those that
-// are alike.
-var effects = []struct{ last, takes, leaves uint32 }{{8, 0, 1}, {28, 1, 1}, {50, 2, 1}, {52, none, 1}, {53, 1, 2}, {54, 1, 0}, {55, 0, 0}, {59, 1, 0}, {63, 0, 0}}
-
 // run goes through a span of code as if it ran, with the height of the stack for all
 // values. Jumps lead forward only: when it comes to an instruction, it has seen every
 // way there. The code of rules leaves nothing, that of groups a value.
-func (s *section) run(first, end, leaves int) {
-	c, height := s.code, make([]int, end-first+1) // one more than it is: 0 is not reached
-	height[0] = 1
+func (s *section) run(first, end int, rule bool) {
+	c, height := s.code, append([]int{1}, make([]int, end-first)...) // one more than it is: 0 is not reached
 	for pc := range end - first {
 		i, h := first+pc, height[pc]-1
 		want := func(ok bool, what string) { c.want(ok, i, 0, "%s", what) }
 		want(h >= 0, "nothing leads there")
 		reach := func(to, h int) {
-			want(height[to] == 0 || height[to] == h+1, "it leads on with another number of values than another way")
-			want(h <= mostStack, "too many values")
-			height[to], s.stack = h+1, max(s.stack, h)
+			want(h <= mostStack && (height[to] == 0 || height[to] == h+1), "it leads on with too many values, or not as many as another way")
+			height[to] = h + 1
 		}
-		op, a, e := c.word(i, 0), c.word(i, 1), effects[0]
-		for _, e = range effects {
-			if op <= e.last {
-				break
-			}
+		op, a := c.word(i, 0), c.word(i, 1)
+		o := operations[slices.IndexFunc(operations, func(o operation) bool { return int(op) <= o.last })]
+		if op == 51 || op == 52 {
+			o.takes = int(c.word(i, int(op-50))) // a set says it in A, a record in B
 		}
-		if e.takes == none {
-			e.takes = c.word(i, int(op-50)) // a set says it in A, a record in B
-		}
-		want(h >= int(e.takes), "too few values")
-		want(op < 59 || leaves == 0 && h == int(e.takes), "only in the code of rules, with nothing below")
+		want(h >= o.takes, "too few values")
+		want(op < 59 || rule && h == o.takes, "only in the code of rules, with nothing below")
 		if op >= 55 && op <= 58 {
 			c.want(int64(a) > int64(pc) && int64(a) <= int64(end-first), i, 1, "it jumps to %d, and not forward in its span of %d", a, end-first)
-			if op == 56 {
-				reach(int(a), h-1)
-			} else {
-				reach(int(a), h)
-			}
+			reach(int(a), h-o.takes+o.there)
 		}
 		if op != 55 {
-			reach(pc+1, h-int(e.takes)+int(e.leaves))
+			reach(pc+1, h-o.takes+o.leaves)
 		}
 	}
-	s.want(height[end-first]-1 == leaves, c.at+4*c.width*first, "the code from instruction %d on ends with %d values", first, height[end-first]-1)
+	s.want(rule && height[end-first] == 1 || !rule && height[end-first] == 2, c.at+4*c.width*first, "the code from instruction %d on ends with %d values", first, height[end-first]-1)
 }
 
 // tree walks the index: groups and slots in the order of nodes and groups, each node
-// but the root led to once, from before it. It returns the steps to the deepest.
-func (s *section) tree() (deepest int) {
+// but the root led to once, from before it.
+func (s *section) tree() {
 	s.want(s.nodes.n > 0, s.nodes.at, "the index has no root")
-	steps := make([]int, s.nodes.n) // one more than it is: 0 is not led to
-	steps[0] = 1
-	groups, slots := 0, 0
+	groups, slots, steps := 0, 0, append([]int{1}, make([]int, s.nodes.n)...) // steps is one more than it is: 0 is not led to
 	for node := range s.nodes.n {
 		s.nodes.want(steps[node] > 0, node, 0, "no slot and no fault of a node before leads to it")
-		deepest = max(deepest, steps[node]-1)
 		lead := func(t table, i, col int) {
 			if to := t.word(i, col); to != none {
 				t.indices(i, col, s.nodes)
-				t.want(int(to) > node && steps[to] == 0, i, col, "node %d is not after node %d, or is led to already", to, node)
-				t.want(steps[node] <= mostNesting, i, col, "node %d is more than %d steps from the root", to, mostNesting)
+				t.want(int(to) > node && steps[to] == 0 && steps[node] <= mostNesting, i, col, "node %d is not after node %d, is led to already, or is too deep", to, node)
 				steps[to] = steps[node] + 1
 			}
 		}
@@ -235,7 +210,7 @@ func (s *section) tree() (deepest int) {
 		groups = end
 		for g := first; g < end; g++ {
 			begin, end := s.groups.span(g, 1, s.code)
-			s.run(begin, end, 1)
+			s.run(begin, end, false)
 			lead(s.groups, g, 3)
 			begin, end = s.groups.span(g, 4, s.slots)
 			s.groups.want(begin == slots, g, 4, "its slots do not follow those of the group before, which end at %d", slots)
@@ -247,21 +222,20 @@ func (s *section) tree() (deepest int) {
 		}
 	}
 	s.want(groups == s.groups.n && slots == s.slots.n, s.groups.at, "%d groups and %d slots belong to nothing", s.groups.n-groups, s.slots.n-slots)
-	return deepest
 }
 
 // search holds the slots of a group to being found: from the home of a key to its slot
 // none is free, and none has the same key.
 func (s *section) search(group, begin, count int) {
 	s.groups.want(count > 0 && count&(count-1) == 0, group, 5, "%d slots are no power of two", count)
-	keys, known := map[uint32]table{1: s.strings, 2: s.entities, 3: anything, 4: s.entities, 5: s.strings}[s.groups.word(group, 0)]
+	keys, known := map[uint32]table{1: s.strings, 2: s.entities, 3: upTo(none), 4: s.entities, 5: s.strings}[s.groups.word(group, 0)]
 	s.groups.want(known, group, 0, "no kind of group")
 	taken, seen := 0, map[uint32]bool{} // taken: slots before this one, without a free one between
 	for round := range 2 * count {
 		i := begin + round%count
 		key := s.slots.word(i, 0)
 		if s.slots.word(i, 1) == none {
-			s.slots.indices(i, 0, zero)
+			s.slots.indices(i, 0, upTo(0))
 			taken = 0
 			continue
 		}

@@ -2,29 +2,22 @@ package verify
 
 import "slices"
 
-const (
-	mostTrees  = 16 // of a list
-	mostHeight = 64 // nodes from a root to a leaf, without the leaf
-)
+// Bounds of the trees of a list, and of the nodes from a root to a leaf, without the leaf.
+const mostTrees, mostHeight = 16, 64
 
 // A number of 128 bits is two of 64, the high one first; a box has the least and the most
 // of source, destination, source port, destination port and protocol.
-type (
-	number [2]uint64
-	box    [5][2]number
-)
+type number [2]uint64
+type box [5][2]number
 
-func (n number) above(m number) bool { return n[0] > m[0] || n[0] == m[0] && n[1] > m[1] }
+func compare(n, m number) int { return slices.Compare(n[:], m[:]) }
+
+func (n number) above(m number) bool { return compare(n, m) > 0 }
 
 // and is what two boxes have in common.
 func (b box) and(c box) box {
 	for i := range b {
-		if c[i][0].above(b[i][0]) {
-			b[i][0] = c[i][0]
-		}
-		if b[i][1].above(c[i][1]) {
-			b[i][1] = c[i][1]
-		}
+		b[i] = [2]number{slices.MaxFunc([]number{b[i][0], c[i][0]}, compare), slices.MinFunc([]number{b[i][1], c[i][1]}, compare)}
 	}
 	return b
 }
@@ -33,18 +26,16 @@ func (b box) empty() bool {
 	return slices.ContainsFunc(b[:], func(i [2]number) bool { return i[0].above(i[1]) })
 }
 
-// prefix is the addresses that have the first bits of one.
-func prefix(a number, length int, six bool) [2]number {
-	if !six {
-		length += 96
-	}
+// prefix is the addresses that have the first bits of one. An address of IPv4 has 96 bits
+// before it: the short of its family, as that of IPv6 is 0.
+func prefix(a number, length int) [2]number {
 	behind := number{^uint64(0) >> min(length, 64), ^uint64(0) >> max(length-64, 0)}
 	return [2]number{{a[0] &^ behind[0], a[1] &^ behind[1]}, {a[0] | behind[0], a[1] | behind[1]}}
 }
 
 // all is the box of all flows of a family.
-func all(six bool) box {
-	addresses := prefix(number{}, 0, six)
+func all(short int) box {
+	addresses := prefix(number{}, short)
 	return box{addresses, addresses, {1: {1: 65535}}, {1: {1: 65535}}, {1: {1: 255}}}
 }
 
@@ -79,12 +70,10 @@ func firewall(r *reader) map[string]int {
 	for range lists {
 		r.blob()
 		r.within(0, 1)
-		head := table{r: r, name: "list", at: r.at, n: 1, width: 3}
-		r.bytes(12)
-		head.indices(0, 0, f.names, table{name: "list of rules:", n: f.rules.n - rule + 1}, table{name: "list with trees:", n: mostTrees + 1})
-		first, n := rule, int(head.word(0, 2))
-		rule, trees = rule+int(head.word(0, 1)), trees+n
-		f.list(first, rule, n)
+		head := r.records("list", 3, 1)
+		head.indices(0, 0, f.names, upTo(f.rules.n-rule), upTo(mostTrees))
+		rule, trees = rule+int(head.word(0, 1)), trees+int(head.word(0, 2))
+		f.list(rule-int(head.word(0, 1)), rule, int(head.word(0, 2)))
 	}
 	r.end()
 	r.want(rule == f.rules.n && f.node == f.nodes.n && f.entry == f.entries.n, r.at, "of %d rules, %d nodes, %d entries, lists and trees have %d, %d, %d",
@@ -95,17 +84,15 @@ func firewall(r *reader) map[string]int {
 // rule checks a rule by itself, and returns what it is about.
 func (f *forest) rule(i int) box {
 	t, w := f.rules, f.rules.word(i, 10) // lengths, protocol, flags
-	six := w>>26&1 == 1
+	short := 96 - int(w>>26&1)*96
 	t.want(w>>27 == 0, i, 10, "unknown flags %#x", w>>24)
 	t.indices(i, 11, f.names)
-	b := all(six)
+	b := all(short)
 	for j := range 2 { // source, destination
-		a, length, first, last := t.address(i, 4*j), int(w>>(8*j)&0xff), t.word(i, 8+j)&0xffff, t.word(i, 8+j)>>16
-		t.want(length <= 32 || six && length <= 128, i, 10, "a prefix of %d bits", length)
-		t.want(!six || length < 96 || a[0] != 0 || a[1]>>32 != 0xffff, i, 4*j, "a prefix of IPv4-mapped addresses")
+		a, length, first, last := t.address(i, 4*j), int(w>>(8*j)&0xff)+short, t.word(i, 8+j)&0xffff, t.word(i, 8+j)>>16
+		p, mapped := prefix(a, min(length, 128)), short == 0 && length >= 96 && a[0] == 0 && a[1]>>32 == 0xffff
+		t.want(length <= 128 && p[0] == a && !p[1].above(b[j][1]) && !mapped, i, 4*j, "no prefix of its family")
 		t.want(first <= last, i, 8+j, "ports that end before they begin")
-		p := prefix(a, length, six)
-		t.want(p[0] == a && !p[1].above(b[j][1]), i, 4*j, "bits behind the prefix, or above the address")
 		b[j], b[2+j] = p, [2]number{{1: uint64(first)}, {1: uint64(last)}}
 	}
 	if protocol := uint64(w >> 16 & 0xff); protocol != 0 {
@@ -117,11 +104,9 @@ func (f *forest) rule(i int) box {
 func (f *forest) list(first, end, trees int) {
 	classed, before := map[int]bool{}, first-1
 	for range trees {
-		t := table{r: f.reader, name: "tree", at: f.at, n: 1, width: 4}
-		b := f.bytes(16)
-		t.want(b[8] == 4 || b[8] == 6, 0, 2, "family %d", b[8])
-		t.want(b[13]|b[14]|b[15] == 0, 0, 3, "bytes that say nothing are not 0")
-		t.want(b[12] == 0 || b[11] > 0, 0, 2, "destinations of length 0 and others")
+		t := f.records("tree", 4, 1)
+		b := f.b[t.at:f.at]
+		t.want((b[8] == 4 || b[8] == 6) && b[13]|b[14]|b[15] == 0 && (b[12] == 0 || b[11] > 0), 0, 2, "a family or lengths that no class has")
 		var class []int
 		for i := first; i < end; i++ {
 			w := f.rules.word(i, 10)
@@ -134,7 +119,7 @@ func (f *forest) list(first, end, trees int) {
 		before = class[0]
 		root, behind := t.span(0, 0, f.nodes)
 		t.want(root == f.node && behind > root, 0, 0, "its nodes do not follow those of the tree before, which end at %d", f.node)
-		f.tree(behind, class, b[8] == 6, b[12] == 0)
+		f.tree(behind, class, 288-48*int(b[8]), b[12] == 0)
 	}
 	f.want(trees == 0 || len(classed) == end-first, f.at, "rules from %d to %d are of the class of no tree", first, end)
 }
@@ -148,33 +133,37 @@ type way struct {
 }
 
 // tree goes through the nodes of one, up to an end: parents come before their children.
-func (f *forest) tree(end int, class []int, six, anywhere bool) {
-	ways := map[int]way{f.node: {all(six), f.about(all(six), class), 0}}
+// The entries of a leaf are to be the rules that flows can meet there.
+func (f *forest) tree(end int, class []int, short int, anywhere bool) {
+	ways := map[int]way{f.node: {all(short), f.about(all(short), class), 0}}
 	for i := f.node; i < end; i++ {
 		w, led := ways[i]
 		f.nodes.want(led, i, 0, "no node leads there")
 		delete(ways, i)
 		value, field, link := f.nodes.word(i, 0), int(f.nodes.word(i, 1)&7), int(f.nodes.word(i, 1)>>3)
 		if field == 0 {
-			f.leaf(i, int(value), link, class, w)
+			f.nodes.want(int(value) == f.entry && link <= f.entries.n-f.entry, i, 0, "its entries do not follow those of the leaf before, which end at %d", f.entry)
+			for k := range link {
+				e := int(f.entries.word(f.entry+k, 0))
+				_, ours := slices.BinarySearch(class, e)
+				f.entries.want(ours && (k == 0 || e > int(f.entries.word(f.entry+k-1, 0))), f.entry+k, 0, "no rule of the class, or not after the one before")
+				f.entries.want(w.box.empty() || k < len(w.rules) && w.rules[k] == e, f.entry+k, 0, "not the rule that flows come to here")
+			}
+			f.nodes.want(w.box.empty() || link == len(w.rules), i, 1, "of %d rules that flows can meet, it has %d", len(w.rules), link)
+			f.entry += link
 			continue
 		}
-		f.nodes.want(field <= 5 && !(field == 2 && anywhere), i, 1, "field %d", field)
-		f.nodes.want(w.height < mostHeight, i, 0, "a tree of more than %d nodes in height", mostHeight)
-		at, whole := number{1: uint64(value)}, all(six)
-		if field <= 2 && six {
+		at, whole := number{1: uint64(value)}, all(short)
+		f.nodes.want(field <= 5 && !(field == 2 && anywhere) && w.height < mostHeight && (field < 3 || whole[field-1][1].above(at)), i, 1,
+			"field %d parted at %d, %d nodes from the root", field, value, w.height)
+		if field <= 2 && short == 0 {
 			f.nodes.indices(i, 0, f.splits)
 			at = f.splits.address(int(value), 0)
 		}
-		f.nodes.want(field < 3 || whole[field-1][1].above(at), i, 0, "nothing is above %d", value)
-		next := number{at[0], at[1] + 1}
-		if next[1] == 0 {
-			next[0]++
-		}
-		low, high := whole, whole
-		low[field-1][1], high[field-1][0] = at, next
-		if !next.above(at) { // at is the greatest there is
-			high[field-1][1], high[field-1][0] = number{}, at
+		low, high, next := whole, whole, at[1]+1
+		low[field-1][1], high[field-1][0] = at, number{at[0] + at[1]&^next>>63, next}
+		if at == (number{^uint64(0), ^uint64(0)}) {
+			high[field-1] = [2]number{at, {}} // nothing is above it
 		}
 		for child, part := range []box{low, high} {
 			part = part.and(w.box)
@@ -198,16 +187,4 @@ func (f *forest) about(b box, rules []int) (list []int) {
 		}
 	}
 	return list
-}
-
-// leaf holds the entries of a leaf to being the rules that flows can meet there.
-func (f *forest) leaf(i, first, n int, class []int, w way) {
-	f.nodes.want(first == f.entry && n <= f.entries.n-first, i, 0, "its entries do not follow those of the leaf before, which end at %d", f.entry)
-	f.entry += n
-	for k := first; k < f.entry; k++ {
-		_, ours := slices.BinarySearch(class, int(f.entries.word(k, 0)))
-		f.entries.want(ours && (k == first || f.entries.less(k-1, k, 0)), k, 0, "no rule of the class, or not after the one before")
-		f.entries.want(w.box.empty() || k-first < len(w.rules) && w.rules[k-first] == int(f.entries.word(k, 0)), k, 0, "not the rule that flows come to here")
-	}
-	f.nodes.want(w.box.empty() || n == len(w.rules), i, 1, "of %d rules that flows can meet, it has %d", len(w.rules), n)
 }

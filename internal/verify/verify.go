@@ -7,20 +7,16 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
 )
 
-const (
-	none    = 0xffffffff
-	largest = 16 << 20
+const none, largest = 0xffffffff, 16 << 20
 
-	// The sections that an image can take. The page says what is in some of them; the
-	// others are data to this package.
-	known = "firewall tls obligations filter limit-source authn-jwt authn-basic authn-mtls authn limit-principal authz egress audit"
-)
+// known are the sections that an image can take. The page says what is in two of them;
+// the others are data to this package.
+const known = "firewall tls obligations filter limit-source authn-jwt authn-basic authn-mtls authn limit-principal authz egress audit"
 
 // A Report says what is in a program.
 type Report struct {
@@ -54,12 +50,11 @@ func (e *Error) Error() string {
 // without its signature where that is nil. What it refuses, it refuses with an *Error.
 func Check(program []byte, key ed25519.PublicKey) (rep Report, err error) {
 	defer func() {
-		if e := recover(); e != nil {
-			refused, ours := e.(*Error)
-			if !ours {
-				panic(e)
-			}
+		caught := recover()
+		if refused, ours := caught.(*Error); ours {
 			rep, err = Report{}, refused
+		} else if caught != nil {
+			panic(caught)
 		}
 	}()
 	r := &reader{}
@@ -67,16 +62,11 @@ func Check(program []byte, key ed25519.PublicKey) (rep Report, err error) {
 	end := len(program) - ed25519.SignatureSize
 	r.want(end >= 0, 0, "%d bytes do not hold a signature", len(program))
 	r.b = program[:end]
-	if key != nil {
-		signed := append([]byte("lorica program v1\x00"), r.b...)
-		set := len(key) == ed25519.PublicKeySize && slices.Max(key) > 0
-		r.want(set && ed25519.Verify(key, signed, program[end:]), end, "the signature is not by this key over these bytes")
-	}
+	signed := append([]byte("lorica program v1\x00"), r.b...)
+	r.want(key == nil || len(key) == ed25519.PublicKeySize && slices.Max(key) > 0 && ed25519.Verify(key, signed, program[end:]), end, "the signature is not by this key over these bytes")
 	r.want(string(r.bytes(8)) == "LORICAP1", 0, "not a program of version 1")
-	digest := sha256.Sum256(program)
-	rep = Report{Digest: "sha256:" + hex.EncodeToString(digest[:]), Signed: key != nil, Plan: hex.EncodeToString(r.bytes(32))}
-	rep.Revision = binary.LittleEndian.Uint64(r.bytes(8))
-	rep.Tenant, rep.Workload, rep.Policy = string(r.blob()), string(r.blob()), string(r.blob())
+	rep = Report{Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(program)), Signed: key != nil, Plan: fmt.Sprintf("%x", r.bytes(32)),
+		Revision: binary.LittleEndian.Uint64(r.bytes(8)), Tenant: string(r.blob()), Workload: string(r.blob()), Policy: string(r.blob())}
 	for range r.count(4) {
 		rep.Levels = append(rep.Levels, string(r.blob()))
 	}
@@ -85,12 +75,8 @@ func Check(program []byte, key ed25519.PublicKey) (rep Report, err error) {
 		r.want(slices.Contains(strings.Fields(known), s.Name), at, "no image takes a section %q", s.Name)
 		r.want(!slices.ContainsFunc(rep.Sections, func(o Section) bool { return o.Name == s.Name }), at, "a second section %q", s.Name)
 		s.Size = len(r.blob())
-		inside := &reader{program[:s.Offset+s.Size], s.Offset, s.Name}
-		switch s.Name {
-		case "authz":
-			s.Parts = authorization(inside)
-		case "firewall":
-			s.Parts = firewall(inside)
+		if inside := map[string]func(*reader) map[string]int{"authz": authorization, "firewall": firewall}[s.Name]; inside != nil {
+			s.Parts = inside(&reader{program[:s.Offset+s.Size], s.Offset, s.Name})
 		}
 		rep.Sections = append(rep.Sections, s)
 	}
@@ -128,27 +114,30 @@ func (r *reader) count(least int) int {
 func (r *reader) blob() []byte { return r.bytes(r.count(1)) }
 
 // within reads a byte from least to most.
-func (r *reader) within(least, most byte) int {
+func (r *reader) within(least, most byte) {
 	b := r.bytes(1)[0]
 	r.want(b >= least && b <= most, r.at-1, "%d is not from %d to %d", b, least, most)
-	return int(b)
 }
 
 func (r *reader) end() { r.want(r.at == len(r.b), r.at, "%d bytes are left over", len(r.b)-r.at) }
 
 // A table is a list of records of words, where it lies in the program.
 type table struct {
-	r     *reader
-	name  string
-	at    int // where record 0 begins
-	n     int
-	width int // words of a record
+	r            *reader
+	name         string
+	at, n, width int // where record 0 begins, how many, words of each
 }
 
+// upTo stands for the table of a word that is at most n, and an index of nothing.
+func upTo(n int) table { return table{name: "value", n: n + 1} }
+
 func (r *reader) table(name string, width int) table {
-	t := table{r: r, name: name, n: r.count(4 * width), width: width, at: r.at}
-	r.bytes(4 * width * t.n)
-	return t
+	return r.records(name, width, r.count(4*width))
+}
+
+func (r *reader) records(name string, width, n int) table {
+	r.bytes(4 * width * n)
+	return table{r, name, r.at - 4*width*n, n, width}
 }
 
 func (t table) word(i, col int) uint32 {
@@ -157,7 +146,7 @@ func (t table) word(i, col int) uint32 {
 
 func (t table) want(ok bool, i, col int, format string, args ...any) {
 	if !ok {
-		t.r.want(false, t.at+4*(i*t.width+col), t.name+" %d: "+format, append([]any{i}, args...)...)
+		t.r.want(false, t.at+4*(i*t.width+col), "%s %d: %s", t.name, i, fmt.Sprintf(format, args...))
 	}
 }
 
@@ -175,12 +164,8 @@ func (t table) span(i, col int, of table) (first, end int) {
 	return int(a), int(a + n)
 }
 
-// less compares two records by the words of some columns.
-func (t table) less(i, j int, cols ...int) bool {
-	for _, col := range cols {
-		if a, b := t.word(i, col), t.word(j, col); a != b {
-			return a < b
-		}
-	}
-	return false
+// less compares two records by the words of two columns, or twice of one.
+func (t table) less(i, j, high, low int) bool {
+	a, b := t.word(i, high), t.word(j, high)
+	return a < b || a == b && t.word(i, low) < t.word(j, low)
 }
