@@ -71,12 +71,12 @@ func Check(program []byte, key ed25519.PublicKey) (rep Report, err error) {
 		rep.Levels = append(rep.Levels, string(r.blob()))
 	}
 	for range r.count(8) {
-		at, s := r.at, Section{Name: string(r.blob()), Offset: r.at + 4}
-		r.want(slices.Contains(strings.Fields(known), s.Name), at, "no image takes a section %q", s.Name)
-		r.want(!slices.ContainsFunc(rep.Sections, func(o Section) bool { return o.Name == s.Name }), at, "a second section %q", s.Name)
-		s.Size = len(r.blob())
-		if inside := map[string]func(*reader) map[string]int{"authz": authorization, "firewall": firewall}[s.Name]; inside != nil {
-			s.Parts = inside(&reader{program[:s.Offset+s.Size], s.Offset, s.Name})
+		name, data := string(r.blob()), r.blob()
+		s := Section{name, r.at - len(data), len(data), nil}
+		r.want(slices.Contains(strings.Fields(known), name), s.Offset-8-len(name), "no image takes a section %q", name)
+		r.want(!slices.ContainsFunc(rep.Sections, func(o Section) bool { return o.Name == name }), s.Offset-8-len(name), "a second section %q", name)
+		if inside := map[string]func(*reader) map[string]int{"authz": authorization, "firewall": firewall}[name]; inside != nil {
+			s.Parts = inside(&reader{program[:s.Offset+s.Size], s.Offset, name})
 		}
 		rep.Sections = append(rep.Sections, s)
 	}
