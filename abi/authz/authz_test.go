@@ -302,7 +302,7 @@ func TestOpenRefuses(t *testing.T) {
 		"a record that holds what comes later":      list(7, 10),
 		"a record with its names out of order":      list(6, textAddress),
 		"a record with a name twice":                list(6, textA),
-		"operation zero":                            code(0, Instruction{}),
+		"operation zero":                            code(0, Instruction{Op: opInvalid}),
 		"an unknown operation":                      code(0, Instruction{Op: opEnd}),
 		"a constant operand that is not there":      code(7, Instruction{OpValue, 11, 0}),
 		"a constant and another operand":            code(7, Instruction{OpValue, 1, 1}),
