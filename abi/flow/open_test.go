@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,6 +25,9 @@ func grown() *flow.Section {
 		return flow.Node{Field: f, Addr: netip.MustParseAddr(addr), Child: child}
 	}
 	s := sample()
+	low := rule("low", abi.Deny, "10.0.0.0/8", 0, 65535)
+	low.Dst = prefix("0.0.0.0/8") // a flow without a destination is not for the least one
+	s.Lists[1].Rules = []flow.Rule{low}
 	s.Lists = append(s.Lists, flow.List{Level: "lockdown", Rule: abi.Rule{ID: "default:network", Line: "p.yaml:30"}, Rules: []flow.Rule{office, lab, six, all},
 		Trees: []flow.Tree{
 			{Src: [2]uint8{0, 32}, Dst: [2]uint8{1, 32}, Rules: []uint32{0}, Nodes: []flow.Node{
@@ -152,12 +156,20 @@ func TestOpenRefuses(t *testing.T) {
 		"a mapped destination":              func(s *flow.Section) { s.Lists[2].Rules[2].Dst = prefix("::ffff:10.0.0.0/104") },
 		"source ports in the wrong order":   func(s *flow.Section) { s.Lists[2].Rules[0].FromLo, s.Lists[2].Rules[0].FromHi = 2, 1 },
 		"a rule of no tree":                 func(s *flow.Section) { s.Lists[2].Trees = s.Lists[2].Trees[:2] },
-		"a rule of two trees":               tree(2, func(t *flow.Tree) { t.V6 = false }),
+		"a rule of two trees": func(s *flow.Section) {
+			l := &s.Lists[2]
+			l.Rules = []flow.Rule{rule("a", abi.Allow, "10.0.0.0/8", 1, 2), rule("b", abi.Allow, "10.1.2.0/24", 1, 2), rule("both", abi.Allow, "10.1.0.0/18", 1, 2)}
+			l.Trees = []flow.Tree{{Src: [2]uint8{0, 20}, Nodes: []flow.Node{{Child: 2}}, Rules: []uint32{0, 2}}, {Src: [2]uint8{16, 32}, Nodes: []flow.Node{{Child: 2}}, Rules: []uint32{1, 2}}}
+		},
 		"a tree of no rule": func(s *flow.Section) {
 			s.Lists[2].Trees = append(s.Lists[2].Trees, flow.Tree{Src: [2]uint8{33, 34}, Nodes: []flow.Node{{}}})
 		},
-		"trees in another order":              func(s *flow.Section) { t := s.Lists[2].Trees; t[0], t[1] = t[1], t[0] },
-		"every destination with others":       tree(0, func(t *flow.Tree) { t.Dst[0] = 0 }),
+		"trees in another order": func(s *flow.Section) { t := s.Lists[2].Trees; t[0], t[1] = t[1], t[0] },
+		"every destination with others": func(s *flow.Section) {
+			l := &s.Lists[2]
+			l.Rules = l.Rules[:1]
+			l.Trees = []flow.Tree{{Src: [2]uint8{0, 32}, Dst: [2]uint8{0, 32}, Nodes: []flow.Node{{Child: 1}}, Rules: []uint32{0}}}
+		},
 		"a tree that parts by no destination": tree(1, func(t *flow.Tree) { t.Nodes[0].Field = flow.FieldDst }),
 		"no node":                             tree(2, func(t *flow.Tree) { t.Nodes, t.Rules = nil, nil }),
 		"a field that is none":                tree(2, func(t *flow.Tree) { t.Nodes[2].Field = flow.FieldProtocol + 1 }),
@@ -168,14 +180,22 @@ func TestOpenRefuses(t *testing.T) {
 		"a child that does not exist":         tree(2, func(t *flow.Tree) { t.Nodes[2].Child = 4 }),
 		"a child of another tree":             tree(0, func(t *flow.Tree) { t.Nodes[2].Child = 5 }),
 		"a child of nobody":                   tree(2, func(t *flow.Tree) { t.Nodes = append(t.Nodes, flow.Node{}) }),
-		"a child of two":                      tree(2, func(t *flow.Tree) { t.Nodes[0].Child = 3 }),
-		"rules out of order":                  tree(1, func(t *flow.Tree) { t.Rules[1], t.Rules[2] = 3, 1 }),
-		"a rule twice":                        tree(1, func(t *flow.Tree) { t.Rules[1] = 3 }),
-		"a rule of another tree":              tree(1, func(t *flow.Tree) { t.Rules[0] = 0 }),
-		"a rule of another list":              tree(2, func(t *flow.Tree) { t.Rules[0] = ^uint32(0) }),
-		"a rule that does not exist":          tree(2, func(t *flow.Tree) { t.Rules[0] = 4 }),
-		"more rules than there are":           tree(2, func(t *flow.Tree) { t.Nodes[4].Child = 2 }),
-		"entries of no leaf":                  tree(2, func(t *flow.Tree) { t.Nodes[4].Child = 0 }),
+		"a child of nobody, and one of two":   tree(2, func(t *flow.Tree) { t.Nodes[0].Child = 3 }),
+		"children of two": tree(1, func(t *flow.Tree) {
+			t.Nodes[1], t.Rules = t.Nodes[2], []uint32{3, 3}
+			t.Nodes[3].Child, t.Nodes[4].Child = 1, 1
+		}),
+		"rules out of order":        tree(1, func(t *flow.Tree) { t.Rules[1], t.Rules[2] = 3, 1 }),
+		"a rule twice":              tree(1, func(t *flow.Tree) { t.Rules[1] = 3 }),
+		"a rule of another tree":    tree(1, func(t *flow.Tree) { t.Rules[0] = 0 }),
+		"a rule of an earlier list": tree(2, func(t *flow.Tree) { t.Rules[0] = ^uint32(0) }),
+		"a rule of a later list": func(s *flow.Section) {
+			s.Lists[0], s.Lists[2] = s.Lists[2], s.Lists[0]
+			s.Lists[0].Trees[2].Rules[0] = 6
+		},
+		"a rule that does not exist": tree(2, func(t *flow.Tree) { t.Rules[0] = 4 }),
+		"more rules than there are":  tree(2, func(t *flow.Tree) { t.Nodes[4].Child = 2 }),
+		"entries of no leaf":         tree(2, func(t *flow.Tree) { t.Nodes[4].Child = 0 }),
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := grown()
@@ -184,6 +204,32 @@ func TestOpenRefuses(t *testing.T) {
 				t.Errorf("it opens (%v)", err)
 			}
 		})
+	}
+}
+
+// What no encoder writes.
+func TestOpenRefusesBytes(t *testing.T) {
+	b := grown().Encode()
+	names := int(binary.LittleEndian.Uint32(b))
+	text := 4 + 12*names
+	rules := text + 4 + int(binary.LittleEndian.Uint32(b[text:])) + 4
+	for name, at := range map[string]int{
+		"a name that begins elsewhere": 4 + 12, "a longer name": 4 + 4, "an address of IPv4 that is longer": rules, "one that is longer by little": rules + 12,
+		"a destination that is longer": rules + 2*48 + 16, "an unknown flag": rules + 43, "a name that does not exist": rules + 45,
+		"a source of 64 bits and more": rules + 40, "a destination of no length that is somewhere": rules + 24, "the end of a tree": len(b) - 1,
+	} {
+		x := bytes.Clone(b)
+		if x[at] |= 0x40; x[at] == b[at] {
+			x[at] = 1
+		}
+		if _, err := flow.Open(x); err == nil {
+			t.Errorf("%s: it opens", name)
+		}
+	}
+	b = (&flow.Section{}).Encode() // seven counts
+	b[20] = 1
+	if _, err := flow.Open(slices.Insert(b, 24, make([]byte, 8)...)); err == nil {
+		t.Error("a node of no tree: it opens")
 	}
 }
 
