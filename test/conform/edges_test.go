@@ -41,9 +41,14 @@ func TestTheVerifierAgreesAtTheEdges(t *testing.T) {
 			}
 			s.Rules = []authz.Rule{{Code: span(0, 2*n)}}
 		}},
-		"one root":                  {0, func(s *authz.Section, n int) { s.Nodes = s.Nodes[n:] }},
-		"nodes that are led to":     {0, func(s *authz.Section, n int) { s.Nodes = append(s.Nodes, make([]authz.Node, n)...) }},
-		"groups of a node in order": {0, func(s *authz.Section, n int) { s.Nodes[0].Groups.First = uint32(n) }},
+		"one root":              {0, func(s *authz.Section, n int) { s.Nodes = s.Nodes[n:] }},
+		"nodes that are led to": {0, func(s *authz.Section, n int) { s.Nodes = append(s.Nodes, make([]authz.Node, n)...) }},
+		"groups of a node in order": {0, func(s *authz.Section, n int) {
+			s.Code = []authz.Instruction{{Op: authz.OpPrincipal}}
+			s.Groups = []authz.Group{{Kind: authz.GroupIs, Code: span(0, 1), Fault: 1, Slots: span(0, 1)}}
+			s.Slots = []authz.Slot{{Node: authz.None}}
+			s.Nodes = []authz.Node{{Groups: span(0, 1)}, {Groups: span(1-n, 0)}}
+		}},
 	} {
 		for over := range 2 {
 			s := &authz.Section{Strings: []string{""}, Principal: authz.None, Group: authz.None, Action: authz.None, Nodes: make([]authz.Node, 1)}
