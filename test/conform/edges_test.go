@@ -46,8 +46,8 @@ func TestTheVerifierAgreesAtTheEdges(t *testing.T) {
 		"groups of a node in order": {0, func(s *authz.Section, n int) {
 			s.Code = []authz.Instruction{{Op: authz.OpPrincipal}}
 			s.Groups = []authz.Group{{Kind: authz.GroupIs, Code: span(0, 1), Fault: 1, Slots: span(0, 1)}}
-			s.Slots = []authz.Slot{{Node: authz.None}}
-			s.Nodes = []authz.Node{{Groups: span(0, 1)}, {Groups: span(1-n, 0)}}
+			s.Slots = []authz.Slot{{Node: 2}}
+			s.Nodes = []authz.Node{{Groups: span(0, 1)}, {Groups: span(1-n, 0)}, {Groups: span(1, 0)}}
 		}},
 	} {
 		for over := range 2 {
