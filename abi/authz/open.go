@@ -126,7 +126,7 @@ func (c *checker) members() {
 		if c.r.Err() != nil {
 			return
 		}
-		if !isRecord(e.Members) || !isRecord(e.Tags) || !c.ascends(Span{e.First, e.Parents}, len(v.entities)/entitySize) {
+		if !isRecord(e.Members) || !isRecord(e.Tags) || !c.ascends(Span{e.First, e.Parents}, len(v.entities)/entitySize) || v.In(i, i) {
 			c.fail("entity %d: what it has or is in", i)
 		}
 	}
