@@ -13,7 +13,7 @@ import (
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
 func rule(id string, v abi.Verdict, src string, lo, hi uint16) flow.Rule {
-	return flow.Rule{Rule: abi.Rule{ID: id, Line: "p.yaml:1"}, Verdict: v, Protocol: flow.TCP, Src: prefix(src), PortLo: lo, PortHi: hi}
+	return flow.Rule{Rule: abi.Rule{ID: id, Line: "p.yaml:1"}, Verdict: v, Protocol: flow.TCP, Src: prefix(src), FromHi: 65535, PortLo: lo, PortHi: hi}
 }
 
 func sample() *flow.Section {
@@ -47,7 +47,7 @@ func TestNothingDecodesToADenial(t *testing.T) {
 			t.Errorf("%s: %v", name, r)
 		}
 	}
-	s, err := flow.Decode(make([]byte, 4))
+	s, err := flow.Decode(make([]byte, 28)) // no rule, and no list
 	if err != nil || s.Decide(flow.Flow{Src: netip.MustParseAddr("10.0.0.1")}).Verdict != abi.Deny {
 		t.Errorf("zero bytes: %v, %+v", err, s)
 	}

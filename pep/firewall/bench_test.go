@@ -22,7 +22,7 @@ func measured(b *testing.B, n int) *rig {
 	for i := range l.Rules {
 		l.Rules[i].Verdict = abi.Allow
 	}
-	l.Rules = append(l.Rules, flow.Rule{Rule: abi.Rule{ID: "let"}, Verdict: abi.Allow, Src: netip.MustParsePrefix("10.0.0.0/8"), PortHi: 65535})
+	l.Rules = append(l.Rules, flow.Rule{Rule: abi.Rule{ID: "let"}, Verdict: abi.Allow, Src: netip.MustParsePrefix("10.0.0.0/8"), FromHi: 65535, PortHi: 65535})
 	r.enforce(s)
 	return r
 }

@@ -22,7 +22,7 @@ func prepare(t testing.TB, s *flow.Section) pep.GateState {
 }
 
 func rule(id string, v abi.Verdict, src string, lo, hi uint16) flow.Rule {
-	return flow.Rule{Rule: abi.Rule{ID: id, Line: "p.yaml:1"}, Verdict: v, Protocol: flow.TCP, Src: netip.MustParsePrefix(src), PortLo: lo, PortHi: hi}
+	return flow.Rule{Rule: abi.Rule{ID: id, Line: "p.yaml:1"}, Verdict: v, Protocol: flow.TCP, Src: netip.MustParsePrefix(src), FromHi: 65535, PortLo: lo, PortHi: hi}
 }
 
 func tcp(src string, port uint16) flow.Flow {
@@ -197,7 +197,7 @@ func manyRules(n int) *flow.Section {
 	for i := range n {
 		src, _ := netip.AddrFrom4([4]byte{byte(r.IntN(256)), byte(r.IntN(256)), byte(r.IntN(256)), byte(r.IntN(256))}).Prefix(8 + r.IntN(25))
 		lo := uint16(r.IntN(60000))
-		list.Rules = append(list.Rules, flow.Rule{Rule: abi.Rule{ID: fmt.Sprint(i)}, Verdict: abi.Allow, Protocol: flow.TCP, Src: src, PortLo: lo, PortHi: lo + uint16(r.IntN(1000))})
+		list.Rules = append(list.Rules, flow.Rule{Rule: abi.Rule{ID: fmt.Sprint(i)}, Verdict: abi.Allow, Protocol: flow.TCP, Src: src, FromHi: 65535, PortLo: lo, PortHi: lo + uint16(r.IntN(1000))})
 	}
 	return &flow.Section{Lists: []flow.List{list}}
 }

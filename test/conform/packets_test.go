@@ -3,8 +3,6 @@ package conform
 import (
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -100,9 +98,9 @@ func TestPacketsAreJudgedAsTheDefinitionSays(t *testing.T) {
 	n := judged{}
 	for seed, c := range []struct{ sets, rules, packets int }{{8, 0, 5000}, {80, 60, 10_000}, {15, 1000, 10_000}, {1, 10_000, 10_000}} {
 		for i := range c.sets {
-			s := packets.Rules(uint64(seed*1000+i), c.rules)
+			s := packets.Rules(uint64(seed*1000+i), c.rules, target.V4, target.V6)
 			list := packets.Generate(uint64(i), c.packets, target, s)
-			f, _ := packetFilter(t, s.Encode())
+			f, _ := packetFilter(t, planted(s))
 			n.judge(t, f, list, func(x flow.Flow) abi.Verdict { return s.Decide(x).Verdict })
 			counted(t, f, s, list)
 		}
@@ -114,40 +112,31 @@ func TestPacketsAreJudgedAsTheDefinitionSays(t *testing.T) {
 	t.Logf("dropped, let in and refused: %d, %d, %d", n["0"], n["1"], n["2"])
 }
 
-// LORICA_CLASSBENCH names a folder of ClassBench filter sets.
+// LORICA_CLASSBENCH names a folder of ClassBench filter sets. Packets are all for the
+// image: here the rules are about every destination.
 func TestPacketsAreJudgedByClassBench(t *testing.T) {
-	dir := os.Getenv("LORICA_CLASSBENCH")
-	if dir == "" {
+	sets := classBench(t)
+	if sets == nil {
 		notrun.Say(t, "packets judged by ClassBench filter sets", "LORICA_CLASSBENCH names no folder of them")
 		return
 	}
-	files, err := filepath.Glob(filepath.Join(dir, "*.rules"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("%s: no *.rules (%v)", dir, err)
-	}
-	for i, name := range files {
-		file, err := os.Open(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rules, err := packets.ClassBench(file)
-		file.Close()
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
+	for name, rules := range sets {
+		for i := range rules {
+			rules[i].Dst = netip.Prefix{}
 		}
 		s := &flow.Section{Lists: []flow.List{{Rule: abi.Rule{ID: abi.RuleNetwork}, Rules: rules}}}
-		f, st := packetFilter(t, s.Encode())
-		list := packets.Generate(uint64(i), 20_000, target, s)
+		f, st := packetFilter(t, planted(s))
+		list := packets.Generate(1, 20_000, target, s)
 		n := judged{}
 		n.judge(t, f, list, func(x flow.Flow) abi.Verdict { return s.Decide(x).Verdict })
 		counted(t, f, s, list)
 		n.both(t, "TCP")
 		for _, p := range list { // connections are judged alike when they are accepted
 			if want, got := s.Decide(p.Flow), st.Admit(p.Flow); p.Flow.Src.IsValid() && (got.Verdict != want.Verdict || got.Rule != want.Rule) {
-				t.Fatalf("%+v: the index says %+v, the definition %+v", p.Flow, got, want)
+				t.Fatalf("%+v: the forest says %+v, the definition %+v", p.Flow, got, want)
 			}
 		}
-		t.Logf("%s: %d rules; dropped, let in and refused: %d, %d, %d", filepath.Base(name), len(rules), n["0"], n["1"], n["2"])
+		t.Logf("%s: %d rules; dropped, let in and refused: %d, %d, %d", name, len(rules), n["0"], n["1"], n["2"])
 	}
 }
 
