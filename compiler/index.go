@@ -101,8 +101,9 @@ func divide(tests []map[aspect]test, rules []uint32, used []aspect) *branch {
 	return n
 }
 
-// best returns what is best looked at: where the most rules are spared, as many as demand
-// something of it less those that demand the same.
+// best returns what is best looked at: where the most rules are spared. A request whose
+// value is a key spares those that demand another one, the least of these counts; one
+// whose value is none spares all, which counts a little.
 func best(tests []map[aspect]test, rules []uint32, used []aspect) (aspect, bool) {
 	type sum struct{ rules, most int }
 	sums := make(map[aspect]*sum)
@@ -124,10 +125,11 @@ func best(tests []map[aspect]test, rules []uint32, used []aspect) (aspect, bool)
 			}
 		}
 	}
+	worth := func(a aspect) int { return 4*(sums[a].rules-sums[a].most) + sums[a].rules }
 	order := slices.SortedFunc(maps.Keys(sums), func(x, y aspect) int {
-		return cmp.Or(cmp.Compare(sums[y].rules-sums[y].most, sums[x].rules-sums[x].most), cmp.Compare(x.kind, y.kind), cmp.Compare(x.name, y.name))
+		return cmp.Or(cmp.Compare(worth(y), worth(x)), cmp.Compare(x.kind, y.kind), cmp.Compare(x.name, y.name))
 	})
-	if len(order) == 0 || sums[order[0]].rules-sums[order[0]].most < fewRules {
+	if len(order) == 0 || sums[order[0]].rules < fewRules {
 		return aspect{}, false
 	}
 	return order[0], true

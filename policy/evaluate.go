@@ -1,11 +1,15 @@
 package policy
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/eval"
 
 	"lorica.dev/lorica/abi"
@@ -164,13 +168,12 @@ func (d *Deployment) environment(r *api.Route, c Call, reads []string, level str
 			context[cedar.String(x.Name)] = v
 		}
 	}
-	return eval.Env{
-		Principal: who, Action: a.Action, Resource: what, Context: cedar.NewRecord(context),
-		Entities: cedar.EntityMap{
-			who:  {UID: who, Parents: cedar.NewEntityUIDSet(member...)},
-			what: {UID: what, Parents: cedar.NewEntityUIDSet(part...)},
-		},
+	entities := maps.Clone(a.Entities)
+	if entities == nil {
+		entities = cedar.EntityMap{}
 	}
+	entities[who], entities[what] = a.entity(who, member...), a.entity(what, part...)
+	return eval.Env{Principal: who, Action: a.Action, Resource: what, Context: cedar.NewRecord(context), Entities: entities}
 }
 
 // lacking returns the required attributes among reads that have no value.
@@ -272,8 +275,34 @@ func portMatches(r *api.IngressRule, k api.Packet) bool {
 	})
 }
 
-// ParseValue reads the value of an attribute from text, the way the image does.
-func ParseValue(t authz.Type, s string) (cedar.Value, error) {
+// ParseValue reads the value of an attribute from text, the way the image does; that of a
+// set from a JSON array.
+func ParseValue(a authz.Attribute, s string) (cedar.Value, error) {
+	if !a.Set {
+		return parseScalar(a.Type, s)
+	}
+	var list []any
+	d := json.NewDecoder(strings.NewReader(s))
+	d.UseNumber()
+	if err := d.Decode(&list); err != nil || d.More() {
+		return nil, fmt.Errorf("%q is not a JSON array", clip(s))
+	}
+	var out []cedar.Value
+	for _, x := range list {
+		_, text := x.(string)
+		if text == (a.Type == authz.TypeLong || a.Type == authz.TypeBool) {
+			return nil, fmt.Errorf("%v is not a %s", x, typeName(a.Type))
+		}
+		v, err := parseScalar(a.Type, fmt.Sprint(x))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return cedar.NewSet(out...), nil
+}
+
+func parseScalar(t authz.Type, s string) (cedar.Value, error) {
 	switch t {
 	case authz.TypeString:
 		return cedar.String(s), nil
@@ -287,6 +316,10 @@ func ParseValue(t authz.Type, s string) (cedar.Value, error) {
 		return parseIP(s)
 	case authz.TypeDecimal:
 		return parseDecimal(s)
+	case authz.TypeDatetime:
+		return types.ParseDatetime(s)
+	case authz.TypeDuration:
+		return types.ParseDuration(s)
 	}
 	return nil, fmt.Errorf("%q is not a %s", clip(s), typeName(t))
 }

@@ -1,18 +1,15 @@
-package authz
+package cedar
 
 import (
 	"math"
 	"math/big"
 	"net/netip"
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 
-	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/authz"
-	"lorica.dev/lorica/pep"
 )
 
 func TestParseLong(t *testing.T) {
@@ -93,42 +90,6 @@ func latin(s string) string {
 	return b.String()
 }
 
-// FuzzJudge evaluates whatever opens: nothing may panic, and what is denied has
-// a reason.
-func FuzzJudge(f *testing.F) {
-	attrs := []authz.Attribute{
-		{Name: "level", Type: authz.TypeString, Source: authz.Source{Kind: authz.SourceLevel}},
-		{Name: "n", Type: authz.TypeLong, Optional: true, Source: authz.Source{Kind: authz.SourceQuery, Arg: "n"}},
-		{Name: "peer", Type: authz.TypeIP, Source: authz.Source{Kind: authz.SourcePeer}},
-	}
-	f.Add(section(attrs, nil, authz.Node{Op: authz.OpAttr}, authz.Node{Op: authz.OpLike, A: 0, B: str("a*")}).Encode(), "n=7", "")
-	for op := authz.OpFail; op <= authz.OpDecimalGe; op++ {
-		// Most operations over two operands: malformed for some, which is fine.
-		f.Add(section(attrs, nil, authz.Node{Op: authz.OpAttr, A: 1}, authz.Node{Op: authz.OpAttr, A: 2}, authz.Node{Op: op, A: 0, B: 1}).Encode(), "n=7", "{}")
-		f.Add(section(attrs, nil, authz.Node{Op: authz.OpSet}, authz.Node{Op: authz.OpPrincipal}, authz.Node{Op: op, A: 1, B: 0}).Encode(), "", "")
-	}
-	f.Fuzz(func(t *testing.T, b []byte, query, body string) {
-		s, err := New().Prepare(&pep.Input{Levels: []string{"normal", "elevated"}, Section: b})
-		if err != nil {
-			return
-		}
-		x := ask("POST", "/", body, "Content-Type", "application/json")
-		x.Request.URL.RawQuery = query
-		for _, name := range []string{"r", "call", ""} {
-			x.Route.Name = name
-			first := s.Judge(x)
-			if (first.Verdict == abi.Deny) != (first.Reason != "") {
-				t.Fatalf("%+v", first)
-			}
-			for range 2 {
-				if d := s.Judge(x); d != first {
-					t.Fatalf("%+v, and then %+v", first, d)
-				}
-			}
-		}
-	})
-}
-
 // Values are read as the packages of Go read them that read more, and written the
 // same again: nothing is repaired.
 func FuzzParse(f *testing.F) {
@@ -138,42 +99,23 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		s := string(raw)
 		n, err := strconv.ParseInt(s, 10, 64)
-		if v, failed := parse(authz.TypeLong, raw); (failed == nil) != (err == nil && strconv.FormatInt(n, 10) == s) || failed == nil && v.n != n {
+		if v, failed := Parse(authz.TypeLong, raw); (failed == nil) != (err == nil && strconv.FormatInt(n, 10) == s) || failed == nil && v.n != n {
 			t.Errorf("long %q is %+v (%v)", s, v, failed)
 		}
 		r, isRat := new(big.Rat).SetString(s)
-		if v, failed := parse(authz.TypeDecimal, raw); failed == nil && (!isRat || r.Cmp(big.NewRat(v.n, 10_000)) != 0) {
+		if v, failed := Parse(authz.TypeDecimal, raw); failed == nil && (!isRat || r.Cmp(big.NewRat(v.n, 10_000)) != 0) {
 			t.Errorf("decimal %q is %+v", s, v)
 		}
-		if v, failed := parse(authz.TypeBool, raw); failed == nil && strconv.FormatBool(v.n != 0) != s {
+		if v, failed := Parse(authz.TypeBool, raw); failed == nil && strconv.FormatBool(v.n != 0) != s {
 			t.Errorf("bool %q is %+v", s, v)
 		}
-		if v, failed := parse(authz.TypeIP, raw); failed == nil {
+		if v, failed := Parse(authz.TypeIP, raw); failed == nil {
 			a, ok := netip.AddrFromSlice(v.s)
 			p := netip.PrefixFrom(a, int(v.n))
 			host, _, _ := strings.Cut(s, "/")
 			if want, err := netip.ParseAddr(host); !ok || !p.IsValid() || err != nil || want != a || a.Zone() != "" {
 				t.Errorf("ip %q is %v", s, p)
 			}
-		}
-	})
-}
-
-// A parameter that is found has the value that net/url finds, once.
-func FuzzQuery(f *testing.F) {
-	for _, s := range []string{"", "n=7", "n=7&n=8", "%6e=%37", "a=1&&n=&b", "n;m=1", "n=%zz", "m=%zz&n=1", "n"} {
-		f.Add(s, "n")
-	}
-	f.Fuzz(func(t *testing.T, raw, name string) {
-		val, found, err := query(raw, name)
-		all, failed := url.ParseQuery(raw)
-		switch {
-		case err != nil && (found || val != ""):
-			t.Fatalf("%q: %q and %v", raw, val, err)
-		case err == nil && found != (len(all[name]) == 1), err == nil && !found && len(all[name]) > 0:
-			t.Fatalf("%q: found %v, net/url has %q (%v)", raw, found, all[name], failed)
-		case err == nil && found && val != all[name][0]:
-			t.Fatalf("%q: %q, net/url has %q", raw, val, all[name])
 		}
 	})
 }
