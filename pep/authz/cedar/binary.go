@@ -106,7 +106,7 @@ func (e *Evaluation) tag(op authz.Op, a, b *Value) Value {
 	}
 	tags, v := e.has(a, true), Value{}
 	if tags.k != absent {
-		v = e.lookup(&tags, *b)
+		v = e.lookup(&tags, b)
 	}
 	switch {
 	case op == authz.OpHasTag:

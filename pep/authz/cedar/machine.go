@@ -184,18 +184,18 @@ func (e *Evaluation) unary(x authz.Instruction, a *Value) Value {
 
 // attribute returns a member of a record or an entity, absent where it has none.
 func (e *Evaluation) attribute(a *Value, name uint32) Value {
-	r := *a
+	key := Value{k: text, n: int64(name)}
 	switch a.k {
 	case record:
+		return e.lookup(a, &key)
 	case entity:
-		if r = e.has(a, false); r.k == absent {
+		r := e.has(a, false)
+		if r.k == absent {
 			return r
 		}
-	default:
-		return e.none(faultType)
+		return e.lookup(&r, &key)
 	}
-	key := Value{k: text, n: int64(name)}
-	return e.lookup(&r, key)
+	return e.none(faultType)
 }
 
 // has returns the attributes or the tags of an entity: a record, or absent.
