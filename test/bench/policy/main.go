@@ -17,14 +17,16 @@ func main() {
 	rounds := flag.Int("rounds", 5, "rounds of each comparison")
 	each := flag.Duration("each", 100*time.Millisecond, "processor time of a measurement")
 	deployment := flag.String("deployment", "", "folder of a large deployment to compile")
+	classBench := flag.String("classbench", os.Getenv("LORICA_CLASSBENCH"), "folder of filter sets of ClassBench")
 	only := flag.String("only", "", "measure this alone: scoped, wildcard, hierarchy, packets, compile, judge")
 	flag.Parse()
-	m := &run{rounds: *rounds, each: *each, deployment: *deployment}
+	m := &run{rounds: *rounds, each: *each, deployment: *deployment, classBench: *classBench}
 	for _, g := range []struct {
 		name string
 		run  func(name string) error
 	}{
 		{"scoped", m.engines}, {"wildcard", m.engines}, {"hierarchy", m.engines},
+		{"packets", m.packets}, {"compile", m.compile}, {"judge", m.judge},
 	} {
 		if *only != "" && *only != g.name {
 			continue
@@ -44,9 +46,9 @@ var sizes = []int{1, 100, 1000, 10_000}
 
 // A run is one run of this command.
 type run struct {
-	rounds     int
-	each       time.Duration
-	deployment string
+	rounds                 int
+	each                   time.Duration
+	deployment, classBench string // folders
 }
 
 // engines measures all engines under one mix, size by size, in turn.
