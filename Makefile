@@ -42,6 +42,10 @@ bench-microvm: ## measure images in microVMs beside Linux guests, and write docs
 bench-net: ## measure images with a network of their own beside those with sockets, and write docs/performance-net.md (ROUNDS, SECONDS_EACH)
 	@scripts/bench-net
 
+.PHONY: bench-policy
+bench-policy: ## measure how fast policies and packets are judged beside other engines, and write docs/performance-policy.md (ROUNDS, SECONDS_EACH, LORICA_CLASSBENCH=folder of filter sets)
+	@scripts/bench-policy
+
 .PHONY: peers
 peers: ## attack running images with nmap, hping3 and scapy, and write docs/peers.md (SHORT=1: only what tests try each time)
 	@scripts/peers

@@ -128,35 +128,37 @@ func (v *View) PrincipalType() uint32 { return v.principal }
 // Principal returns the entity of the principal with this name, or None where
 // no policy names it.
 func (v *View) Principal(name string) uint32 {
-	if s := v.Index(name); s != None {
-		return v.names.principals[s]
-	}
-	return None
+	return v.named(v.principal, name)
 }
 
 // Parent returns the entity of the group with this name, or None where no policy
 // names it.
 func (v *View) Parent(name string) uint32 {
-	if s := v.Index(name); s != None {
-		return v.names.groups[s]
-	}
-	return None
+	return v.named(v.group, name)
 }
 
 // Find returns the entity of a type and a name, or None.
 func (v *View) Find(kind, name string) uint32 {
-	t, id := v.Index(kind), v.Index(name)
-	if t == None || id == None {
-		return None
+	if s := v.Index(name); s != None {
+		for e := v.names.entities[s]; e != None; e = v.names.namesakes[e] {
+			if string(v.String(v.EntityType(e))) == kind {
+				return e
+			}
+		}
 	}
-	at := search(len(v.entities)/entitySize, func(i uint32) bool {
-		of, x := word(v.entities, 6*i), word(v.entities, 6*i+1)
-		return of > t || of == t && x >= id
-	})
-	if at == None || word(v.entities, 6*at) != t || word(v.entities, 6*at+1) != id {
-		return None
+	return None
+}
+
+// named is Find where the type is a string of the section, or None.
+func (v *View) named(kind uint32, name string) uint32 {
+	if s := v.Index(name); s != None {
+		for e := v.names.entities[s]; e != None; e = v.names.namesakes[e] {
+			if v.EntityType(e) == kind {
+				return e
+			}
+		}
 	}
-	return at
+	return None
 }
 
 // Intern returns the index of text, or None.
@@ -204,7 +206,8 @@ type names struct {
 	seed  maphash.Seed // names come from clients
 	slots []uint32     // strings by hash, at most half full; None: free
 
-	principals, groups, routes []uint32 // by string; None: there is none of that name
+	entities, routes []uint32 // by string; None: there is none of that name
+	namesakes        []uint32 // by entity: another one of its name, or None
 }
 
 func (v *View) index() {
@@ -219,15 +222,10 @@ func (v *View) index() {
 		}
 		n.slots[i] = s
 	}
-	n.principals, n.groups, n.routes = free(strings), free(strings), free(strings)
-	for e := range uint32(len(v.entities) / entitySize) {
-		of, name := word(v.entities, 6*e), word(v.entities, 6*e+1)
-		if of == v.principal {
-			n.principals[name] = e
-		}
-		if of == v.group {
-			n.groups[name] = e
-		}
+	n.entities, n.routes, n.namesakes = free(strings), free(strings), free(len(v.entities)/entitySize)
+	for e := range uint32(len(n.namesakes)) {
+		name := word(v.entities, 6*e+1)
+		n.namesakes[e], n.entities[name] = n.entities[name], e
 	}
 	for r := range uint32(len(v.routes) / routeSize) {
 		n.routes[word(v.routes, 4*r)] = r

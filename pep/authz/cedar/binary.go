@@ -106,7 +106,7 @@ func (e *Evaluation) tag(op authz.Op, a, b *Value) Value {
 	}
 	tags, v := e.has(a, true), Value{}
 	if tags.k != absent {
-		v = e.lookup(&tags, *b)
+		v = e.lookup(&tags, b)
 	}
 	switch {
 	case op == authz.OpHasTag:
@@ -122,7 +122,7 @@ func (e *Evaluation) membership(a, b *Value) Value {
 	case a.k != entity:
 		return e.none(faultType)
 	case b.k == entity:
-		return Bool(e.in(*a, *b))
+		return Bool(e.in(a, b))
 	case b.k != set:
 		return e.none(faultType)
 	}
@@ -131,13 +131,13 @@ func (e *Evaluation) membership(a, b *Value) Value {
 			return e.none(faultType)
 		}
 	}
-	return Bool(e.inAny(*a, b))
+	return Bool(e.inAny(a, b))
 }
 
 // inAny reports whether an entity is in one of a set of entities.
-func (e *Evaluation) inAny(a Value, s *Value) bool {
+func (e *Evaluation) inAny(a, s *Value) bool {
 	for i := range s.c {
-		if e.in(a, e.element(s, i)) {
+		if of := e.element(s, i); e.in(a, &of) {
 			return true
 		}
 	}

@@ -162,9 +162,9 @@ func (e *Evaluation) follow(g *authz.Group) {
 		g.Kind == authz.GroupLong && v.k == long && v.n >= 0 && v.n <= int64(^uint32(0)):
 		key = uint32(v.n)
 	case g.Kind == authz.GroupIs:
-		key = e.typeOf(v)
+		key = e.typeOf(&v)
 	case g.Kind == authz.GroupIn:
-		e.upwards(g, v)
+		e.upwards(g, &v)
 		return
 	default:
 		return
@@ -179,11 +179,11 @@ func (e *Evaluation) lead(g *authz.Group, key uint32) {
 }
 
 // upwards follows an entity and all that it is in.
-func (e *Evaluation) upwards(g *authz.Group, v Value) {
+func (e *Evaluation) upwards(g *authz.Group, v *Value) {
 	if v.n >= 0 {
 		e.ancestors(g, uint32(v.n))
 	}
-	if e.equal(&v, &e.scope[authz.ScopePrincipal]) {
+	if len(e.parents) > 0 && e.equal(v, &e.scope[authz.ScopePrincipal]) {
 		for _, p := range e.parents {
 			e.ancestors(g, p)
 		}
@@ -199,7 +199,7 @@ func (e *Evaluation) ancestors(g *authz.Group, i uint32) {
 }
 
 // typeOf returns the type of an entity, a string, or None.
-func (e *Evaluation) typeOf(v Value) uint32 {
+func (e *Evaluation) typeOf(v *Value) uint32 {
 	if v.n >= 0 {
 		return e.view.EntityType(uint32(v.n))
 	}
@@ -207,18 +207,19 @@ func (e *Evaluation) typeOf(v Value) uint32 {
 }
 
 // in is Cedar's "in" for two entities.
-func (e *Evaluation) in(a, b Value) bool {
-	if e.equal(&a, &b) {
-		return true
-	}
+func (e *Evaluation) in(a, b *Value) bool {
 	if b.n < 0 {
-		return false
+		return e.equal(a, b)
 	}
-	of := uint32(b.n)
-	if a.n >= 0 && e.view.In(uint32(a.n), of) {
+	return e.below(a, uint32(b.n))
+}
+
+// below reports whether an entity is one of the program, or is in it.
+func (e *Evaluation) below(a *Value, of uint32) bool {
+	if a.n == int64(of) || a.n >= 0 && e.view.In(uint32(a.n), of) {
 		return true
 	}
-	if len(e.parents) > 0 && e.equal(&a, &e.scope[authz.ScopePrincipal]) {
+	if len(e.parents) > 0 && e.equal(a, &e.scope[authz.ScopePrincipal]) {
 		for _, p := range e.parents {
 			if p == of || e.view.In(p, of) {
 				return true

@@ -75,16 +75,16 @@ func (e *Evaluation) run(code authz.Code) (v Value, ok bool) {
 				return Value{}, false
 			}
 		case authz.OpScopeIn:
-			if a := e.scope[x.A]; a.k != entity || !e.in(a, Known(x.B)) {
+			if a := &e.scope[x.A]; a.k != entity || !e.below(a, x.B) {
 				return Value{}, false
 			}
 		case authz.OpScopeAny:
 			set := e.constant(x.B)
-			if a := e.scope[x.A]; a.k != entity || !e.inAny(a, &set) {
+			if a := &e.scope[x.A]; a.k != entity || !e.inAny(a, &set) {
 				return Value{}, false
 			}
 		case authz.OpScopeIs:
-			if a := e.scope[x.A]; a.k != entity || e.typeOf(a) != x.B {
+			if a := &e.scope[x.A]; a.k != entity || e.typeOf(a) != x.B {
 				return Value{}, false
 			}
 		default:
@@ -161,7 +161,7 @@ func (e *Evaluation) unary(x authz.Instruction, a *Value) Value {
 		if a.k != entity {
 			return e.none(faultType)
 		}
-		return Bool(e.typeOf(*a) == x.A)
+		return Bool(e.typeOf(a) == x.A)
 	case authz.OpLike:
 		if a.k != text {
 			return e.none(faultType)
@@ -184,18 +184,18 @@ func (e *Evaluation) unary(x authz.Instruction, a *Value) Value {
 
 // attribute returns a member of a record or an entity, absent where it has none.
 func (e *Evaluation) attribute(a *Value, name uint32) Value {
-	r := *a
+	key := Value{k: text, n: int64(name)}
 	switch a.k {
 	case record:
+		return e.lookup(a, &key)
 	case entity:
-		if r = e.has(a, false); r.k == absent {
+		r := e.has(a, false)
+		if r.k == absent {
 			return r
 		}
-	default:
-		return e.none(faultType)
+		return e.lookup(&r, &key)
 	}
-	key := Value{k: text, n: int64(name)}
-	return e.lookup(&r, key)
+	return e.none(faultType)
 }
 
 // has returns the attributes or the tags of an entity: a record, or absent.

@@ -122,11 +122,20 @@ func (e *Evaluation) member(r *Value, i uint32) (name, v Value) {
 	return e.arena[r.n+2*int64(i)], e.arena[r.n+2*int64(i)+1]
 }
 
-// lookup returns the member of a record with a name; an absent one where there is none.
-func (e *Evaluation) lookup(r *Value, name Value) Value {
-	for i := range r.c {
-		if x, v := e.member(r, i); e.equal(&x, &name) {
-			return v
+// lookup returns the member of a record with a name, a text; an absent one where there is
+// none. Equal texts have one number, where they are strings of the program.
+func (e *Evaluation) lookup(r, name *Value) Value {
+	if r.fixed {
+		for i := range r.c {
+			if at := uint32(r.n) + 2*i; int64(e.view.List(at)) == name.n {
+				return e.constant(e.view.List(at + 1))
+			}
+		}
+		return Value{}
+	}
+	for list := e.arena[r.n:][:2*r.c]; len(list) > 0; list = list[2:] {
+		if list[0].n == name.n && (name.n != unnamed || e.equal(&list[0], name)) {
+			return list[1]
 		}
 	}
 	return Value{}
@@ -155,7 +164,7 @@ func (e *Evaluation) equal(a, b *Value) bool {
 		}
 		for i := range a.c {
 			name, x := e.member(a, i)
-			if y := e.lookup(b, name); !e.equal(&x, &y) {
+			if y := e.lookup(b, &name); !e.equal(&x, &y) {
 				return false
 			}
 		}
