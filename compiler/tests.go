@@ -190,7 +190,7 @@ type facts map[string]bool
 func (b *builder) learn(n ast.IsNode, known facts) {
 	switch t := n.(type) {
 	case ast.NodeTypeHas:
-		if name, ok := pathName(ast.NodeTypeAccess{StrOpNode: t.StrOpNode}); ok {
+		if name, ok := pathName(ast.NodeTypeAccess(t)); ok {
 			known[name] = true
 		}
 	case ast.NodeTypeAnd:
