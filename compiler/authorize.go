@@ -30,7 +30,7 @@ func authorize(d *policy.Deployment) (*authorization, policy.Errors) {
 		return nil, policy.Errors{{Pos: d.Policy.Authorization.Pos, Fix: "remove those that no policy reads",
 			Message: fmt.Sprintf("the context has %d attributes; the limit is %d", len(attrs), authz.MaxAttributes)}}
 	}
-	in := &builder{d: d, rules: a.Rules, attrs: attrs, entities: world(d)}
+	in := &builder{d: d, rules: a.Rules, attrs: attrs, entities: d.World()}
 	s, b := in.section()
 	if len(b.errs) > 0 {
 		return nil, b.errs
@@ -59,24 +59,6 @@ func Cedar(rules []policy.CedarRule, entities types.EntityMap) (*authz.Section, 
 // attributes returns those of the context; groups are parents of the principal.
 func attributes(a *policy.Authorization) []authz.Attribute {
 	return slices.DeleteFunc(slices.Clone(a.Attributes), func(x authz.Attribute) bool { return x.Source.Kind == authz.SourceGroups })
-}
-
-// world returns the entities of a policy: those that it was given, and its routes, each in
-// its group.
-func world(d *policy.Deployment) types.EntityMap {
-	a := d.Authorization
-	all := types.EntityMap{}
-	maps.Copy(all, a.Entities)
-	for _, r := range d.Policy.Routes {
-		uid := cedar.NewEntityUID(a.Resource, cedar.String(r.Name))
-		e := all[uid]
-		e.UID = uid
-		if r.Group != "" && a.RouteGroup != "" {
-			e.Parents = types.NewEntityUIDSet(append(slices.Collect(e.Parents.All()), cedar.NewEntityUID(a.RouteGroup, cedar.String(r.Group)))...)
-		}
-		all[uid] = e
-	}
-	return all
 }
 
 // A builder writes one section. It runs twice: first with names that collect,
@@ -143,7 +125,7 @@ func (b *builder) write(index bool) *authz.Section {
 	for i := range b.rules {
 		b.rule = &b.rules[i]
 		r := authz.Rule{ID: b.names.text(b.rule.ID), Line: b.names.text(b.rule.Pos.Short()),
-			Forbid: b.rule.Policy.Effect == ast.EffectForbid, Code: b.compile(b.rule.Policy)}
+			Forbid: b.rule.Policy.Effect == ast.EffectForbid, Sure: b.sure(b.rule.Policy), Code: b.compile(b.rule.Policy)}
 		s.Rules, reads = append(s.Rules, r), append(reads, b.reads)
 	}
 	b.rule = nil

@@ -49,6 +49,20 @@ func (b *builder) tests(p *ast.Policy) []test {
 	return out
 }
 
+// sure reports whether a rule cannot fault. It may say no of one that cannot.
+func (b *builder) sure(p *ast.Policy) bool {
+	known := facts{}
+	for _, c := range p.Conditions {
+		for _, n := range conjuncts(c) {
+			if !b.total(n, known) {
+				return false
+			}
+			b.learn(n, known)
+		}
+	}
+	return true
+}
+
 func (b *builder) scopeTest(variable types.String, scope any) (t test, ok bool) {
 	t = test{path: ast.NodeTypeVariable{Name: variable}, name: string(variable)}
 	switch s := scope.(type) {

@@ -124,14 +124,30 @@ func circle(all types.EntityMap) (cedar.EntityUID, bool) {
 	return cedar.EntityUID{}, false
 }
 
-// entity returns what the policy knows of an entity, which is in parents besides.
-func (a *Authorization) entity(uid cedar.EntityUID, parents ...cedar.EntityUID) types.Entity {
-	e := a.Entities[uid]
+// World returns the entities that policies can look up: those that they were given, and
+// the routes, each in its group.
+func (d *Deployment) World() types.EntityMap {
+	a := d.Authorization
+	all := make(types.EntityMap, len(a.Entities)+len(d.Policy.Routes))
+	maps.Copy(all, a.Entities)
+	for _, r := range d.Policy.Routes {
+		var group []cedar.EntityUID
+		if r.Group != "" && a.RouteGroup != "" {
+			group = append(group, cedar.NewEntityUID(a.RouteGroup, cedar.String(r.Group)))
+		}
+		put(all, cedar.NewEntityUID(a.Resource, cedar.String(r.Name)), group)
+	}
+	return all
+}
+
+// put adds an entity, or parents to one that is there.
+func put(all types.EntityMap, uid cedar.EntityUID, parents []cedar.EntityUID) {
+	e := all[uid]
 	e.UID = uid
 	if len(parents) > 0 {
 		e.Parents = cedar.NewEntityUIDSet(append(slices.Collect(e.Parents.All()), parents...)...)
 	}
-	return e
+	all[uid] = e
 }
 
 // isIn reports whether a route is an entity or in it.

@@ -3,7 +3,6 @@ package policy
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -142,20 +141,17 @@ func holds(r *CedarRule, env eval.Env) (bool, error) {
 	return bool(b), nil
 }
 
-// environment is the world as the rules of a route see it: the principal and its
-// groups, the route and its group, and the attributes that they read.
+// environment is the world as the rules of a route see it: the entities, the principal in
+// its groups, and the attributes that they read.
 func (d *Deployment) environment(r *api.Route, c Call, reads []string, level string) eval.Env {
 	a := d.Authorization
 	who := cedar.NewEntityUID(a.Principal, cedar.String(c.Principal))
 	what := cedar.NewEntityUID(a.Resource, cedar.String(r.Name))
-	var member, part []cedar.EntityUID
+	var member []cedar.EntityUID
 	if a.Group != "" {
 		for _, g := range c.Groups {
 			member = append(member, cedar.NewEntityUID(a.Group, cedar.String(g)))
 		}
-	}
-	if a.RouteGroup != "" && r.Group != "" {
-		part = append(part, cedar.NewEntityUID(a.RouteGroup, cedar.String(r.Group)))
 	}
 	context := make(cedar.RecordMap, len(reads))
 	for _, x := range a.Attributes {
@@ -168,11 +164,8 @@ func (d *Deployment) environment(r *api.Route, c Call, reads []string, level str
 			context[cedar.String(x.Name)] = v
 		}
 	}
-	entities := maps.Clone(a.Entities)
-	if entities == nil {
-		entities = cedar.EntityMap{}
-	}
-	entities[who], entities[what] = a.entity(who, member...), a.entity(what, part...)
+	entities := d.World()
+	put(entities, who, member)
 	return eval.Env{Principal: who, Action: a.Action, Resource: what, Context: cedar.NewRecord(context), Entities: entities}
 }
 

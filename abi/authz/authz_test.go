@@ -57,7 +57,7 @@ func sample() *Section {
 			22: {OpContext, 0, 0}, {OpRecord, 9, 2}, {OpFail, 0, 0}, {OpParse, uint32(TypeIP), 0}, {OpEq, 0, 0}, {OpOr, 29, 0}, {OpValue, 0, 0},
 			29: {OpEnsure, 0, 0}, {OpPrincipal, 0, 0}, {OpAttr, 0, 0},
 		},
-		Rules: []Rule{{ID: textForbid, Line: textLine, Forbid: true, Code: Span{0, 30}}, {ID: textPermit, Line: textLine, Code: Span{30, 0}}},
+		Rules: []Rule{{ID: textForbid, Line: textLine, Forbid: true, Code: Span{0, 30}}, {ID: textPermit, Line: textLine, Sure: true, Code: Span{30, 0}}},
 		Nodes: []Node{{Rules: Span{11, 1}, Groups: Span{0, 2}}, {Rules: Span{12, 2}, Groups: Span{2, 1}}, {Groups: Span{3, 0}}, {Groups: Span{3, 0}}, {Groups: Span{3, 0}}, {Groups: Span{3, 0}}},
 		Groups: []Group{
 			{Kind: GroupIn, Code: Span{30, 1}, Fault: 2, Slots: Span{0, 4}},
@@ -152,17 +152,17 @@ func TestWhatWasEncodedIsRead(t *testing.T) {
 	if v.Value(1).Number() != -5 {
 		t.Errorf("a number became %d", v.Value(1).Number())
 	}
-	code, forbid := v.Condition(0)
-	if !forbid || code.Len() != 30 {
-		t.Fatalf("rule 0: forbids %v, %d instructions", forbid, code.Len())
+	code := v.Condition(0)
+	if forbid, sure := v.Effect(0); !forbid || sure || code.Len() != 30 {
+		t.Fatalf("rule 0: forbids %v, is sure %v, %d instructions", forbid, sure, code.Len())
 	}
 	for i := range code.Len() {
 		if code.At(i) != s.Code[i] {
 			t.Errorf("instruction %d: %+v", i, code.At(i))
 		}
 	}
-	if code, forbid := v.Condition(1); forbid || code.Len() != 0 {
-		t.Errorf("rule 1: forbids %v, %d instructions", forbid, code.Len())
+	if forbid, sure := v.Effect(1); forbid || !sure || v.Condition(1).Len() != 0 {
+		t.Errorf("rule 1: forbids %v, is sure %v, %d instructions", forbid, sure, v.Condition(1).Len())
 	}
 	for i, n := range s.Nodes {
 		if v.Node(uint32(i)) != n {
@@ -439,7 +439,7 @@ func TestOpenRefusesBytes(t *testing.T) {
 		"an attribute that is more than optional":         {attribute + 2, 2, 1},
 		"a constant whose kind is in the low byte alone":  {values, 256 + uint32(ValueBool), 4},
 		"an operation that is in the low byte alone":      {code, 256 + uint32(OpScopeEq), 4},
-		"a rule that forbids twice over":                  {rules + 8, 2, 4},
+		"a rule of another effect":                        {rules + 8, 4, 4},
 		"a group whose kind is in the low byte alone":     {groups, 256 + uint32(GroupIn), 4},
 		"more routes than there is room for":              {routes, 3, 4},
 		"more strings than there could be in any section": {0, None, 4},
@@ -590,8 +590,7 @@ func FuzzOpen(f *testing.F) {
 			}
 		}
 		for i := range uint32(len(v.Rules)) {
-			code, _ := v.Condition(i)
-			code.walk(t, v)
+			v.Condition(i).walk(t, v)
 		}
 		met := make([]bool, v.Nodes())
 		v.lead(t, 0, met)

@@ -136,8 +136,8 @@ func (c *checker) rules() {
 	v := c.v
 	v.rules = c.table(ruleSize)
 	for i := range uint32(len(v.rules) / ruleSize) {
-		id, line, forbid := word(v.rules, 5*i), word(v.rules, 5*i+1), word(v.rules, 5*i+2)
-		if !c.isString(id) || !c.isString(line) || forbid > 1 || !c.isCode(Span{word(v.rules, 5*i+3), word(v.rules, 5*i+4)}, 0) {
+		id, line, effect := word(v.rules, 5*i), word(v.rules, 5*i+1), word(v.rules, 5*i+2)
+		if !c.isString(id) || !c.isString(line) || effect > 3 || !c.isCode(Span{word(v.rules, 5*i+3), word(v.rules, 5*i+4)}, 0) {
 			c.fail("rule %d", i)
 			return
 		}

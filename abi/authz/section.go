@@ -53,6 +53,7 @@ type Entity struct {
 type Rule struct {
 	ID, Line uint32 // strings
 	Forbid   bool
+	Sure     bool // it cannot fault, whatever a request says
 	Code     Span
 }
 
@@ -144,7 +145,7 @@ func (s *Section) Encode() []byte {
 	table(&w, s.Lists, func(v uint32) { w.U32(v) })
 	table(&w, s.Values, func(v Value) { words(&w, uint32(v.Kind), v.A, v.B) })
 	table(&w, s.Code, func(i Instruction) { words(&w, uint32(i.Op), i.A, i.B) })
-	table(&w, s.Rules, func(r Rule) { words(&w, r.ID, r.Line, flag(r.Forbid), r.Code.First, r.Code.Count) })
+	table(&w, s.Rules, func(r Rule) { words(&w, r.ID, r.Line, flag(r.Forbid)|flag(r.Sure)<<1, r.Code.First, r.Code.Count) })
 	table(&w, s.Nodes, func(n Node) { words(&w, n.Rules.First, n.Rules.Count, n.Groups.First, n.Groups.Count) })
 	table(&w, s.Groups, func(g Group) {
 		words(&w, uint32(g.Kind), g.Code.First, g.Code.Count, g.Fault, g.Slots.First, g.Slots.Count)

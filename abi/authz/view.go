@@ -70,10 +70,16 @@ func (c Code) At(i uint32) Instruction {
 // List returns element i of the lists.
 func (v *View) List(i uint32) uint32 { return word(v.lists, i) }
 
-// Condition returns the code of rule i, and whether it forbids.
-func (v *View) Condition(i uint32) (code Code, forbid bool) {
+// Condition returns the code of rule i.
+func (v *View) Condition(i uint32) Code {
 	b := v.rules[ruleSize*i:][:ruleSize]
-	return v.Code(Span{word(b, 3), word(b, 4)}), word(b, 2) == 1
+	return v.Code(Span{word(b, 3), word(b, 4)})
+}
+
+// Effect reports whether rule i forbids, and whether it is sure never to fault.
+func (v *View) Effect(i uint32) (forbid, sure bool) {
+	effect := word(v.rules[ruleSize*i:][:ruleSize], 2)
+	return effect&1 != 0, effect&2 != 0
 }
 
 // Node returns node i.

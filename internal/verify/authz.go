@@ -49,7 +49,7 @@ func authorization(r *reader) map[string]int {
 		s.operands(i)
 	}
 	for i := range s.rules.n {
-		s.rules.indices(i, 0, s.strings, s.strings, upTo(1))
+		s.rules.indices(i, 0, s.strings, s.strings, upTo(3))
 		first, end := s.rules.span(i, 3, s.code)
 		s.run(first, end, true)
 	}

@@ -217,8 +217,11 @@ func (s *state) decide(w *workspace, x *pep.Exchange, route authz.Route) pep.Dec
 func (s *state) judge(e *cedar.Evaluation) pep.Decision {
 	permit := authz.None
 	for _, rule := range e.Candidates() {
+		forbid, sure := s.view.Effect(rule)
+		if permit != authz.None && sure && !forbid {
+			continue // it would change nothing
+		}
 		applies, fault := e.Applies(rule)
-		_, forbid := s.view.Condition(rule)
 		switch {
 		case fault != cedar.NoFault:
 			return deny(s.view.Rules[rule], "the rule could not be evaluated: "+fault.String())

@@ -119,7 +119,7 @@ func (e *Evaluation) Members(pairs ...Value) Value {
 // Applies reports whether a rule applies: its scope matches and its conditions hold.
 // It does not, where there is a fault, but might for another evaluator: see Fault.
 func (e *Evaluation) Applies(rule uint32) (bool, Fault) {
-	code, _ := e.view.Condition(rule)
+	code := e.view.Condition(rule)
 	e.arena = e.arena[:e.facts]
 	_, ok := e.run(code)
 	return ok && e.fault == NoFault, e.fault

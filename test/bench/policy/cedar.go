@@ -179,8 +179,11 @@ func (l *lorica) decide(q *question) bool {
 	e.Context(e.Members(some...))
 	permit := false
 	for _, rule := range e.Candidates() {
+		forbid, sure := l.view.Effect(rule)
+		if permit && sure && !forbid {
+			continue
+		}
 		applies, fault := e.Applies(rule)
-		_, forbid := l.view.Condition(rule)
 		switch {
 		case fault != engine.NoFault, applies && forbid:
 			return false
