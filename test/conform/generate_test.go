@@ -1,7 +1,6 @@
-package conform
+package main
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -17,33 +16,9 @@ import (
 // a while is of the wrong type, so that evaluation errors are common.
 type generator struct{ *rand.Rand }
 
-// dice is a source of numbers that a fuzzer can steer: its bytes first, then a
-// stream that depends on them.
-type dice struct {
-	data []byte
-	rest rand.Source
-}
+func newGenerator(data []byte) *generator { return &generator{roll(data)} }
 
-func newGenerator(data []byte) *generator {
-	var seed [32]byte
-	copy(seed[:], data)
-	return &generator{rand.New(&dice{data, rand.NewChaCha8(seed)})}
-}
-
-func seeded(seed uint64) *generator {
-	return newGenerator(binary.LittleEndian.AppendUint64(nil, seed))
-}
-
-func (d *dice) Uint64() uint64 {
-	v := d.rest.Uint64()
-	if len(d.data) > 0 {
-		v ^= uint64(d.data[0]) << 56
-		d.data = d.data[1:]
-	}
-	return v
-}
-
-func pick[T any](g *generator, list ...T) T { return list[g.IntN(len(list))] }
+func seeded(seed uint64) *generator { return newGenerator(number(seed)) }
 
 func (g *generator) policies() string {
 	var b strings.Builder
@@ -61,8 +36,6 @@ func (g *generator) user() string  { return "User::" + cedarString(pick(g, users
 func (g *generator) group() string { return "Group::" + cedarString(pick(g, groups...)) }
 func (g *generator) route() string { return fmt.Sprintf("Route::%q", pick(g, routes...).Name) }
 func (g *generator) part() string  { return fmt.Sprintf("RouteGroup::%q", pick(g, "g0", "g1", "g2")) }
-
-func cedarString(s string) string { return string(cedar.String(s).MarshalCedar()) }
 
 func (g *generator) principal() string {
 	return pick(g, "principal", "principal", "principal", "principal", "principal is User", "principal == "+g.user(), "principal in "+g.group(), "principal in "+g.user(),
@@ -239,11 +212,4 @@ func (g *generator) value(name string) cedar.Value {
 		return cedar.String(pick(g, "GET", "POST", "a"))
 	}
 	return cedar.String(pick(g, "", "a", "ab", "aba", "abxa", "a*", "elevated", "é", "éa", "b"))
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
 }

@@ -1,8 +1,7 @@
-package conform
+package main
 
 import (
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,19 +14,15 @@ import (
 	"lorica.dev/lorica/compiler"
 	"lorica.dev/lorica/internal/notrun"
 	"lorica.dev/lorica/pep"
-	"lorica.dev/lorica/pep/firewall"
 	"lorica.dev/lorica/test/conform/packets"
 )
 
-var target = packets.Target{V4: netip.MustParseAddr("169.254.76.2"), V6: netip.MustParseAddr("fd6c:6f72:6963:62::2"), Ports: []uint16{8443}}
-
-// packetFilter is a firewall with packets, under encoded rules.
 func packetFilter(t testing.TB, section []byte) (pep.PacketFilter, pep.GateState) {
 	t.Helper()
-	m := firewall.New()
-	f := m.Packets(pep.PacketPlace{Own: []netip.Addr{target.V4, target.V6}})
-	st := must(m.Prepare(&pep.Input{Section: section}))
-	st.(pep.PacketState).Enforce()
+	f, st, err := enforce(section)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return f, st
 }
 
@@ -39,12 +34,7 @@ func (n judged) judge(t testing.TB, f pep.PacketFilter, list []packets.Packet, w
 	t.Helper()
 	for i := range list {
 		p := &list[i]
-		action := pep.Drop
-		if p.Flow.Src.IsValid() && want(p.Flow) == abi.Allow {
-			action = pep.Pass
-		} else if p.Flow.Src.IsValid() && p.Opens {
-			action = pep.Refuse
-		}
+		action := expected(p, want)
 		if got := f.In(p.Bytes); got != action {
 			t.Fatalf("%s (%x) of %+v: the firewall says %d, the definition %d", p.Form, p.Bytes, p.Flow, got, action)
 		}
@@ -126,16 +116,10 @@ func TestPacketsAreJudgedByClassBench(t *testing.T) {
 		t.Fatalf("%s: no *.rules (%v)", dir, err)
 	}
 	for i, name := range files {
-		file, err := os.Open(name)
+		s, err := filterSet(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		rules, err := packets.ClassBench(file)
-		file.Close()
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		s := &flow.Section{Lists: []flow.List{{Rule: abi.Rule{ID: abi.RuleNetwork}, Rules: rules}}}
 		f, st := packetFilter(t, s.Encode())
 		list := packets.Generate(uint64(i), 20_000, target, s)
 		n := judged{}
@@ -147,7 +131,7 @@ func TestPacketsAreJudgedByClassBench(t *testing.T) {
 				t.Fatalf("%+v: the index says %+v, the definition %+v", p.Flow, got, want)
 			}
 		}
-		t.Logf("%s: %d rules; dropped, let in and refused: %d, %d, %d", filepath.Base(name), len(rules), n["0"], n["1"], n["2"])
+		t.Logf("%s: %d rules; dropped, let in and refused: %d, %d, %d", filepath.Base(name), len(s.Lists[0].Rules), n["0"], n["1"], n["2"])
 	}
 }
 
