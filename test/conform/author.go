@@ -11,8 +11,12 @@ import (
 // often equal; one choice in a while has the wrong type, so that evaluation fails often.
 type author struct {
 	*rand.Rand
-	wrong int // one choice in so many is of any type
+	wrong int     // one choice in so many is of any type
+	focus []place // what most policies of a set are about, if they are about the same
 }
+
+// A place is a path that policies look at, and how they know that it is there.
+type place struct{ kind, path, guard string }
 
 func newAuthor(data []byte) *author {
 	a := &author{Rand: roll(data)}
@@ -35,9 +39,10 @@ var named = map[string][]string{
 }
 
 var (
+	indexed = []string{"string", "string", "string", "string", "entity", "entity", "entity", "long", "long", "bool", "ip", "decimal", "datetime"}
 	kinds   = []string{"string", "string", "string", "long", "long", "bool", "entity", "entity", "ip", "decimal", "datetime", "duration", "set", "record"}
 	strs    = []string{`""`, `"a"`, `"b"`, `"c"`, `"ab"`, `"a*"`, `"aba"`, `"é"`, `"\\"`, `"\u{0}"`, `"never anywhere"`, `"d"`, `"e"`, `"f"`, `"User"`, `"x"`}
-	longs   = []string{"0", "1", "2", "3", "4", "-1", "7", "4294967295", "4294967296", "4294967297", "9223372036854775807", "-9223372036854775808"}
+	longs   = []string{"0", "1", "2", "3", "4", "(-1)", "7", "4294967295", "4294967296", "4294967297", "9223372036854775807", "(-9223372036854775808)"}
 	ips     = []string{"10.1.2.3", "10.0.0.0/8", "10.1.2.3/8", "127.0.0.1", "::1", "::/0", "0.0.0.0/0", "224.0.0.0/3", "224.0.0.0/4", "ff00::/8", "::ffff:7f00:1", "2001:db8::1/32"}
 	noIPs   = []string{"", "10.0.0.256", "::ffff:1.2.3.4", "fe80::1%eth0", "1.2.3.4/33", "1.2.3", "01.2.3.4", "1.2.3.4/08", "1.2.3.4/", ":::1", "10.1.2.3/-1", "::1/129"}
 	decs    = []string{"0.0", "1.5", "1.50", "-0.0001", "-1.5", "922337203685477.5807", "-922337203685477.5808", "+1.5", "01.5"}
@@ -85,7 +90,17 @@ func (a *author) uid(of ...string) uid {
 func (a *author) policies() string {
 	var b strings.Builder
 	count := pick(a, 1, 4, 8, 8, 16, 16, 24, 40)
-	a.wrong = pick(a, 8, 40, 400)
+	a.wrong, a.focus = pick(a, 8, 40, 400), nil
+	if count > 4 && a.IntN(4) > 0 {
+		for range pick(a, 1, 1, 2, 3) {
+			kind := pick(a, "string", "entity", "long", pick(a, indexed...))
+			path, guard := a.path(kind)
+			if n := pick(a, named[kind]...); a.IntN(3) > 0 {
+				path, guard = "context"+get(n), "context has "+name(n)
+			}
+			a.focus = append(a.focus, place{kind, path, guard})
+		}
+	}
 	for range count {
 		b.WriteString(a.policy())
 		b.WriteByte('\n')
@@ -96,9 +111,13 @@ func (a *author) policies() string {
 func (a *author) policy() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s (%s, %s, %s)", pick(a, "permit", "permit", "forbid"), a.scope("principal"), a.scope("action"), a.scope("resource"))
-	for range pick(a, 0, 1, 1, 1, 1, 2, 2, 3) {
+	conditions, more := []int{0, 1, 1, 1, 1, 2, 2, 3}, []int{0, 0, 1, 1, 2, 3}
+	if a.focus != nil { // fewer, that they hold more often
+		conditions, more = []int{1, 1, 1, 2}, []int{0, 0, 0, 0, 1, 2}
+	}
+	for range pick(a, conditions...) {
 		body := a.clause()
-		for range pick(a, 0, 0, 1, 1, 2, 3) {
+		for range pick(a, more...) {
 			body += " && " + a.clause()
 		}
 		fmt.Fprintf(&b, " %s { %s }", pick(a, "when", "when", "when", "when", "unless"), body)
@@ -108,6 +127,9 @@ func (a *author) policy() string {
 }
 
 func (a *author) scope(v string) string {
+	if a.focus != nil && a.IntN(6) > 0 {
+		return v
+	}
 	of := []string{"User", "Group"}
 	switch v {
 	case "action":
@@ -143,17 +165,28 @@ func (a *author) scope(v string) string {
 
 // clause writes one operand of &&, often one that an index can make use of.
 func (a *author) clause() string {
-	if a.IntN(3) == 0 {
+	var at place
+	switch {
+	case a.focus != nil && a.IntN(4) > 0:
+		at = pick(a, a.focus...)
+	case a.focus != nil && a.IntN(2) == 0: // what never faults, or always may
+		return pick(a, "true", "context has x", "principal is User", "context == context", "!(principal == resource)", `context.x != "a"`, "principal.b", "context.n < 3",
+			"1 + 1 == 2", `[1, "a"].contains(context)`, "(context has x || context has y)", "principal in resource", "true && (context has n && true)", "context.who is User")
+	case a.IntN(3) == 0:
 		return a.boolean(pick(a, 0, 1, 2, 3, 4))
+	default:
+		at.kind = pick(a, indexed...)
+		at.path, at.guard = a.path(at.kind)
 	}
-	kind := pick(a, "string", "string", "string", "entity", "entity", "long", "long", "bool", "ip", "decimal", "datetime")
-	path, guard := a.path(kind)
+	kind, path, guard := at.kind, at.path, at.guard
 	demand := a.demand(kind, path)
 	switch a.IntN(10) {
 	case 0, 1, 2, 3:
 		return "(" + guard + " && " + demand + ")"
 	case 4:
 		return guard + " && " + demand // guards that later clauses rest on too
+	case 7:
+		return fmt.Sprintf("(%s || %s) && %s", guard, pick(a, "context has n", "true", "principal is User"), demand) // which says nothing of what is there
 	case 5:
 		return fmt.Sprintf("(if %s then %s else %s)", guard, demand, pick(a, "true", "false", a.boolean(1)))
 	case 6:
@@ -191,9 +224,11 @@ func (a *author) demand(kind, path string) string {
 			return fmt.Sprintf("(%s in %s || %s in %s)", path, a.uid().source(), path, a.uid().source())
 		}
 	}
-	switch a.IntN(9) {
+	switch a.IntN(10) {
 	case 0:
 		return one() + " == " + path
+	case 7:
+		return fmt.Sprintf("[%s, %s, %s, %s].contains(%s)", one(), a.literal("string"), a.literal("long"), a.literal("entity"), path)
 	case 1:
 		var list []string
 		for range pick(a, 2, 2, 3, 4, 17) {

@@ -42,8 +42,8 @@ func (a *author) record(depth int) types.Record {
 				continue
 			}
 			of := k
-			if a.IntN(12) == 0 {
-				of = pick(a, kinds...)
+			if a.IntN(8) == 0 {
+				of = pick(a, "string", "long", "entity", pick(a, kinds...))
 			}
 			m[types.String(n)] = a.value(of, depth)
 		}
@@ -57,8 +57,14 @@ func (a *author) value(kind string, depth int) types.Value {
 		if a.IntN(10) == 0 {
 			return types.String(pick(a, pick(a, ips, noIPs, decs, noDecs, times, noTimes, spans, noSpans)...))
 		}
+		if a.IntN(2) == 0 {
+			return types.String(pick(a, "", "a", "b", "c", "ab", "a*"))
+		}
 		return types.String(pick(a, "", "a", "b", "c", "ab", "a*", "aba", "é", `\`, "\x00", "d", "e", "f", "User", "x", "somebody else"))
 	case "long":
+		if a.IntN(2) == 0 {
+			return types.Long(pick(a, 0, 1, 2, 1<<32-1, 1<<32, 1<<32+1))
+		}
 		return types.Long(pick(a, 0, 1, 2, 3, 4, -1, 7, 1<<32-1, 1<<32, 1<<32+1, 1<<63-1, -1<<63, a.Int64()))
 	case "bool":
 		return types.Boolean(a.IntN(2) == 0)

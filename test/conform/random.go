@@ -52,8 +52,9 @@ func (s *suite) judgeSet(a *author, where string, requests int) (c counts) {
 		o, m := p.compare(r)
 		c.add(o)
 		if m != nil {
-			m.Where = where
-			p.blame(m, r)
+			if m.Where = where; s.Mismatches == 0 {
+				p.blame(m, r)
+			}
 			s.found(*m)
 		}
 	}
