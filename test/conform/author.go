@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+
+	"github.com/cedar-policy/cedar-go/types"
 )
 
 // An author writes policies of the whole language, entities and requests. Names and values
@@ -13,6 +15,8 @@ type author struct {
 	*rand.Rand
 	wrong int     // one choice in so many is of any type
 	focus []place // what most policies of a set are about, if they are about the same
+
+	contexts []types.Record // of requests so far
 }
 
 // A place is a path that policies look at, and how they know that it is there.
@@ -52,7 +56,7 @@ var (
 	spans   = []string{"0ms", "1d", "1d2h3m4s5ms", "-1h", "90m", "1000ms", "9223372036854775807ms", "24h", "-1d12h", "-9223372036854775807ms", "0d", "86400000ms"}
 	noSpans = []string{"", "1", "d", "1h1d", "1d1d", "9223372036854775808ms", "1.5h", "-", "--1h", "+1h", "106751991168d", "1w", "1m5", "-9223372036854775808ms", "1 h", "5msms", "5ms5s"}
 	stars   = []string{`"*"`, `"a*"`, `"*a*"`, `"a\*"`, `"*b"`, `""`, `"a*b*a"`, `"\\*"`, `"é*"`, `"**"`, `"*\**"`, `"a**"`, `"\u{0}"`, `"*é"`, `"a"`, `"\\\*"`}
-	types4  = []string{"User", "Group", "Doc", "NS::Thing", "Action", "Ghost"}
+	classes = []string{"User", "Group", "Doc", "NS::Thing", "Action", "Ghost"}
 )
 
 // uids are entities in the order of the hierarchy: one is in some of those after it.
@@ -154,10 +158,10 @@ func (a *author) scope(v string) string {
 			}
 			return v + " in [" + strings.Join(list, ", ") + "]"
 		}
-		return v + " is " + pick(a, types4...)
+		return v + " is " + pick(a, classes...)
 	case 5:
 		if v != "action" {
-			return v + " is " + pick(a, types4...) + " in " + e()
+			return v + " is " + pick(a, classes...) + " in " + e()
 		}
 	}
 	return v
@@ -217,9 +221,9 @@ func (a *author) demand(kind, path string) string {
 		case 1:
 			return path + " in " + some()
 		case 2:
-			return path + " is " + pick(a, types4...)
+			return path + " is " + pick(a, classes...)
 		case 3:
-			return path + " is " + pick(a, types4...) + " in " + pick(a, a.uid().source(), some())
+			return path + " is " + pick(a, classes...) + " in " + pick(a, a.uid().source(), some())
 		case 4:
 			return fmt.Sprintf("(%s in %s || %s in %s)", path, a.uid().source(), path, a.uid().source())
 		}

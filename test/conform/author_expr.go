@@ -187,9 +187,9 @@ func (a *author) boolean(depth int) string {
 	case 11:
 		return fmt.Sprintf("(%s in %s)", e("entity"), pick(a, e("entity"), e("set"), "["+e("entity")+", "+e("entity")+"]"))
 	case 12:
-		return fmt.Sprintf("(%s is %s)", e("entity"), pick(a, types4...))
+		return fmt.Sprintf("(%s is %s)", e("entity"), pick(a, classes...))
 	case 13:
-		return fmt.Sprintf("(%s is %s in %s)", e("entity"), pick(a, types4...), pick(a, e("entity"), e("set")))
+		return fmt.Sprintf("(%s is %s in %s)", e("entity"), pick(a, classes...), pick(a, e("entity"), e("set")))
 	case 14:
 		return fmt.Sprintf("%s.contains(%s)", e("set"), e(any))
 	case 15:

@@ -96,7 +96,13 @@ func (a *author) value(kind string, depth int) types.Value {
 }
 
 func (a *author) request() cedar.Request {
-	r := cedar.Request{Principal: a.uid("User").entity(), Action: a.uid("Action").entity(), Resource: a.uid("Doc", "NS::Thing").entity(), Context: a.record(2)}
+	r := cedar.Request{Principal: a.uid("User").entity(), Action: a.uid("Action").entity(), Resource: a.uid("Doc", "NS::Thing").entity()}
+	if len(a.contexts) < 100 { // making them takes longer than judging them
+		a.contexts = append(a.contexts, a.record(2))
+		r.Context = a.contexts[len(a.contexts)-1]
+	} else {
+		r.Context = pick(a, a.contexts...)
+	}
 	switch a.IntN(12) {
 	case 0:
 		r.Principal = a.uid().entity()
