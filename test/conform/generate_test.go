@@ -45,7 +45,7 @@ func (g *generator) alike() string {
 		for range 1 + g.IntN(2) {
 			list := []string{g.demand(pick(g, about...))}
 			if g.IntN(3) == 0 {
-				list = append([]string{pick(g, g.boolean(1), "context.hour < 23", "context.amount < 5000", "context.ip.isIpv4()", "context.flag", "context has tag", "context has q && context.q > 0")}, list...)
+				list = append([]string{pick(g, g.boolean(1), "context.hour < 23", "context.amount < 5000", "context.ip.isIpv4()", "!context.from.isIpv4()", "context.flag", "context has tag", "context has q && context.q > 0")}, list...)
 			}
 			if g.IntN(3) == 0 {
 				list = append(list, g.demand(pick(g, about...)))
@@ -74,7 +74,7 @@ func (g *generator) demand(name string) string {
 	case 2, 3:
 		return fmt.Sprintf("(context has %s && %s == %s)", name, path, value())
 	case 4:
-		return fmt.Sprintf("[%s, %s].contains(%s)", value(), value(), path)
+		return fmt.Sprintf("[%s, %s].contains(%s)", value(), pick(g, value(), value(), `"a"`, "12", g.user()), path)
 	case 5:
 		return fmt.Sprintf("(%s == %s || %s == %s)", path, value(), value(), path)
 	case 6:
