@@ -121,6 +121,9 @@ func (a *author) policy() string {
 	}
 	for range pick(a, conditions...) {
 		body := a.clause()
+		if a.focus != nil && a.IntN(4) == 0 {
+			body = a.before() + " && " + body
+		}
 		for range pick(a, more...) {
 			body += " && " + a.clause()
 		}
@@ -173,9 +176,10 @@ func (a *author) clause() string {
 	switch {
 	case a.focus != nil && a.IntN(4) > 0:
 		at = pick(a, a.focus...)
-	case a.focus != nil && a.IntN(2) == 0: // what never faults, or always may
-		return pick(a, "true", "context has x", "principal is User", "context == context", "!(principal == resource)", `context.x != "a"`, "principal.b", "context.n < 3",
-			"1 + 1 == 2", `[1, "a"].contains(context)`, "(context has x || context has y)", "principal in resource", "true && (context has n && true)", "context.who is User")
+	case a.focus != nil && a.IntN(2) == 0:
+		return a.before()
+	case a.IntN(5) == 0:
+		return a.plain()
 	case a.IntN(3) == 0:
 		return a.boolean(pick(a, 0, 1, 2, 3, 4))
 	default:
@@ -197,6 +201,37 @@ func (a *author) clause() string {
 		return "(!(" + guard + ") || " + demand + ")"
 	}
 	return "(" + demand + ")"
+}
+
+// before writes what never faults, or may, in front of what an index can make use of.
+func (a *author) before() string {
+	return pick(a, "true", "3", "context has x", "principal is User", "context == context", "!(principal == resource)", `context.x != "a"`, "principal.b", "context.n < 3", "context.n == context.m",
+		"1 + 1 == 2", `[1, "a"].contains(context)`, "(context has x || context has y)", "principal in resource", "!(context has n && context.n < 3)", "!(context has n && context.n)",
+		"context.who is User", "(context.who is User || true)", "(context.rec has x || true)", "!(context.rec.x has y)", "context.rec has x", "(true || context.n)", `(context.x like "*")`, "!(context.ip.isIpv6())")
+}
+
+// plain writes what deep expressions rarely come to: overflow, texts that are parsed, and
+// sets that are made of equal values.
+func (a *author) plain() string {
+	path := func(kind string) string { p, _ := a.path(kind); return pick(a, "context."+named[kind][0], p) }
+	n := func() string { return pick(a, path("long"), pick(a, longs...)) }
+	switch a.IntN(7) {
+	case 3:
+		return path("string") + " like " + pick(a, stars...)
+	case 4:
+		return fmt.Sprintf("(true && %s) == %s", path("long"), path("long"))
+	case 5:
+		return path("datetime") + pick(a, ".toDate() == context.at", ".toTime() < context.span", ".toTime().toHours() > 0", `.toDate() < datetime("1970-01-01")`)
+	case 0:
+		return fmt.Sprintf("(%s %s %s) %s %s", n(), pick(a, "+", "-", "*"), n(), pick(a, "==", "<", ">=", "!="), n())
+	case 1:
+		return fmt.Sprintf("-(%s) %s %s", n(), pick(a, "==", "<", "!="), n())
+	case 2:
+		x, y := path("string"), pick(a, path("long"), path("string"), path("set"))
+		return fmt.Sprintf("[%s, %s, %s, %s]%s", x, y, x, pick(a, strs...), pick(a, " == ["+y+", "+x+", "+x+"]", ".containsAll(["+y+", "+y+"])", " == ["+x+", "+y+"]", ".containsAny(context.set)"))
+	}
+	of := pick(a, [3]string{"ip", "ip", "ip"}, [3]string{"decimal", "decimal", "dec"}, [3]string{"datetime", "datetime", "at"}, [3]string{"duration", "duration", "span"})
+	return fmt.Sprintf("%s(%s) %s %s", of[0], pick(a, "context.y", path("string")), pick(a, "==", "!="), pick(a, a.literal(of[1]), "context."+of[2], of[0]+"(context.y)"))
 }
 
 // demand writes a condition on one path, as people write them.

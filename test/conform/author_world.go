@@ -46,6 +46,9 @@ func (a *author) record(depth int) types.Record {
 				of = pick(a, "string", "long", "entity", pick(a, kinds...))
 			}
 			m[types.String(n)] = a.value(of, depth)
+			if n == "y" && a.IntN(2) == 0 {
+				m["y"] = types.String(pick(a, pick(a, ips, noIPs, decs, noDecs, times, noTimes, times, noTimes, spans, noSpans)...))
+			}
 		}
 	}
 	return types.NewRecord(m)

@@ -11,7 +11,7 @@ import (
 )
 
 // requestsOfASet is how many requests are made to one set of policies.
-const requestsOfASet = 500
+const requestsOfASet = 250
 
 // counts says how often what came about.
 type counts struct{ allowed, denied, silent, faulty int }
