@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -95,9 +98,12 @@ func (p *pair) blame(m *mismatch, r cedar.Request) {
 	}
 }
 
-// random judges so many requests, of sets that a seed and those after it give.
+// random judges so many requests, of sets that a seed and those after it give. One that is
+// interrupted tells what it has done.
 func random(seed uint64, requests int) *suite {
 	all := &suite{Name: "random"}
+	ctx, done := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer done()
 	var next atomic.Uint64
 	var mu sync.Mutex
 	var wait sync.WaitGroup
@@ -111,13 +117,16 @@ func random(seed uint64, requests int) *suite {
 				all.join(one)
 				stop := all.Mismatches >= most
 				mu.Unlock()
-				if stop {
+				if stop || ctx.Err() != nil {
 					return
 				}
 			}
 		})
 	}
 	wait.Wait()
+	if ctx.Err() != nil {
+		all.Unreadable = "interrupted"
+	}
 	return all
 }
 
