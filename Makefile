@@ -50,6 +50,14 @@ bench-policy: ## measure how fast policies and packets are judged beside other e
 peers: ## attack running images with nmap, hping3 and scapy, and write docs/peers.md (SHORT=1: only what tests try each time)
 	@scripts/peers
 
+.PHONY: conform
+conform: ## hold compiled Cedar to the corpus of cedar-go, to REQUESTS (default 1000000) random requests and to the suites in CEDAR (archives or folders), the firewall to the filter sets in CLASSBENCH
+	@$(GO) run ./test/conform -module -random $(or $(REQUESTS),1000000) $(if $(SEED),-seed $(SEED)) $(if $(CEDAR),-cedar $(CEDAR)) $(if $(CLASSBENCH),-classbench $(CLASSBENCH))
+
+.PHONY: conform-cedar
+conform-cedar: ## hold compiled Cedar to cedar-go in REQUESTS (default 10000000) random requests (SEED: where they begin)
+	@$(GO) run ./test/conform -random $(or $(REQUESTS),10000000) $(if $(SEED),-seed $(SEED))
+
 .PHONY: conform-packets
 conform-packets: ## send PACKETS (default 1000000) to a running image of each target, and hold every verdict to the reference
 	@LORICA_PACKETS=$(or $(PACKETS),1000000) $(GO) test ./test/conform -count 1 -v -timeout 0 -run '^TestRunningImagesJudgeAsTheReferenceSays$$'

@@ -279,6 +279,8 @@ func (b *builder) call(n ast.NodeTypeExtensionCall) {
 		b.expr(n.Args[0])
 		b.expr(n.Args[1])
 		b.emit(two, 0, 0, -1)
+	case b.open: // it parses, and faults where it is reached
+		b.emit(authz.OpFail, 0, 0, 1)
 	default:
 		b.unsupported(fmt.Sprintf("%s with %d arguments is", n.Name, len(n.Args)))
 	}

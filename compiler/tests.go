@@ -318,8 +318,10 @@ func (b *builder) total(n ast.IsNode, known facts) bool {
 		return ordered(t.BinaryNode)
 	case ast.NodeTypeExtensionCall:
 		switch t.Name {
-		case "isInRange", "isIpv4", "isIpv6", "isLoopback", "isMulticast":
-			return typed(authz.TypeIP, t.Args...)
+		case "isInRange":
+			return len(t.Args) == 2 && typed(authz.TypeIP, t.Args...)
+		case "isIpv4", "isIpv6", "isLoopback", "isMulticast":
+			return len(t.Args) == 1 && typed(authz.TypeIP, t.Args...)
 		}
 	case ast.NodeTypeAccess:
 		return typed(authz.TypeBool, n)

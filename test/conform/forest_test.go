@@ -1,4 +1,4 @@
-package conform
+package main
 
 import (
 	"encoding/binary"
@@ -17,16 +17,6 @@ import (
 	"lorica.dev/lorica/pep/firewall"
 	"lorica.dev/lorica/test/conform/packets"
 )
-
-// planted returns the bytes of a section whose lists have trees.
-func planted(s *flow.Section) []byte {
-	p := flow.Section{}
-	for _, l := range s.Lists {
-		forest.Plant(&l)
-		p.Lists = append(p.Lists, l)
-	}
-	return p.Encode()
-}
 
 // sameFlows holds the firewall to the definition, on n flows that the rules are about.
 func sameFlows(t testing.TB, seed uint64, n int, s *flow.Section) (allowed int) {
@@ -70,8 +60,8 @@ func TestTheForestFindsWhatTheDefinitionFinds(t *testing.T) {
 	}
 }
 
-// classBench reads the filter sets of the folder that LORICA_CLASSBENCH names.
-func classBench(t testing.TB) map[string][]flow.Rule {
+// filterSets reads the filter sets of the folder that LORICA_CLASSBENCH names.
+func filterSets(t testing.TB) map[string][]flow.Rule {
 	t.Helper()
 	dir := os.Getenv("LORICA_CLASSBENCH")
 	if dir == "" {
@@ -83,16 +73,11 @@ func classBench(t testing.TB) map[string][]flow.Rule {
 	}
 	sets := map[string][]flow.Rule{}
 	for _, name := range files {
-		file, err := os.Open(name)
+		set, err := filterSet(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		rules, err := packets.ClassBench(file)
-		file.Close()
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		sets[filepath.Base(name)] = rules
+		sets[filepath.Base(name)] = set.Lists[0].Rules
 	}
 	return sets
 }
@@ -100,7 +85,7 @@ func classBench(t testing.TB) map[string][]flow.Rule {
 // TestTheForestUnderClassBench asks about a million flows for each filter set, of all five
 // fields.
 func TestTheForestUnderClassBench(t *testing.T) {
-	sets := classBench(t)
+	sets := filterSets(t)
 	if sets == nil {
 		notrun.Say(t, "a million flows under each ClassBench filter set", "LORICA_CLASSBENCH names no folder of them; rule sets of their forms were asked about")
 		return

@@ -1,4 +1,4 @@
-package conform
+package main
 
 import (
 	"fmt"
@@ -13,19 +13,15 @@ import (
 	"lorica.dev/lorica/compiler"
 	"lorica.dev/lorica/internal/notrun"
 	"lorica.dev/lorica/pep"
-	"lorica.dev/lorica/pep/firewall"
 	"lorica.dev/lorica/test/conform/packets"
 )
 
-var target = packets.Target{V4: netip.MustParseAddr("169.254.76.2"), V6: netip.MustParseAddr("fd6c:6f72:6963:62::2"), Ports: []uint16{8443}}
-
-// packetFilter is a firewall with packets, under encoded rules.
 func packetFilter(t testing.TB, section []byte) (pep.PacketFilter, pep.GateState) {
 	t.Helper()
-	m := firewall.New()
-	f := m.Packets(pep.PacketPlace{Own: []netip.Addr{target.V4, target.V6}})
-	st := must(m.Prepare(&pep.Input{Section: section}))
-	st.(pep.PacketState).Enforce()
+	f, st, err := enforce(section)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return f, st
 }
 
@@ -37,12 +33,7 @@ func (n judged) judge(t testing.TB, f pep.PacketFilter, list []packets.Packet, w
 	t.Helper()
 	for i := range list {
 		p := &list[i]
-		action := pep.Drop
-		if p.Flow.Src.IsValid() && want(p.Flow) == abi.Allow {
-			action = pep.Pass
-		} else if p.Flow.Src.IsValid() && p.Opens {
-			action = pep.Refuse
-		}
+		action := expected(p, want)
 		if got := f.In(p.Bytes); got != action {
 			t.Fatalf("%s (%x) of %+v: the firewall says %d, the definition %d", p.Form, p.Bytes, p.Flow, got, action)
 		}
@@ -115,7 +106,7 @@ func TestPacketsAreJudgedAsTheDefinitionSays(t *testing.T) {
 // LORICA_CLASSBENCH names a folder of ClassBench filter sets. Packets are all for the
 // image: here the rules are about every destination.
 func TestPacketsAreJudgedByClassBench(t *testing.T) {
-	sets := classBench(t)
+	sets := filterSets(t)
 	if sets == nil {
 		notrun.Say(t, "packets judged by ClassBench filter sets", "LORICA_CLASSBENCH names no folder of them")
 		return
