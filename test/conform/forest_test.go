@@ -250,7 +250,7 @@ func BenchmarkForest(b *testing.B) {
 			}
 		})
 	}
-	for name, rules := range classBench(b) {
+	for name, rules := range filterSets(b) {
 		run(name, &flow.Section{Lists: []flow.List{{Rule: abi.Rule{ID: abi.RuleNetwork}, Rules: rules}}})
 	}
 	for _, n := range []int{1000, 10_000, 100_000} {
