@@ -42,9 +42,21 @@ bench-microvm: ## measure images in microVMs beside Linux guests, and write docs
 bench-net: ## measure images with a network of their own beside those with sockets, and write docs/performance-net.md (ROUNDS, SECONDS_EACH)
 	@scripts/bench-net
 
+.PHONY: bench-policy
+bench-policy: ## measure how fast policies and packets are judged beside other engines, and write docs/performance-policy.md (ROUNDS, SECONDS_EACH, LORICA_CLASSBENCH=folder of filter sets)
+	@scripts/bench-policy
+
 .PHONY: peers
 peers: ## attack running images with nmap, hping3 and scapy, and write docs/peers.md (SHORT=1: only what tests try each time)
 	@scripts/peers
+
+.PHONY: conform
+conform: ## hold compiled Cedar to the corpus of cedar-go, to REQUESTS (default 1000000) random requests and to the suites in CEDAR (archives or folders), the firewall to the filter sets in CLASSBENCH
+	@$(GO) run ./test/conform -module -random $(or $(REQUESTS),1000000) $(if $(SEED),-seed $(SEED)) $(if $(CEDAR),-cedar $(CEDAR)) $(if $(CLASSBENCH),-classbench $(CLASSBENCH))
+
+.PHONY: conform-cedar
+conform-cedar: ## hold compiled Cedar to cedar-go in REQUESTS (default 10000000) random requests (SEED: where they begin)
+	@$(GO) run ./test/conform -random $(or $(REQUESTS),10000000) $(if $(SEED),-seed $(SEED))
 
 .PHONY: conform-packets
 conform-packets: ## send PACKETS (default 1000000) to a running image of each target, and hold every verdict to the reference

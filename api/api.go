@@ -369,11 +369,12 @@ type Route struct {
 	Upgrade string
 }
 
-// Authorization is a Cedar schema and Cedar policies.
+// Authorization is a Cedar schema, Cedar policies, and entities that they look up.
 type Authorization struct {
-	Pos    Pos
-	Schema Text
-	Cedar  Text
+	Pos      Pos
+	Schema   Text
+	Entities Text // in Cedar's JSON form; may be empty
+	Cedar    Text
 }
 
 // An Attribute maps an attribute of the Cedar context (or the principal's

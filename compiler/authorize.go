@@ -3,14 +3,16 @@ package compiler
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math/bits"
 	"slices"
 
 	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 
+	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/authz"
-	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/policy"
 )
 
@@ -23,26 +25,35 @@ type authorization struct {
 
 func authorize(d *policy.Deployment) (*authorization, policy.Errors) {
 	a := d.Authorization
-	names := collector{}
-	b := &builder{names: &names, d: d, a: a, attrs: attributes(a)}
-	if len(b.attrs) > authz.MaxAttributes {
+	attrs := attributes(a)
+	if len(attrs) > authz.MaxAttributes {
 		return nil, policy.Errors{{Pos: d.Policy.Authorization.Pos, Fix: "remove those that no policy reads",
-			Message: fmt.Sprintf("the context has %d attributes; the limit is %d", len(b.attrs), authz.MaxAttributes)}}
+			Message: fmt.Sprintf("the context has %d attributes; the limit is %d", len(attrs), authz.MaxAttributes)}}
 	}
-	b.section() // learns the names; their order gives the indices
+	in := &builder{d: d, rules: a.Rules, attrs: attrs, entities: d.World()}
+	s, b := in.section()
 	if len(b.errs) > 0 {
 		return nil, b.errs
 	}
-	b = &builder{names: names.sorted(), d: d, a: a, attrs: b.attrs}
-	s := b.section()
 	out := &authorization{bytes: s.Encode()}
 	if _, err := authz.Open(out.bytes); err != nil {
 		return nil, policy.Errors{{Pos: d.Policy.Authorization.Pos, Message: "the compiled policy does not open: " + err.Error()}}
 	}
 	for _, r := range d.Policy.Routes {
-		out.routes = append(out.routes, b.reads(s, r.Name))
+		out.routes = append(out.routes, b.reached(s, r.Name))
 	}
 	return out, nil
+}
+
+// Cedar compiles policies and entities alone, for requests that may name any principal,
+// action, resource and context: what suites of the field judge.
+func Cedar(rules []policy.CedarRule, entities types.EntityMap) (*authz.Section, error) {
+	in := &builder{rules: rules, entities: entities, open: true}
+	s, b := in.section()
+	if len(b.errs) > 0 {
+		return nil, b.errs
+	}
+	return s, nil
 }
 
 // attributes returns those of the context; groups are parents of the principal.
@@ -53,104 +64,153 @@ func attributes(a *policy.Authorization) []authz.Attribute {
 // A builder writes one section. It runs twice: first with names that collect,
 // then with names that know their indices.
 type builder struct {
-	names names
-	d     *policy.Deployment
-	a     *policy.Authorization
-	attrs []authz.Attribute
-	rule  *policy.CedarRule // being compiled
-	code  []authz.Node
-	notes []note // by node
-	lists []uint32
-	errs  policy.Errors
-}
+	d        *policy.Deployment // nil where open
+	rules    []policy.CedarRule
+	attrs    []authz.Attribute
+	entities types.EntityMap
+	open     bool // requests name anything; there are no attributes
 
-// A note is what the builder knows about a node.
-type note struct {
-	reads uint64
-	depth int
+	names     names
+	rule      *policy.CedarRule // being compiled
+	start     uint32            // of its code
+	height    int               // of the stack
+	reads     uint64            // attributes
+	code      []authz.Instruction
+	lists     []uint32
+	values    []authz.Value
+	depths    []int // by value: how deep it is nested
+	scalars   map[authz.Value]uint32
+	compounds map[string]uint32
+	ancestors map[cedar.EntityUID][]cedar.EntityUID
+	errs      policy.Errors
 }
 
 func (b *builder) fail(format string, args ...any) {
-	e := &policy.Error{Pos: b.rule.Pos, Message: fmt.Sprintf("policy %s: ", b.rule.ID) + fmt.Sprintf(format, args...)}
+	e := &policy.Error{Message: fmt.Sprintf(format, args...)}
+	if b.rule != nil {
+		e.Pos, e.Message = b.rule.Pos, fmt.Sprintf("policy %s: %s", b.rule.ID, e.Message)
+	}
 	if n := len(b.errs); n == 0 || *b.errs[n-1] != *e {
 		b.errs = append(b.errs, e)
 	}
 }
 
-func (b *builder) section() *authz.Section {
-	a := b.a
-	s := &authz.Section{
-		Principal: b.names.text(string(a.Principal)), Group: authz.None,
-		Action:  b.names.entity(a.Action),
-		Default: b.d.Policy.Default.Authorization, Rule: policy.AuthorizationDefault(b.d.Policy),
-		Attributes: b.attrs,
+// section returns the section and the builder that wrote it.
+func (in *builder) section() (*authz.Section, *builder) {
+	first := *in
+	first.names = &collector{}
+	first.write(false) // learns the names; their order gives the indices
+	if len(first.errs) > 0 {
+		return nil, &first
 	}
-	if a.Group != "" {
-		s.Group = b.names.text(string(a.Group))
+	second := *in
+	second.names = first.names.(*collector).sorted()
+	return second.write(true), &second
+}
+
+func (b *builder) write(index bool) *authz.Section {
+	b.scalars, b.compounds, b.ancestors = make(map[authz.Value]uint32), make(map[string]uint32), make(map[cedar.EntityUID][]cedar.EntityUID)
+	s := &authz.Section{Principal: authz.None, Group: authz.None, Action: authz.None, Attributes: b.attrs}
+	if b.d != nil {
+		a := b.d.Authorization
+		s.Principal, s.Action = b.names.text(string(a.Principal)), b.names.entity(a.Action)
+		if a.Group != "" {
+			s.Group = b.names.text(string(a.Group))
+		}
+		s.Default, s.Rule = b.d.Policy.Default.Authorization, policy.AuthorizationDefault(b.d.Policy)
+	} else {
+		s.Rule = abi.Rule{ID: abi.RuleAuthz}
 	}
 	var reads []uint64 // by rule
-	for i := range a.Rules {
-		b.rule = &a.Rules[i]
+	for i := range b.rules {
+		b.rule = &b.rules[i]
 		r := authz.Rule{ID: b.names.text(b.rule.ID), Line: b.names.text(b.rule.Pos.Short()),
-			Forbid: b.rule.Policy.Effect == ast.EffectForbid, Condition: authz.None}
-		set := uint64(0)
-		if conds := b.rule.Policy.Conditions; len(conds) > 0 {
-			r.Condition = b.conditions(conds)
-			set = b.notes[r.Condition].reads
-		}
-		s.Rules = append(s.Rules, r)
-		reads = append(reads, set)
+			Forbid: b.rule.Policy.Effect == ast.EffectForbid, Sure: b.sure(b.rule.Policy), Code: b.compile(b.rule.Policy)}
+		s.Rules, reads = append(s.Rules, r), append(reads, b.reads)
 	}
-	for _, r := range b.d.Policy.Routes {
-		s.Routes = append(s.Routes, b.route(r, reads))
+	b.rule = nil
+	if b.d != nil {
+		for _, r := range b.d.Policy.Routes {
+			x := authz.Route{Name: b.names.text(r.Name), Resource: b.names.entity(b.route(r.Name))}
+			for i, set := range reads {
+				if b.reaches(i, b.route(r.Name)) {
+					x.Reads |= set
+				}
+			}
+			s.Routes = append(s.Routes, x)
+		}
 	}
 	slices.SortFunc(s.Routes, func(x, y authz.Route) int { return cmp.Compare(x.Name, y.Name) })
-	s.Nodes, s.Lists = b.code, b.lists
+	for _, uid := range slices.SortedFunc(maps.Keys(b.entities), compareEntities) { // in one order, for one program
+		b.facts(uid)
+	}
+	tests := b.demands()
+	if index {
+		b.index(s, tests)
+	}
 	s.Strings, s.Entities = b.names.tables()
+	for i := range s.Entities {
+		b.entity(s, i)
+	}
+	s.Code, s.Lists, s.Values = b.code, b.lists, b.values
 	return s
 }
 
-// route puts the rules that can match at r into buckets by what is left of their
-// scopes: one entity that the principal must be or be in.
-func (b *builder) route(r api.Route, reads []uint64) authz.Route {
-	self := cedar.NewEntityUID(b.a.Resource, cedar.String(r.Name))
-	x := authz.Route{Name: b.names.text(r.Name), Resource: b.names.entity(self), Parent: authz.None}
-	parent := cedar.EntityUID{}
-	if r.Group != "" && b.a.RouteGroup != "" {
-		parent = cedar.NewEntityUID(b.a.RouteGroup, cedar.String(r.Group))
-		x.Parent = b.names.entity(parent)
+// facts notes the names and constants of an entity.
+func (b *builder) facts(uid cedar.EntityUID) {
+	b.names.entity(uid)
+	for _, up := range b.above(uid) {
+		b.names.entity(up)
 	}
-	rules := make(map[uint32][]uint32)
-	for i := range b.a.Rules {
-		p := b.a.Rules[i].Policy
-		if !matches(p.Action, b.a.Action, cedar.EntityUID{}) || !matches(p.Resource, self, parent) {
-			continue
-		}
-		key, ok := b.principal(p.Principal)
-		if !ok {
-			continue
-		}
-		rules[key] = append(rules[key], uint32(i))
-		x.Reads |= reads[i]
-	}
-	for key, list := range rules {
-		x.Buckets = append(x.Buckets, authz.Bucket{Key: key, Count: uint32(len(list))})
-	}
-	slices.SortFunc(x.Buckets, func(p, q authz.Bucket) int { return cmp.Compare(p.Key, q.Key) })
-	for i := range x.Buckets {
-		x.Buckets[i].First = uint32(len(b.lists))
-		b.lists = append(b.lists, rules[x.Buckets[i].Key]...)
-	}
-	return x
+	b.constant(b.entities[uid].Attributes)
+	b.constant(b.entities[uid].Tags)
 }
 
-// matches decides a scope about an entity that is known: the action, or the
-// resource of a route, which is in parent only.
-func matches(scope any, self, parent cedar.EntityUID) bool {
-	in := func(e cedar.EntityUID) bool { return e == self || e == parent && parent != cedar.EntityUID{} }
+// entity fills in what entity i of the section has and is in.
+func (b *builder) entity(s *authz.Section, i int) {
+	x := &s.Entities[i]
+	x.Members, x.Tags = authz.None, authz.None
+	uid := cedar.NewEntityUID(cedar.EntityType(s.Strings[x.Type]), cedar.String(s.Strings[x.ID]))
+	e, ok := b.entities[uid]
+	if !ok {
+		return
+	}
+	x.Members, x.Tags = b.constant(e.Attributes), b.constant(e.Tags)
+	var up []uint32
+	for _, a := range b.above(uid) {
+		up = append(up, b.names.entity(a))
+	}
+	slices.Sort(up)
+	x.First, x.Parents = uint32(len(b.lists)), uint32(len(up))
+	b.lists = append(b.lists, up...)
+}
+
+func (b *builder) route(name string) cedar.EntityUID {
+	return cedar.NewEntityUID(b.d.Authorization.Resource, cedar.String(name))
+}
+
+// reaches reports whether rule i can apply to a request of a route, for all that its scope
+// says.
+func (b *builder) reaches(i int, route cedar.EntityUID) bool {
+	p, a := b.rules[i].Policy, b.d.Authorization
+	if !b.matches(p.Action, a.Action) || !b.matches(p.Resource, route) {
+		return false
+	}
+	switch t := p.Principal.(type) {
+	case ast.ScopeTypeEq:
+		return t.Entity.Type == a.Principal
+	case ast.ScopeTypeIs:
+		return t.Type == a.Principal
+	case ast.ScopeTypeIsIn:
+		return t.Type == a.Principal
+	}
+	return true
+}
+
+// matches decides a scope about an entity that is known.
+func (b *builder) matches(scope any, self cedar.EntityUID) bool {
+	in := func(e cedar.EntityUID) bool { return e == self || slices.Contains(b.above(self), e) }
 	switch t := scope.(type) {
-	case ast.ScopeTypeAll:
-		return true
 	case ast.ScopeTypeEq:
 		return t.Entity == self
 	case ast.ScopeTypeIn:
@@ -162,41 +222,20 @@ func matches(scope any, self, parent cedar.EntityUID) bool {
 	case ast.ScopeTypeIsIn:
 		return t.Type == self.Type && in(t.Entity)
 	}
-	return false
+	return true
 }
 
-// principal reduces a scope to the entity that the principal must be or be in;
-// ok is false where no principal can match.
-func (b *builder) principal(scope ast.IsPrincipalScopeNode) (key uint32, ok bool) {
-	switch t := scope.(type) {
-	case ast.ScopeTypeAll:
-		return authz.None, true
-	case ast.ScopeTypeEq:
-		return b.names.entity(t.Entity), t.Entity.Type == b.a.Principal
-	case ast.ScopeTypeIn:
-		return b.names.entity(t.Entity), true
-	case ast.ScopeTypeIs:
-		return authz.None, t.Type == b.a.Principal
-	case ast.ScopeTypeIsIn:
-		return b.names.entity(t.Entity), t.Type == b.a.Principal
-	}
-	return authz.None, false
-}
-
-// reads describes a route for plan.
-func (b *builder) reads(s *authz.Section, name string) RouteReads {
+// reached describes a route for plan.
+func (b *builder) reached(s *authz.Section, name string) RouteReads {
 	out := RouteReads{Route: name}
 	i := slices.IndexFunc(s.Routes, func(r authz.Route) bool { return s.Strings[r.Name] == name })
 	for set := s.Routes[i].Reads; set != 0; set &= set - 1 {
 		out.Attributes = append(out.Attributes, b.attrs[bits.TrailingZeros64(set)].Name)
 	}
-	var rules []uint32
-	for _, k := range s.Routes[i].Buckets {
-		rules = append(rules, s.Lists[k.First:k.First+k.Count]...)
-	}
-	slices.Sort(rules)
-	for _, r := range rules {
-		out.Rules = append(out.Rules, b.a.Rules[r].ID)
+	for r := range b.rules {
+		if b.reaches(r, b.route(name)) {
+			out.Rules = append(out.Rules, b.rules[r].ID)
+		}
 	}
 	return out
 }

@@ -12,107 +12,278 @@ import (
 	"lorica.dev/lorica/abi/authz"
 )
 
-// add appends a node whose operands are nodes, and returns its index.
-func (b *builder) add(n authz.Node, operands ...uint32) uint32 {
-	var x note
-	for _, o := range operands {
-		x.reads |= b.notes[o].reads
-		x.depth = max(x.depth, b.notes[o].depth+1)
+// emit appends an instruction which changes the height of the stack by so much, and
+// returns its index.
+func (b *builder) emit(op authz.Op, x, y uint32, change int) int {
+	b.code = append(b.code, authz.Instruction{Op: op, A: x, B: y})
+	if b.height += change; b.height > authz.MaxStack {
+		b.fail("the condition is nested too deep: it needs more than %d values at a time", authz.MaxStack)
+		b.height = 0
 	}
-	if n.Op == authz.OpAttr || n.Op == authz.OpHas {
-		x.reads = 1 << n.A
-	}
-	if x.depth == authz.MaxDepth+1 {
-		b.fail("the condition is nested deeper than %d", authz.MaxDepth)
-	}
-	b.code = append(b.code, n)
-	b.notes = append(b.notes, x)
-	return uint32(len(b.code) - 1)
+	return len(b.code) - 1
 }
 
-// list appends a node over any number of operands.
-func (b *builder) list(op authz.Op, operands []uint32) uint32 {
-	first := uint32(len(b.lists))
-	b.lists = append(b.lists, operands...)
-	return b.add(authz.Node{Op: op, A: first, B: uint32(len(operands))}, operands...)
-}
+// here has the jump at an index go on with the instruction that comes next.
+func (b *builder) here(jump int) { b.code[jump].A = uint32(len(b.code)) - b.start }
 
-// conditions compiles the when and unless clauses of a rule to one node: all
-// must hold, from the first to the last.
-func (b *builder) conditions(list []ast.ConditionType) uint32 {
-	var nodes []uint32
-	for _, c := range list {
-		n := b.expr(c.Body)
-		if c.Condition == ast.ConditionUnless {
-			n = b.add(authz.Node{Op: authz.OpNot, A: n}, n)
+// rule compiles a scope and conditions: all must hold, from the first to the last.
+func (b *builder) compile(p *ast.Policy) authz.Span {
+	b.start, b.height, b.reads = uint32(len(b.code)), 0, 0
+	b.scope(authz.ScopePrincipal, p.Principal)
+	b.scope(authz.ScopeAction, p.Action)
+	b.scope(authz.ScopeResource, p.Resource)
+	for _, c := range p.Conditions {
+		for _, n := range conjuncts(c) {
+			if v, ok := fold(n); ok && v == types.Boolean(true) {
+				continue
+			}
+			b.expr(n)
+			b.emit(authz.OpEnsure, 0, 0, -1)
 		}
-		nodes = append(nodes, n)
 	}
-	if len(nodes) == 1 {
-		return nodes[0]
+	return b.span()
+}
+
+func (b *builder) span() authz.Span {
+	return authz.Span{First: b.start, Count: uint32(len(b.code)) - b.start}
+}
+
+// conjuncts returns what must hold for a clause to, in order.
+func conjuncts(c ast.ConditionType) []ast.IsNode {
+	if c.Condition == ast.ConditionUnless {
+		return []ast.IsNode{ast.NodeTypeNot{UnaryNode: ast.UnaryNode{Arg: c.Body}}}
 	}
-	return b.list(authz.OpAnd, nodes)
+	return operandsOf[ast.NodeTypeAnd](nil, c.Body)
+}
+
+func (b *builder) scope(of uint32, s any) {
+	switch t := s.(type) {
+	case ast.ScopeTypeEq:
+		b.emit(authz.OpScopeEq, of, b.names.entity(t.Entity), 0)
+	case ast.ScopeTypeIn:
+		b.emit(authz.OpScopeIn, of, b.names.entity(t.Entity), 0)
+	case ast.ScopeTypeInSet:
+		var list []types.Value
+		for _, e := range t.Entities {
+			list = append(list, e)
+		}
+		b.emit(authz.OpScopeAny, of, b.constant(types.NewSet(list...)), 0)
+	case ast.ScopeTypeIs:
+		b.emit(authz.OpScopeIs, of, b.names.text(string(t.Type)), 0)
+	case ast.ScopeTypeIsIn:
+		b.emit(authz.OpScopeIs, of, b.names.text(string(t.Type)), 0)
+		b.emit(authz.OpScopeIn, of, b.names.entity(t.Entity), 0)
+	}
+}
+
+// expr compiles an expression: its code leaves one value.
+func (b *builder) expr(n ast.IsNode) {
+	if v, ok := fold(n); ok {
+		b.emit(authz.OpValue, b.constant(v), 0, 1)
+		return
+	}
+	switch t := n.(type) {
+	case ast.NodeTypeVariable:
+		b.variable(t)
+	case ast.NodeTypeAccess:
+		b.attribute(authz.OpGet, t.StrOpNode)
+	case ast.NodeTypeHas:
+		b.attribute(authz.OpHas, t.StrOpNode)
+	case ast.NodeTypeAnd:
+		b.junction(authz.OpAnd, operandsOf[ast.NodeTypeAnd](nil, t))
+	case ast.NodeTypeOr:
+		b.junction(authz.OpOr, operandsOf[ast.NodeTypeOr](nil, t))
+	case ast.NodeTypeIfThenElse:
+		b.either(t)
+	case ast.NodeTypeSet:
+		b.exprs(t.Elements)
+		b.emit(authz.OpSet, uint32(len(t.Elements)), 0, 1-len(t.Elements))
+	case ast.NodeTypeRecord:
+		b.record(t)
+	case ast.NodeTypeLike:
+		b.expr(t.Arg)
+		b.emit(authz.OpLike, b.names.text(b.pattern(t.Value)), 0, 0)
+	case ast.NodeTypeIs:
+		b.expr(t.Left)
+		b.emit(authz.OpIs, b.names.text(string(t.EntityType)), 0, 0)
+	case ast.NodeTypeIsIn:
+		b.isIn(t)
+	case ast.NodeTypeExtensionCall:
+		b.call(t)
+	default:
+		if op, x, ok := unaryOf(n); ok {
+			b.expr(x)
+			b.emit(op, 0, 0, 0)
+		} else if op, x, ok := binaryOf(n); ok {
+			b.expr(x.Left)
+			b.expr(x.Right)
+			b.emit(op, 0, 0, -1)
+		} else {
+			b.unsupported(fmt.Sprintf("%T is", n))
+		}
+	}
+}
+
+func (b *builder) exprs(list []ast.IsNode) {
+	if len(list) > authz.MaxElements {
+		b.fail("%d elements are made of attributes; the limit is %d: keep constants in a set of their own", len(list), authz.MaxElements)
+		list = list[:1]
+	}
+	for _, x := range list {
+		b.expr(x)
+	}
 }
 
 // unsupported notes an error and stands in for what cannot be compiled.
-func (b *builder) unsupported(what string) uint32 {
-	b.fail("%s not supported yet", what)
-	return b.add(authz.Node{Op: authz.OpFail})
+func (b *builder) unsupported(what string) {
+	b.fail("%s not supported", what)
+	b.emit(authz.OpFail, 0, 0, 1)
 }
 
-func (b *builder) expr(n ast.IsNode) uint32 {
-	switch t := n.(type) {
-	case ast.NodeValue:
-		return b.value(t.Value)
-	case ast.NodeTypeVariable:
-		return b.variable(t)
-	case ast.NodeTypeAccess:
-		return b.attribute(authz.OpAttr, t.StrOpNode)
-	case ast.NodeTypeHas:
-		return b.attribute(authz.OpHas, t.StrOpNode)
-	case ast.NodeTypeAnd:
-		return b.list(authz.OpAnd, b.exprs(operandsOf[ast.NodeTypeAnd](nil, t)))
-	case ast.NodeTypeOr:
-		return b.list(authz.OpOr, b.exprs(operandsOf[ast.NodeTypeOr](nil, t)))
-	case ast.NodeTypeSet:
-		return b.list(authz.OpSet, b.exprs(t.Elements))
-	case ast.NodeTypeNot:
-		return b.unary(authz.OpNot, t.UnaryNode)
-	case ast.NodeTypeNegate:
-		return b.unary(authz.OpNeg, t.UnaryNode)
-	case ast.NodeTypeIsEmpty:
-		return b.unary(authz.OpIsEmpty, t.UnaryNode)
-	case ast.NodeTypeIfThenElse:
-		x, y, z := b.expr(t.If), b.expr(t.Then), b.expr(t.Else)
-		return b.add(authz.Node{Op: authz.OpIf, A: x, B: y, C: z}, x, y, z)
-	case ast.NodeTypeLike:
-		x := b.expr(t.Arg)
-		return b.add(authz.Node{Op: authz.OpLike, A: x, B: b.names.text(b.pattern(t.Value))}, x)
-	case ast.NodeTypeIs:
-		x := b.expr(t.Left)
-		return b.add(authz.Node{Op: authz.OpIs, A: x, B: b.names.text(string(t.EntityType))}, x)
-	case ast.NodeTypeIsIn:
-		x, y := b.expr(t.Left), b.expr(t.Entity)
-		return b.add(authz.Node{Op: authz.OpIsIn, A: x, B: y, C: b.names.text(string(t.EntityType))}, x, y)
-	case ast.NodeTypeExtensionCall:
-		return b.call(t)
-	case ast.NodeTypeRecord:
-		return b.unsupported("records in conditions are")
-	case ast.NodeTypeGetTag, ast.NodeTypeHasTag:
-		return b.unsupported("tags are")
+// junction compiles && and ||: operands from the left, until one decides. All must be
+// truth values as far as they are looked at, the last one too.
+func (b *builder) junction(op authz.Op, operands []ast.IsNode) {
+	var jumps []int
+	for i, x := range operands {
+		b.expr(x)
+		if i < len(operands)-1 {
+			jumps = append(jumps, b.emit(op, 0, 0, -1))
+		} else {
+			b.emit(authz.OpBool, 0, 0, 0)
+		}
 	}
-	if op, x, ok := binaryOf(n); ok {
-		return b.binary(op, x.Left, x.Right)
+	for _, j := range jumps {
+		b.here(j)
 	}
-	return b.unsupported(fmt.Sprintf("%T is", n))
 }
 
-func (b *builder) exprs(list []ast.IsNode) []uint32 {
-	nodes := make([]uint32, 0, len(list))
-	for _, x := range list {
-		nodes = append(nodes, b.expr(x))
+func (b *builder) either(t ast.NodeTypeIfThenElse) {
+	b.expr(t.If)
+	otherwise := b.emit(authz.OpIf, 0, 0, -1)
+	b.expr(t.Then)
+	end := b.emit(authz.OpJump, 0, 0, -1) // the other branch leaves the value
+	b.here(otherwise)
+	b.expr(t.Else)
+	b.here(end)
+}
+
+// isIn looks at what it is in only where the type is right.
+func (b *builder) isIn(t ast.NodeTypeIsIn) {
+	b.expr(t.Left)
+	b.emit(authz.OpDup, 0, 0, 1)
+	b.emit(authz.OpIs, b.names.text(string(t.EntityType)), 0, 0)
+	other := b.emit(authz.OpIf, 0, 0, -1)
+	b.expr(t.Entity)
+	b.emit(authz.OpIn, 0, 0, -1)
+	end := b.emit(authz.OpJump, 0, 0, 0)
+	b.here(other)
+	b.emit(authz.OpPop, 0, 0, -1)
+	b.emit(authz.OpValue, b.constant(types.False), 0, 1)
+	b.here(end)
+}
+
+func (b *builder) record(t ast.NodeTypeRecord) {
+	elements := slices.Clone(t.Elements)
+	slices.SortFunc(elements, func(x, y ast.RecordElementNode) int { return strings.Compare(string(x.Key), string(y.Key)) })
+	var values []ast.IsNode
+	first := uint32(len(b.lists))
+	for _, x := range elements {
+		values = append(values, x.Value)
+		b.lists = append(b.lists, b.names.text(string(x.Key)))
 	}
-	return nodes
+	b.exprs(values)
+	b.emit(authz.OpRecord, first, uint32(len(values)), 1-len(values))
+}
+
+func (b *builder) variable(v ast.NodeTypeVariable) {
+	switch v.Name {
+	case "principal":
+		b.emit(authz.OpPrincipal, 0, 0, 1)
+	case "action":
+		b.emit(authz.OpAction, 0, 0, 1)
+	case "resource":
+		b.emit(authz.OpResource, 0, 0, 1)
+	default:
+		b.reads |= 1<<len(b.attrs) - 1
+		b.emit(authz.OpContext, 0, 0, 1)
+	}
+}
+
+// attribute compiles X.NAME and X has NAME. An attribute that the context of requests does
+// not have is never there.
+func (b *builder) attribute(op authz.Op, n ast.StrOpNode) {
+	if !isContext(n.Arg) || b.open {
+		b.expr(n.Arg)
+		b.emit(op, b.names.text(string(n.Value)), 0, 0)
+		return
+	}
+	i := b.attr(string(n.Value))
+	switch {
+	case i >= 0 && op == authz.OpHas:
+		b.reads |= 1 << i
+		b.emit(authz.OpHasAttr, uint32(i), 0, 1)
+	case i >= 0:
+		b.reads |= 1 << i
+		b.emit(authz.OpAttr, uint32(i), 0, 1)
+	case op == authz.OpHas:
+		b.emit(authz.OpValue, b.constant(types.False), 0, 1)
+	default:
+		b.emit(authz.OpFail, 0, 0, 1)
+	}
+}
+
+// attr returns the index of an attribute of the context, or -1.
+func (b *builder) attr(name string) int {
+	return slices.IndexFunc(b.attrs, func(a authz.Attribute) bool { return a.Name == name })
+}
+
+func isContext(n ast.IsNode) bool {
+	v, ok := n.(ast.NodeTypeVariable)
+	return ok && v.Name == "context"
+}
+
+var unaryCalls = map[types.Path]authz.Op{
+	"isIpv4": authz.OpIsIPv4, "isIpv6": authz.OpIsIPv6, "isLoopback": authz.OpIsLoopback, "isMulticast": authz.OpIsMulticast,
+	"toDate": authz.OpToDate, "toTime": authz.OpToTime, "toMilliseconds": authz.OpToMilliseconds, "toSeconds": authz.OpToSeconds,
+	"toMinutes": authz.OpToMinutes, "toHours": authz.OpToHours, "toDays": authz.OpToDays,
+}
+
+var binaryCalls = map[types.Path]authz.Op{
+	"isInRange": authz.OpInRange, "lessThan": authz.OpDecimalLt, "lessThanOrEqual": authz.OpDecimalLe,
+	"greaterThan": authz.OpDecimalGt, "greaterThanOrEqual": authz.OpDecimalGe, "offset": authz.OpOffset, "durationSince": authz.OpDurationSince,
+}
+
+var constructors = map[types.Path]authz.Type{
+	"ip": authz.TypeIP, "decimal": authz.TypeDecimal, "datetime": authz.TypeDatetime, "duration": authz.TypeDuration,
+}
+
+// call compiles an extension function. A constructor of a literal that it cannot read
+// faults whenever it is reached: no policy is meant that way.
+func (b *builder) call(n ast.NodeTypeExtensionCall) {
+	op, unary := unaryCalls[n.Name]
+	two, binary := binaryCalls[n.Name]
+	of, constructs := constructors[n.Name]
+	switch {
+	case constructs && len(n.Args) == 1:
+		if v, ok := n.Args[0].(ast.NodeValue); ok && !b.open {
+			if _, err := constantCall(n); err != nil {
+				b.fail("%s(%s): %v", n.Name, v.Value, err)
+			}
+		}
+		b.expr(n.Args[0])
+		b.emit(authz.OpParse, uint32(of), 0, 0)
+	case unary && len(n.Args) == 1:
+		b.expr(n.Args[0])
+		b.emit(op, 0, 0, 0)
+	case binary && len(n.Args) == 2:
+		b.expr(n.Args[0])
+		b.expr(n.Args[1])
+		b.emit(two, 0, 0, -1)
+	case b.open: // it parses, and faults where it is reached
+		b.emit(authz.OpFail, 0, 0, 1)
+	default:
+		b.unsupported(fmt.Sprintf("%s with %d arguments is", n.Name, len(n.Args)))
+	}
 }
 
 // operandsOf flattens a chain of one operator: a && b && c is one node, however
@@ -129,6 +300,18 @@ func operandsOf[T ast.NodeTypeAnd | ast.NodeTypeOr](list []ast.IsNode, n ast.IsN
 		return operandsOf[T](operandsOf[T](list, x.Left), x.Right)
 	}
 	return append(list, n)
+}
+
+func unaryOf(n ast.IsNode) (authz.Op, ast.IsNode, bool) {
+	switch t := n.(type) {
+	case ast.NodeTypeNot:
+		return authz.OpNot, t.Arg, true
+	case ast.NodeTypeNegate:
+		return authz.OpNeg, t.Arg, true
+	case ast.NodeTypeIsEmpty:
+		return authz.OpIsEmpty, t.Arg, true
+	}
+	return 0, nil, false
 }
 
 func binaryOf(n ast.IsNode) (authz.Op, ast.BinaryNode, bool) {
@@ -159,125 +342,12 @@ func binaryOf(n ast.IsNode) (authz.Op, ast.BinaryNode, bool) {
 		return authz.OpContainsAll, t.BinaryNode, true
 	case ast.NodeTypeContainsAny:
 		return authz.OpContainsAny, t.BinaryNode, true
+	case ast.NodeTypeGetTag:
+		return authz.OpGetTag, t.BinaryNode, true
+	case ast.NodeTypeHasTag:
+		return authz.OpHasTag, t.BinaryNode, true
 	}
 	return 0, ast.BinaryNode{}, false
-}
-
-func (b *builder) unary(op authz.Op, n ast.UnaryNode) uint32 {
-	x := b.expr(n.Arg)
-	return b.add(authz.Node{Op: op, A: x}, x)
-}
-
-func (b *builder) binary(op authz.Op, left, right ast.IsNode) uint32 {
-	x := b.expr(left)
-	y := b.expr(right)
-	return b.add(authz.Node{Op: op, A: x, B: y}, x, y)
-}
-
-func (b *builder) variable(v ast.NodeTypeVariable) uint32 {
-	switch v.Name {
-	case "principal":
-		return b.add(authz.Node{Op: authz.OpPrincipal})
-	case "action":
-		return b.add(authz.Node{Op: authz.OpAction})
-	case "resource":
-		return b.add(authz.Node{Op: authz.OpResource})
-	}
-	return b.unsupported(string(v.Name) + " as a whole is")
-}
-
-// attribute compiles context.NAME and context has NAME. An attribute that the
-// context does not have is never there.
-func (b *builder) attribute(op authz.Op, n ast.StrOpNode) uint32 {
-	if v, ok := n.Arg.(ast.NodeTypeVariable); !ok || v.Name != "context" {
-		return b.unsupported(fmt.Sprintf("attribute %q of something other than the context is", n.Value))
-	}
-	i := slices.IndexFunc(b.attrs, func(a authz.Attribute) bool { return a.Name == string(n.Value) })
-	switch {
-	case i >= 0:
-		return b.add(authz.Node{Op: op, A: uint32(i)})
-	case op == authz.OpHas:
-		return b.add(authz.Node{Op: authz.OpBool})
-	}
-	return b.add(authz.Node{Op: authz.OpFail})
-}
-
-func wide(op authz.Op, v int64) authz.Node {
-	return authz.Node{Op: op, A: uint32(uint64(v)), B: uint32(uint64(v) >> 32)}
-}
-
-func (b *builder) value(v types.Value) uint32 {
-	switch t := v.(type) {
-	case types.Boolean:
-		if t {
-			return b.add(authz.Node{Op: authz.OpBool, A: 1})
-		}
-		return b.add(authz.Node{Op: authz.OpBool})
-	case types.Long:
-		return b.add(wide(authz.OpLong, int64(t)))
-	case types.String:
-		return b.add(authz.Node{Op: authz.OpString, A: b.names.text(string(t))})
-	case types.EntityUID:
-		return b.add(authz.Node{Op: authz.OpEntity, A: b.names.entity(t)})
-	}
-	return b.unsupported(fmt.Sprintf("a %T as a constant is", v))
-}
-
-// call compiles an extension function. Constructors take literals only, as
-// Cedar's strict validation demands.
-func (b *builder) call(n ast.NodeTypeExtensionCall) uint32 {
-	if n.Name == "ip" || n.Name == "decimal" {
-		return b.literal(n)
-	}
-	unary := map[types.Path]authz.Op{"isIpv4": authz.OpIsIPv4, "isIpv6": authz.OpIsIPv6, "isLoopback": authz.OpIsLoopback, "isMulticast": authz.OpIsMulticast}
-	binary := map[types.Path]authz.Op{"isInRange": authz.OpInRange, "lessThan": authz.OpDecimalLt, "lessThanOrEqual": authz.OpDecimalLe,
-		"greaterThan": authz.OpDecimalGt, "greaterThanOrEqual": authz.OpDecimalGe}
-	if op, ok := unary[n.Name]; ok && len(n.Args) == 1 {
-		return b.unary(op, ast.UnaryNode{Arg: n.Args[0]})
-	}
-	if op, ok := binary[n.Name]; ok && len(n.Args) == 2 {
-		return b.binary(op, n.Args[0], n.Args[1])
-	}
-	return b.unsupported(fmt.Sprintf("%s with %d arguments is", n.Name, len(n.Args)))
-}
-
-func (b *builder) literal(n ast.NodeTypeExtensionCall) uint32 {
-	var s types.String
-	if len(n.Args) == 1 {
-		if v, ok := n.Args[0].(ast.NodeValue); ok {
-			s, _ = v.Value.(types.String)
-		}
-	}
-	if s == "" {
-		return b.unsupported(fmt.Sprintf("%s of something other than a literal is", n.Name))
-	}
-	if n.Name == "decimal" {
-		d, err := types.ParseDecimal(string(s))
-		if err != nil {
-			b.fail("%v", err)
-		}
-		return b.add(wide(authz.OpDecimal, tenThousandths(d)))
-	}
-	p, err := types.ParseIPAddr(string(s))
-	if err != nil {
-		b.fail("%v", err)
-	}
-	return b.add(authz.Node{Op: authz.OpIP, A: b.names.text(string(p.Addr().AsSlice())), B: uint32(max(0, p.Prefix().Bits()))})
-}
-
-// tenThousandths returns the value of a decimal, which has no other accessor
-// that is exact, from its text.
-func tenThousandths(d types.Decimal) int64 {
-	whole, places, _ := strings.Cut(d.String(), ".")
-	neg := strings.HasPrefix(whole, "-")
-	n := int64(0)
-	for _, c := range strings.TrimPrefix(whole, "-") + places + "0000"[min(4, len(places)):] {
-		n = 10*n - int64(c-'0') // negative: the lowest value has no positive counterpart
-	}
-	if neg {
-		return n
-	}
-	return -n
 }
 
 // pattern writes a pattern as package authz reads it. Its parts are reached

@@ -58,9 +58,7 @@ func (c *collector) sorted() names {
 	for _, s := range list {
 		t.texts.index(s)
 	}
-	ents := slices.SortedFunc(slices.Values(c.entities.list), func(a, b cedar.EntityUID) int {
-		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.ID, b.ID))
-	})
+	ents := slices.SortedFunc(slices.Values(c.entities.list), compareEntities)
 	for _, e := range ents {
 		t.entities.index(e)
 	}
@@ -76,4 +74,8 @@ func (t *table) tables() ([]string, []authz.Entity) {
 		ents = append(ents, authz.Entity{Type: t.text(string(e.Type)), ID: t.text(string(e.ID))})
 	}
 	return t.texts.list, ents
+}
+
+func compareEntities(a, b cedar.EntityUID) int {
+	return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.ID, b.ID))
 }

@@ -1,7 +1,6 @@
 package compiler
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,6 +8,7 @@ import (
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/compiler/forest"
 	"lorica.dev/lorica/policy"
 )
 
@@ -49,6 +49,11 @@ func network(p *api.SecurityPolicy) (*netting, error) {
 				}
 			}
 		}
+		if at := slices.IndexFunc(n.lists, func(x flow.List) bool { return alike(&x, &l) }); at >= 0 {
+			l.Trees = n.lists[at].Trees
+		} else {
+			forest.Plant(&l)
+		}
 		n.lists = append(n.lists, l)
 		n.rules = append(n.rules, rules)
 	}
@@ -79,7 +84,7 @@ func (n *netting) at(i int) []api.IngressRule {
 
 // expand returns one flow rule for each port of r.
 func expand(r api.IngressRule, src netip.Prefix) []flow.Rule {
-	x := flow.Rule{Rule: abi.Rule{ID: r.Name, Line: r.Pos.Short()}, Verdict: r.Action, Src: src.Masked(), PortHi: 65535, Audit: r.Audit}
+	x := flow.Rule{Rule: abi.Rule{ID: r.Name, Line: r.Pos.Short()}, Verdict: r.Action, Src: src.Masked(), FromHi: 65535, PortHi: 65535, Audit: r.Audit}
 	if len(r.Ports) == 0 {
 		return []flow.Rule{x}
 	}
@@ -103,16 +108,16 @@ func protocol(name string) flow.Protocol {
 	return flow.AnyProtocol
 }
 
+// alike reports whether two lists differ in their levels at most.
+func alike(a, b *flow.List) bool {
+	return a.Default == b.Default && a.Rule == b.Rule && slices.Equal(a.Rules, b.Rules)
+}
+
 // section returns the lists of the levels up to the i-th, equal ones once.
 func (n *netting) section(i int) *flow.Section {
 	s := &flow.Section{}
-	var seen [][]byte
 	for _, l := range n.lists[:i+1] {
-		nameless := l
-		nameless.Level = ""
-		b := (&flow.Section{Lists: []flow.List{nameless}}).Encode()
-		if !slices.ContainsFunc(seen, func(x []byte) bool { return bytes.Equal(x, b) }) {
-			seen = append(seen, b)
+		if !slices.ContainsFunc(s.Lists, func(x flow.List) bool { return alike(&x, &l) }) {
 			s.Lists = append(s.Lists, l)
 		}
 	}

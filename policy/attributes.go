@@ -45,15 +45,15 @@ func (p *parsing) attributes(s *securityPolicy, context resolved.RecordType) boo
 	typed := true
 	for _, name := range sortedKeys(context) {
 		at := schema.pos(find(schema.Value, string(name)))
-		typ, ok := attributeType(context[name].Type)
+		typ, set, ok := attributeType(context[name].Type)
 		switch {
 		case string(name) == groupsAttribute:
 			s.failAt(at, "write principal in Group::\"...\" in policies", "Cedar schema: the name groups stands for the parents of the principal")
 		case !ok:
 			typed = false
-			s.failAt(at, "use String, Long, Bool, ipaddr or decimal", "Cedar schema: the type of attribute %q is not supported yet", name)
+			s.failAt(at, "use String, Long, Bool, ipaddr, decimal, datetime, duration, or a Set of one", "Cedar schema: attribute %q has a type that nothing in a request gives", name)
 		default:
-			x := authz.Attribute{Name: string(name), Type: typ, Optional: context[name].Optional}
+			x := authz.Attribute{Name: string(name), Type: typ, Set: set, Optional: context[name].Optional}
 			if p.source(s, &x, written[x.Name], at) {
 				a.Attributes = append(a.Attributes, x)
 			}
@@ -88,6 +88,9 @@ func (p *parsing) source(s *securityPolicy, x *authz.Attribute, w *api.Attribute
 		return false
 	case src.Kind == authz.SourceGroups:
 		s.failAt(w.Pos, "write groups: basic.groups", "attribute %q: basic.groups are the parents of the principal, not an attribute of the context", x.Name)
+		return false
+	case x.Set && src.Kind != authz.SourceBody && src.Kind != authz.SourceClaim:
+		s.failAt(w.Pos, "take it from body.json: or jwt.", "attribute %q: %s gives no Set", x.Name, w.Source)
 		return false
 	case !slices.Contains(types, x.Type):
 		s.failAt(w.Pos, "declare it as "+typeNames(types), "attribute %q: %s gives no %s", x.Name, w.Source, typeName(x.Type))
@@ -218,23 +221,23 @@ func (p *parsing) checkParam(s *securityPolicy, x authz.Attribute, at api.Pos, r
 	}
 }
 
-func attributeType(t resolved.IsType) (authz.Type, bool) {
+// attributeType returns the type of an attribute, or of the elements of one that is a set.
+func attributeType(t resolved.IsType) (of authz.Type, set, ok bool) {
+	if s, isSet := t.(resolved.SetType); isSet {
+		t, set = s.Element, true
+	}
 	switch x := t.(type) {
 	case resolved.StringType:
-		return authz.TypeString, true
+		return authz.TypeString, set, true
 	case resolved.LongType:
-		return authz.TypeLong, true
+		return authz.TypeLong, set, true
 	case resolved.BoolType:
-		return authz.TypeBool, true
+		return authz.TypeBool, set, true
 	case resolved.ExtensionType:
-		switch x {
-		case "ipaddr":
-			return authz.TypeIP, true
-		case "decimal":
-			return authz.TypeDecimal, true
-		}
+		of, ok = map[resolved.ExtensionType]authz.Type{"ipaddr": authz.TypeIP, "decimal": authz.TypeDecimal,
+			"datetime": authz.TypeDatetime, "duration": authz.TypeDuration}[x]
 	}
-	return 0, false
+	return of, set, ok
 }
 
 func typeName(t authz.Type) string {
@@ -249,6 +252,10 @@ func typeName(t authz.Type) string {
 		return "ipaddr"
 	case authz.TypeDecimal:
 		return "decimal"
+	case authz.TypeDatetime:
+		return "datetime"
+	case authz.TypeDuration:
+		return "duration"
 	}
 	return "unknown type"
 }
@@ -278,8 +285,7 @@ func exampleSource(name string, t authz.Type) string {
 // these are asked about its requests, and only what they read is gathered.
 func (a *Authorization) rulesFor(r *api.Route) []*CedarRule {
 	self := cedar.NewEntityUID(a.Resource, cedar.String(r.Name))
-	group := cedar.NewEntityUID(a.RouteGroup, cedar.String(r.Group))
-	in := func(e cedar.EntityUID) bool { return e == self || r.Group != "" && a.RouteGroup != "" && e == group }
+	in := func(e cedar.EntityUID) bool { return a.isIn(r, e) }
 	var out []*CedarRule
 	for i := range a.Rules {
 		ok := true
@@ -304,14 +310,15 @@ func (a *Authorization) rulesFor(r *api.Route) []*CedarRule {
 func (a *Authorization) reads(r *api.Route) []string {
 	var out []string
 	for _, rule := range a.rulesFor(r) {
-		out = append(out, ruleReads(rule)...)
+		out = append(out, a.ruleReads(rule)...)
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
 }
 
-// ruleReads returns the attributes of the context that a rule names.
-func ruleReads(r *CedarRule) []string {
+// ruleReads returns the attributes of the context that a rule names: all of them, where it
+// reads the context as a whole.
+func (a *Authorization) ruleReads(r *CedarRule) []string {
 	var out []string
 	for _, c := range r.Policy.Conditions {
 		ast.Inspect(ast.NewNode(c.Body), func(n ast.IsNode) bool {
@@ -319,10 +326,18 @@ func ruleReads(r *CedarRule) []string {
 			case ast.NodeTypeAccess:
 				if isContext(x.Arg) {
 					out = append(out, string(x.Value))
+					return false
 				}
 			case ast.NodeTypeHas:
 				if isContext(x.Arg) {
 					out = append(out, string(x.Value))
+					return false
+				}
+			case ast.NodeTypeVariable:
+				if isContext(x) {
+					for _, all := range a.Attributes {
+						out = append(out, all.Name)
+					}
 				}
 			}
 			return true

@@ -7,6 +7,7 @@ package policy
 
 import (
 	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 
 	"lorica.dev/lorica/abi/authz"
@@ -79,6 +80,7 @@ type Authorization struct {
 	Resource   cedar.EntityType  // "Route"
 	RouteGroup cedar.EntityType  // parent type of the resource; empty: none
 	Action     cedar.EntityUID   // Action::"call"
+	Entities   types.EntityMap   // what the policy was given
 }
 
 // A CedarRule is one Cedar policy. Its ID is the @id annotation, or "cedar-N"

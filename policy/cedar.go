@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
@@ -33,6 +32,7 @@ func (p *parsing) authorization(s *securityPolicy) {
 	rs := p.schema(s)
 	if rs != nil {
 		p.shapes(s, a, rs)
+		p.entities(s, a, rs)
 	}
 	shaped := rs != nil && p.count() == before
 	p.rules(s, a)
@@ -81,19 +81,11 @@ func (p *parsing) schema(s *securityPolicy) *resolved.Schema {
 }
 
 // shapes checks that the schema describes what the image knows: one action, a
-// principal with its groups, a route with its group, and a flat context.
+// principal with its groups, a route with its group. Other entities are the policy's own.
 func (p *parsing) shapes(s *securityPolicy, a *Authorization, rs *resolved.Schema) {
 	t := newBlock(s.src, s.Authorization.Schema)
 	at := func(word, fix, format string, args ...any) {
 		s.failAt(t.pos(find(t.Value, word)), fix, "Cedar schema: "+format, args...)
-	}
-	for _, ns := range sortedKeys(rs.Namespaces) {
-		if ns != "" {
-			at("namespace", "declare types without a namespace", "namespace %s is not supported yet", ns)
-		}
-	}
-	for _, e := range sortedKeys(rs.Enums) {
-		at(string(e), "write entity "+string(e)+";", "enumerated entity %s is not supported yet", e)
 	}
 	a.Action = cedar.NewEntityUID("Action", "call")
 	for uid := range rs.Actions {
@@ -120,18 +112,6 @@ func (p *parsing) shapes(s *securityPolicy, a *Authorization, rs *resolved.Schem
 			at(string(x), "declare one entity for each: User, Group, Route, RouteGroup", "entity %s is used for two things", x)
 		}
 	}
-	for _, name := range sortedKeys(rs.Entities) {
-		e := rs.Entities[name]
-		switch {
-		case strings.Contains(string(name), "::"): // the namespace was reported
-		case !slices.Contains(known, name):
-			at(string(name), "remove it", "entity %s is neither the principal nor the resource of the action, nor a parent of one", name)
-		case len(e.Shape) > 0 || e.Tags != nil:
-			at(string(name), "use an attribute of the context: spec.attributes says where it comes from", "attributes of entity %s are not supported yet", name)
-		case len(e.ParentTypes) > 0 && name != a.Principal && name != a.Resource:
-			at(string(name), "remove in [...]", "groups within groups (entity %s) are not supported yet", name)
-		}
-	}
 }
 
 func (p *parsing) parent(s *securityPolicy, rs *resolved.Schema, of cedar.EntityType, at func(word, fix, format string, args ...any)) cedar.EntityType {
@@ -141,7 +121,7 @@ func (p *parsing) parent(s *securityPolicy, rs *resolved.Schema, of cedar.Entity
 	case 1:
 		return ps[0]
 	default:
-		at(string(of), "keep one", "entity %s has %d parent types; one is supported", of, len(ps))
+		at(string(of), "keep one", "entity %s has %d parent types; requests and routes name parents of one", of, len(ps))
 		return ps[0]
 	}
 }

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -126,54 +125,19 @@ func entitiesIn(v cedar.Value) []cedar.EntityUID {
 	return out
 }
 
-// laterCalls are extension functions whose types the image does not have yet.
-var laterCalls = []string{"datetime", "duration", "offset", "durationSince", "toDate", "toTime", "toMilliseconds", "toSeconds", "toMinutes", "toHours", "toDays"}
-
-// checkExpressions refuses what Cedar has and images do not yet.
+// checkExpressions refuses conditions that an image has no room for.
 func (p *parsing) checkExpressions(s *securityPolicy, i int) {
 	r := &s.auth.Rules[i]
-	later := func(word, what string) {
-		s.failAt(s.within(i, word), "write the condition with attributes of the context", "policy %s: %s not supported yet", r.ID, what)
-	}
 	for _, c := range r.Policy.Conditions {
 		if depth(c.Body) > maxCondition {
 			s.failAt(r.Pos, "split the condition over several policies", "policy %s: its condition is nested more than %d deep", r.ID, maxCondition)
 			return
 		}
-		ast.Inspect(ast.NewNode(c.Body), func(n ast.IsNode) bool {
-			switch x := n.(type) {
-			case ast.NodeTypeAccess:
-				if isContext(x.Arg) {
-					return false
-				}
-				later(string(x.Value), "attributes of something other than context are")
-			case ast.NodeTypeHas:
-				if isContext(x.Arg) {
-					return false
-				}
-				later(string(x.Value), "attributes of something other than context are")
-			case ast.NodeTypeVariable:
-				if isContext(x) {
-					later("context", "context as a whole is")
-				}
-			case ast.NodeTypeExtensionCall:
-				if slices.Contains(laterCalls, string(x.Name)) {
-					later(string(x.Name), string(x.Name)+" is")
-				}
-			case ast.NodeTypeRecord:
-				later("{", "records in conditions are")
-			case ast.NodeTypeGetTag:
-				later("getTag", "tags are")
-			case ast.NodeTypeHasTag:
-				later("hasTag", "tags are")
-			}
-			return true
-		})
 	}
 }
 
-// maxCondition leaves room for what the compiler puts around a condition.
-const maxCondition = authz.MaxDepth - 8
+// maxCondition is what the stack of an image has room for, with what a set needs.
+const maxCondition = authz.MaxStack - 32
 
 // depth is how deep an expression is nested, where a chain of && or of || counts
 // once, as in images.

@@ -36,6 +36,7 @@ func (d *decoder) securityPolicy(n *yaml.Node, s *api.SecurityPolicy) {
 			a := &api.Authorization{Pos: d.pos(n)}
 			d.object(n, "spec.authorization",
 				field{name: "schema", must: true, read: d.text(&a.Schema, "spec.authorization.schema")},
+				field{name: "entities", read: d.text(&a.Entities, "spec.authorization.entities")},
 				field{name: "cedar", must: true, read: d.text(&a.Cedar, "spec.authorization.cedar")})
 			s.Authorization = a
 		}},

@@ -1,11 +1,14 @@
 package policy
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/eval"
 
 	"lorica.dev/lorica/abi"
@@ -138,20 +141,17 @@ func holds(r *CedarRule, env eval.Env) (bool, error) {
 	return bool(b), nil
 }
 
-// environment is the world as the rules of a route see it: the principal and its
-// groups, the route and its group, and the attributes that they read.
+// environment is the world as the rules of a route see it: the entities, the principal in
+// its groups, and the attributes that they read.
 func (d *Deployment) environment(r *api.Route, c Call, reads []string, level string) eval.Env {
 	a := d.Authorization
 	who := cedar.NewEntityUID(a.Principal, cedar.String(c.Principal))
 	what := cedar.NewEntityUID(a.Resource, cedar.String(r.Name))
-	var member, part []cedar.EntityUID
+	var member []cedar.EntityUID
 	if a.Group != "" {
 		for _, g := range c.Groups {
 			member = append(member, cedar.NewEntityUID(a.Group, cedar.String(g)))
 		}
-	}
-	if a.RouteGroup != "" && r.Group != "" {
-		part = append(part, cedar.NewEntityUID(a.RouteGroup, cedar.String(r.Group)))
 	}
 	context := make(cedar.RecordMap, len(reads))
 	for _, x := range a.Attributes {
@@ -164,13 +164,9 @@ func (d *Deployment) environment(r *api.Route, c Call, reads []string, level str
 			context[cedar.String(x.Name)] = v
 		}
 	}
-	return eval.Env{
-		Principal: who, Action: a.Action, Resource: what, Context: cedar.NewRecord(context),
-		Entities: cedar.EntityMap{
-			who:  {UID: who, Parents: cedar.NewEntityUIDSet(member...)},
-			what: {UID: what, Parents: cedar.NewEntityUIDSet(part...)},
-		},
-	}
+	entities := d.World()
+	put(entities, who, member)
+	return eval.Env{Principal: who, Action: a.Action, Resource: what, Context: cedar.NewRecord(context), Entities: entities}
 }
 
 // lacking returns the required attributes among reads that have no value.
@@ -272,8 +268,34 @@ func portMatches(r *api.IngressRule, k api.Packet) bool {
 	})
 }
 
-// ParseValue reads the value of an attribute from text, the way the image does.
-func ParseValue(t authz.Type, s string) (cedar.Value, error) {
+// ParseValue reads the value of an attribute from text, the way the image does; that of a
+// set from a JSON array.
+func ParseValue(a authz.Attribute, s string) (cedar.Value, error) {
+	if !a.Set {
+		return parseScalar(a.Type, s)
+	}
+	var list []any
+	d := json.NewDecoder(strings.NewReader(s))
+	d.UseNumber()
+	if err := d.Decode(&list); err != nil || d.More() {
+		return nil, fmt.Errorf("%q is not a JSON array", clip(s))
+	}
+	var out []cedar.Value
+	for _, x := range list {
+		_, text := x.(string)
+		if text == (a.Type == authz.TypeLong || a.Type == authz.TypeBool) {
+			return nil, fmt.Errorf("%v is not a %s", x, typeName(a.Type))
+		}
+		v, err := parseScalar(a.Type, fmt.Sprint(x))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return cedar.NewSet(out...), nil
+}
+
+func parseScalar(t authz.Type, s string) (cedar.Value, error) {
 	switch t {
 	case authz.TypeString:
 		return cedar.String(s), nil
@@ -287,6 +309,10 @@ func ParseValue(t authz.Type, s string) (cedar.Value, error) {
 		return parseIP(s)
 	case authz.TypeDecimal:
 		return parseDecimal(s)
+	case authz.TypeDatetime:
+		return types.ParseDatetime(s)
+	case authz.TypeDuration:
+		return types.ParseDuration(s)
 	}
 	return nil, fmt.Errorf("%q is not a %s", clip(s), typeName(t))
 }

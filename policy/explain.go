@@ -48,7 +48,7 @@ func (d *Deployment) explain(a *Answer, r *api.Route, c Call) {
 		}
 		a.Considered = append(a.Considered, o)
 		if a.Verdict == abi.Deny && a.Rule.ID == rule.ID {
-			a.Missing = blame(rule, env)
+			a.Missing = d.blame(rule, env)
 		}
 		if rule.forbids() || len(failing) == 0 {
 			continue
@@ -93,9 +93,9 @@ func (d *Deployment) sourceOf(name string) string {
 }
 
 // blame says with which facts a rule denied.
-func blame(rule *CedarRule, env eval.Env) []string {
+func (d *Deployment) blame(rule *CedarRule, env eval.Env) []string {
 	var facts []string
-	for _, name := range unique(ruleReads(rule)) {
+	for _, name := range unique(d.Authorization.ruleReads(rule)) {
 		facts = append(facts, fact(name, env))
 	}
 	if len(facts) == 0 {

@@ -8,8 +8,8 @@ import (
 	"lorica.dev/lorica/api"
 )
 
-// maxLinted bounds the rules that are compared, each with all before it.
-const maxLinted = 2000
+// maxLinted bounds how many pairs of rules are compared.
+const maxLinted = 5_000_000
 
 // unreachable warns about ports of a workload that no network rule opens.
 func (p *parsing) unreachable(w *workload, s *securityPolicy) {
@@ -39,18 +39,65 @@ func (p *parsing) lint(s *securityPolicy) {
 	if s.Network == nil {
 		return
 	}
+	p.shadowed(s)
+}
+
+// shadowed warns about network rules that can never decide. What covers a rule is about
+// every source, or about a network around the first of its own.
+func (p *parsing) shadowed(s *securityPolicy) {
 	rules := s.Network.Ingress
-	for i := range rules[:min(len(rules), maxLinted)] {
-		for j := range i {
-			if covers(s.SecurityPolicy, &rules[j], &rules[i]) {
-				p.warn(s.src, rules[i].Pos, "remove it, or move it up", "rule %q can never decide: %q (line %d) matches everything that it matches", rules[i].Name, rules[j].Name, rules[j].Pos.Line)
-				break
+	endpoints := make(map[string][]netip.Prefix)
+	for _, e := range s.Endpoints {
+		endpoints[e.Name] = append(endpoints[e.Name], e.CIDRs...)
+	}
+	var everyone []int
+	around := make(map[netip.Prefix][]int) // rules by their networks
+	from := make([][]netip.Prefix, len(rules))
+	pairs := 0
+	for i := range rules {
+		anyone := slices.Contains(rules[i].From, api.AnyEndpoint)
+		if !anyone {
+			for _, name := range rules[i].From {
+				from[i] = append(from[i], endpoints[name]...)
+			}
+		}
+		lists := [][]int{everyone}
+		if len(from[i]) > 0 {
+			for x := from[i][0]; ; {
+				lists = append(lists, around[x])
+				if x.Bits() == 0 {
+					break
+				}
+				x, _ = x.Addr().Prefix(x.Bits() - 1)
+			}
+		}
+		first := i
+		for _, list := range lists {
+			for _, j := range list {
+				if pairs++; j < first && covers(s.SecurityPolicy, &rules[j], &rules[i], from[j], from[i]) {
+					first = j
+					break
+				}
+			}
+		}
+		if first < i {
+			p.warn(s.src, rules[i].Pos, "remove it, or move it up", "rule %q can never decide: %q (line %d) matches everything that it matches", rules[i].Name, rules[first].Name, rules[first].Pos.Line)
+		}
+		if pairs > maxLinted {
+			return
+		}
+		if anyone {
+			everyone = append(everyone, i)
+		}
+		for _, x := range from[i] {
+			if list := around[x]; len(list) == 0 || list[len(list)-1] != i {
+				around[x] = append(list, i)
 			}
 		}
 	}
 }
 
-func covers(p *api.SecurityPolicy, a, b *api.IngressRule) bool {
+func covers(p *api.SecurityPolicy, a, b *api.IngressRule, wide, narrow []netip.Prefix) bool {
 	for level := range p.Levels.Names {
 		if applies(p, b, level) && !applies(p, a, level) {
 			return false
@@ -60,8 +107,7 @@ func covers(p *api.SecurityPolicy, a, b *api.IngressRule) bool {
 		if slices.Contains(b.From, api.AnyEndpoint) {
 			return false
 		}
-		wide := sources(p, a)
-		for _, x := range sources(p, b) {
+		for _, x := range narrow {
 			if !slices.ContainsFunc(wide, func(w netip.Prefix) bool { return w.Bits() <= x.Bits() && w.Contains(x.Addr()) }) {
 				return false
 			}
@@ -81,14 +127,4 @@ func covers(p *api.SecurityPolicy, a, b *api.IngressRule) bool {
 		}
 	}
 	return true
-}
-
-func sources(p *api.SecurityPolicy, r *api.IngressRule) []netip.Prefix {
-	var out []netip.Prefix
-	for _, e := range p.Endpoints {
-		if slices.Contains(r.From, e.Name) {
-			out = append(out, e.CIDRs...)
-		}
-	}
-	return out
 }

@@ -20,7 +20,7 @@ type sourceForm struct {
 }
 
 func sourceForms() []sourceForm {
-	text := []authz.Type{authz.TypeString, authz.TypeLong, authz.TypeBool, authz.TypeDecimal}
+	text := []authz.Type{authz.TypeString, authz.TypeLong, authz.TypeBool, authz.TypeDecimal, authz.TypeDatetime, authz.TypeDuration}
 	return []sourceForm{
 		{"level", authz.SourceLevel, []authz.Type{authz.TypeString}},
 		{"clock.hour", authz.SourceHour, []authz.Type{authz.TypeLong}},

@@ -65,12 +65,12 @@ func TestParseValue(t *testing.T) {
 	}
 	for _, c := range cases {
 		for s := range strings.SplitSeq(c.good, ",") {
-			if _, err := policy.ParseValue(c.typ, s); err != nil && c.good != "" {
+			if _, err := policy.ParseValue(authz.Attribute{Type: c.typ}, s); err != nil && c.good != "" {
 				t.Errorf("type %d: %q: %v", c.typ, s, err)
 			}
 		}
 		for s := range strings.SplitSeq(c.bad, ",") {
-			if v, err := policy.ParseValue(c.typ, s); err == nil && c.bad != "" {
+			if v, err := policy.ParseValue(authz.Attribute{Type: c.typ}, s); err == nil && c.bad != "" {
 				t.Errorf("type %d: %q was read as %v", c.typ, s, v)
 			}
 		}

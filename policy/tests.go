@@ -109,7 +109,7 @@ func (d *Deployment) values(route string, set map[string]string) (map[string]ced
 		if a.Source.Kind == authz.SourceLevel {
 			return nil, fmt.Errorf("attribute %q is the level: set the level itself", name)
 		}
-		v, err := ParseValue(a.Type, set[name])
+		v, err := ParseValue(a, set[name])
 		if err == nil {
 			err = onTheClock(a.Source.Kind, v)
 		}

@@ -242,7 +242,7 @@ func (d *Deployment) whyAuthorization(x *exchange, a Answer) (Answer, error) {
 		text, found, err := x.fact(at.Source)
 		var v cedar.Value
 		if err == nil && found {
-			v, err = ParseValue(at.Type, text)
+			v, err = ParseValue(at, text)
 		}
 		if err != nil {
 			a.Verdict, a.Rule = abi.Deny, abi.Rule{ID: abi.RuleRequest, Line: AuthorizationDefault(d.Policy).Line}

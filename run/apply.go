@@ -2,7 +2,6 @@ package run
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -330,7 +329,7 @@ func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in
 		Instance: name, Tenant: d.Workload.Metadata.Tenant, Workload: d.Workload.Metadata.Name,
 		Dir:   filepath.Join(m.paths.Runtime, folderPrefix(d.Name())+hex.EncodeToString(suffix[:])),
 		Image: l.Image.Path, ImageDigest: l.Image.Digest, Plan: planText(l.Build.ID), Target: d.Workload.Target, Net: network(d.Workload), Interface: d.Workload.Interface,
-		Syscalls: l.Image.Syscalls, Devices: l.Image.Devices, Trust: m.key.Public().(ed25519.PublicKey),
+		Syscalls: l.Image.Syscalls, Devices: l.Image.Devices, Trust: m.Trust(),
 		MinRevision: in.revision, Program: in.program, Secrets: in.secrets,
 		Memory: d.Workload.Memory, Minimum: d.Workload.Minimum, Leased: o.Leased,
 		Listen: listeners(d.Workload),

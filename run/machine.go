@@ -56,6 +56,9 @@ func Open(paths Paths) (*Machine, error) {
 // Store returns where images are kept.
 func (m *Machine) Store() *builder.Store { return m.store }
 
+// Trust returns the key that programs signed here are verified with.
+func (m *Machine) Trust() ed25519.PublicKey { return m.key.Public().(ed25519.PublicKey) }
+
 // An Instance is one that runs, with the client of its tender.
 type Instance struct {
 	*tender.Client

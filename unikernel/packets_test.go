@@ -80,7 +80,7 @@ func TestDeniedPacketsAreRecorded(t *testing.T) {
 	// Another program is in force at once, for what is known as well.
 	none := testProgram(2, testLimits())
 	none.Sections[0].Data = (&flow.Section{Lists: []flow.List{{Level: "normal", Rules: []flow.Rule{{Rule: abi.Rule{ID: "elsewhere"},
-		Verdict: abi.Allow, Src: netip.MustParsePrefix("10.0.0.0/8"), PortLo: 8080, PortHi: 8080}}}}}).Encode()
+		Verdict: abi.Allow, Src: netip.MustParsePrefix("10.0.0.0/8"), FromHi: 65535, PortLo: 8080, PortHi: 8080}}}}}).Encode()
 	in(pep.Pass, w.from("127.0.0.5", 4000, wireACK))
 	in(pep.Refuse, w.from("10.0.0.3", 4000, wireSYN))
 	r.swap(7, 1, none)

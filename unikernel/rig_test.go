@@ -60,7 +60,7 @@ func testLimits() route.Limits {
 
 func testProgram(revision uint64, l route.Limits, sections ...program.Section) *program.Program {
 	network := flow.Section{Lists: []flow.List{{Level: "normal", Rules: []flow.Rule{{Rule: abi.Rule{ID: "local"},
-		Verdict: abi.Allow, Src: netip.MustParsePrefix("127.0.0.0/8"), PortHi: 65535}}}}}
+		Verdict: abi.Allow, Src: netip.MustParsePrefix("127.0.0.0/8"), FromHi: 65535, PortHi: 65535}}}}}
 	routes := route.Section{Limits: l, Routes: []route.Route{{Name: "any", Method: "*", Pattern: "/app/{rest...}"}}}
 	all := audit.Section{AllowedPerMillion: audit.Million}
 	return &program.Program{Revision: revision, Tenant: "acme", Workload: "shop", Levels: []string{"normal"},

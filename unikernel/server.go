@@ -141,7 +141,10 @@ func transient(err error) bool {
 func (s *server) welcome(nc net.Conn, number uint16) error {
 	c := &conn{raw: nc, server: s, gone: make(chan struct{}), flow: flow.Flow{DstPort: number, Protocol: flow.TCP}}
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
-		c.flow.Src = a.AddrPort().Addr()
+		c.flow.Src, c.flow.SrcPort = a.AddrPort().Addr(), a.AddrPort().Port()
+		if a, ok := nc.LocalAddr().(*net.TCPAddr); ok {
+			c.flow.Dst = a.AddrPort().Addr()
+		}
 		c.flow = c.flow.Plain()
 	}
 	g := s.pin()

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -47,6 +48,26 @@ func TestRefusedConnectionsAreClosedUnreadAndRecorded(t *testing.T) {
 	}
 	if s := r.life.stats(); s.Refused != 2 || s.Requests != 1 || s.Connections != 0 {
 		t.Errorf("statistics are %+v", s)
+	}
+}
+
+// Rules are asked about both ends of a connection that is accepted.
+func TestBothEndsOfAConnectionAreJudged(t *testing.T) {
+	local := flow.Rule{Rule: abi.Rule{ID: "local"}, Verdict: abi.Allow, Src: netip.MustParsePrefix("127.0.0.1/32"), Dst: netip.MustParsePrefix("127.0.0.1/32"), FromLo: 1024, FromHi: 65535, PortHi: 65535}
+	elsewhere, low := local, local
+	elsewhere.Dst = netip.MustParsePrefix("127.0.0.2/32")
+	low.FromLo, low.FromHi = 1, 1023
+	for name, c := range map[string]struct {
+		rule    flow.Rule
+		allowed bool
+	}{"its own ends": {local, true}, "another destination": {elsewhere, false}, "another port of the client": {low, false}} {
+		p := testProgram(1, testLimits())
+		p.Sections[0].Data = (&flow.Section{Lists: []flow.List{{Rules: []flow.Rule{c.rule}}}}).Encode()
+		conn := bootRig(t, TLS{}, nil, p, text("ok")).run().dial()
+		io.WriteString(conn, getApp)
+		if _, body, err := answer(conn); (body == "ok") != c.allowed {
+			t.Errorf("%s: %q, %v", name, body, err)
+		}
 	}
 }
 

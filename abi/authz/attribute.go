@@ -8,7 +8,7 @@ import "lorica.dev/lorica/abi"
 // Name of the section.
 const Name = abi.StageAuthz
 
-// A Type is the Cedar type of an attribute.
+// A Type is the Cedar type of an attribute, or of the elements of one that is a set.
 type Type uint8
 
 const (
@@ -17,6 +17,8 @@ const (
 	TypeBool
 	TypeIP
 	TypeDecimal
+	TypeDatetime
+	TypeDuration
 )
 
 // A SourceKind says where an attribute's value comes from.
@@ -53,6 +55,7 @@ type Source struct {
 type Attribute struct {
 	Name     string
 	Type     Type
+	Set      bool // of values of Type
 	Optional bool // absent is not an error
 	Source   Source
 }

@@ -9,8 +9,8 @@ import (
 )
 
 // Open checks a section and returns its View, which aliases b. After it every
-// index of the section is good, every condition ends within MaxDepth, and every
-// route gathers what its rules read.
+// index of the section is good, every code keeps its stack within MaxStack and ends, and
+// the index is a tree.
 func Open(b []byte) (*View, error) {
 	if len(b) == 0 {
 		return nil, errors.New("authz: no section")
@@ -21,8 +21,11 @@ func Open(b []byte) (*View, error) {
 	c.attributes()
 	c.entities()
 	c.v.lists = c.table(4)
-	c.nodes()
+	c.values()
+	c.members()
+	c.code()
 	c.rules()
+	c.nodes()
 	c.routes()
 	if err := c.r.Close(); err != nil {
 		return nil, fmt.Errorf("authz: %w", err)
@@ -33,9 +36,8 @@ func Open(b []byte) (*View, error) {
 
 // A checker reads a section front to back; each part refers to earlier ones.
 type checker struct {
-	r     *wire.Reader
-	v     *View
-	reads []uint64 // by node, then by rule: attributes
+	r *wire.Reader
+	v *View
 }
 
 func (c *checker) fail(format string, args ...any) { c.r.Fail(fmt.Errorf(format, args...)) }
@@ -65,7 +67,7 @@ func (c *checker) isEntity(i uint32) bool { return uint64(i) < uint64(len(c.v.en
 func (c *checker) header() {
 	v := c.v
 	v.principal, v.group, v.Action = c.r.U32(), c.r.U32(), c.r.U32()
-	if c.r.Err() == nil && (!c.isString(v.principal) || v.group != None && !c.isString(v.group)) {
+	if c.r.Err() == nil && (v.principal != None && !c.isString(v.principal) || v.group != None && !c.isString(v.group)) {
 		c.fail("a type of the header is no string")
 	}
 	if d := abi.Verdict(c.r.U8()); d <= abi.Allow {
@@ -78,15 +80,15 @@ func (c *checker) header() {
 
 func (c *checker) attributes() {
 	v := c.v
-	n := c.r.Count(15)
+	n := c.r.Count(16)
 	if n > MaxAttributes {
 		c.fail("%d attributes; the limit is %d", n, MaxAttributes)
 		return
 	}
 	for i := range n {
-		a := Attribute{Name: c.r.String(), Type: Type(c.r.U8()), Optional: c.r.Bool(),
+		a := Attribute{Name: c.r.String(), Type: Type(c.r.U8()), Set: c.r.Bool(), Optional: c.r.Bool(),
 			Source: Source{Kind: SourceKind(c.r.U8()), Arg: c.r.String(), Has: c.r.String()}}
-		if a.Type < TypeString || a.Type > TypeDecimal || a.Source.Kind < SourceLevel || a.Source.Kind >= SourceGroups {
+		if a.Type < TypeString || a.Type > TypeDuration || a.Source.Kind < SourceLevel || a.Source.Kind >= SourceGroups {
 			c.fail("attribute %q: type %d, source %d", a.Name, a.Type, a.Source.Kind)
 			return
 		}
@@ -102,7 +104,7 @@ func (c *checker) entities() {
 	v.entities = c.table(entitySize)
 	last := uint64(0)
 	for i := range uint32(len(v.entities) / entitySize) {
-		t, id := word(v.entities, 2*i), word(v.entities, 2*i+1)
+		t, id := word(v.entities, 6*i), word(v.entities, 6*i+1)
 		key := uint64(t)<<32 | uint64(id)
 		if !c.isString(t) || !c.isString(id) || i > 0 && key <= last {
 			c.fail("entity %d", i)
@@ -110,80 +112,53 @@ func (c *checker) entities() {
 		}
 		last = key
 	}
-	if c.r.Err() == nil && !c.isEntity(v.Action) {
+	if c.r.Err() == nil && v.Action != None && !c.isEntity(v.Action) {
 		c.fail("the action is no entity")
+	}
+}
+
+// members checks what entities have and are in, when constants and lists are known.
+func (c *checker) members() {
+	v := c.v
+	isRecord := func(i uint32) bool { return i == None || c.isValue(i) && v.Value(i).Kind == ValueRecord }
+	for i := range uint32(len(v.entities) / entitySize) {
+		e := v.Entity(i)
+		if c.r.Err() != nil {
+			return
+		}
+		if !isRecord(e.Members) || !isRecord(e.Tags) || !c.ascends(Span{e.First, e.Parents}, len(v.entities)/entitySize) || v.In(i, i) {
+			c.fail("entity %d: what it has or is in", i)
+		}
 	}
 }
 
 func (c *checker) rules() {
 	v := c.v
 	v.rules = c.table(ruleSize)
-	n := uint32(len(v.rules) / ruleSize)
-	reads := make([]uint64, 0, n)
-	for i := range n {
-		id, line, cond, forbid := word(v.rules, 4*i), word(v.rules, 4*i+1), word(v.rules, 4*i+2), word(v.rules, 4*i+3)
-		if !c.isString(id) || !c.isString(line) || forbid > 1 || cond != None && uint64(cond) >= uint64(len(c.reads)) {
+	for i := range uint32(len(v.rules) / ruleSize) {
+		id, line, effect := word(v.rules, 5*i), word(v.rules, 5*i+1), word(v.rules, 5*i+2)
+		if !c.isString(id) || !c.isString(line) || effect > 3 || !c.isCode(Span{word(v.rules, 5*i+3), word(v.rules, 5*i+4)}, 0) {
 			c.fail("rule %d", i)
 			return
 		}
 		v.Rules = append(v.Rules, abi.Rule{ID: string(v.String(id)), Line: string(v.String(line))})
-		set := uint64(0)
-		if cond != None {
-			set = c.reads[cond]
-		}
-		reads = append(reads, set)
 	}
-	c.reads = reads
 }
 
 func (c *checker) routes() {
 	v := c.v
 	v.routes = c.table(routeSize)
-	v.buckets = c.table(bucketSize)
-	next := uint32(0) // first bucket of the next route
 	for i := range uint32(len(v.routes) / routeSize) {
 		r := v.route(i)
 		switch {
 		case !c.isString(r.Name) || i > 0 && r.Name <= v.route(i-1).Name:
 			c.fail("route %d: name", i)
-		case !c.isEntity(r.Resource) || r.Parent != None && !c.isEntity(r.Parent):
+		case !c.isEntity(r.Resource):
 			c.fail("route %d: resource", i)
 		case r.Reads>>len(v.Attributes) != 0:
 			c.fail("route %d: attributes", i)
-		case r.first != next || uint64(r.first)+uint64(r.count) > uint64(len(v.buckets)/bucketSize):
-			c.fail("route %d: buckets", i)
 		}
 		if c.r.Err() != nil {
-			return
-		}
-		next += r.count
-		for j := range r.count {
-			c.bucket(r, j)
-		}
-	}
-	if c.r.Err() == nil && uint64(next) != uint64(len(v.buckets)/bucketSize) {
-		c.fail("buckets without a route")
-	}
-}
-
-func (c *checker) bucket(r Route, j uint32) {
-	if c.r.Err() != nil {
-		return
-	}
-	v := c.v
-	b := v.bucket(r.first + j)
-	if b.Key != None && !c.isEntity(b.Key) || j > 0 && b.Key <= v.bucket(r.first+j-1).Key || !c.isList(b.First, b.Count) {
-		c.fail("bucket %d", r.first+j)
-		return
-	}
-	for k := range b.Count {
-		rule := v.List(b.First + k)
-		if uint64(rule) >= uint64(len(c.reads)) || k > 0 && rule <= v.List(b.First+k-1) {
-			c.fail("bucket %d: rule %d", r.first+j, rule)
-			return
-		}
-		if c.reads[rule]&^r.Reads != 0 {
-			c.fail("rule %q reads an attribute that its route does not gather", v.Rules[rule].ID)
 			return
 		}
 	}
@@ -191,4 +166,18 @@ func (c *checker) bucket(r Route, j uint32) {
 
 func (c *checker) isList(first, count uint32) bool {
 	return uint64(first)+uint64(count) <= uint64(len(c.v.lists)/4)
+}
+
+// ascends reports whether a span of the lists holds indices below n, each once.
+func (c *checker) ascends(s Span, n int) bool {
+	if !c.isList(s.First, s.Count) {
+		return false
+	}
+	for k := range s.Count {
+		x := c.v.List(s.First + k)
+		if uint64(x) >= uint64(n) || k > 0 && x <= c.v.List(s.First+k-1) {
+			return false
+		}
+	}
+	return true
 }

@@ -8,71 +8,110 @@ import (
 // Bounds that Open holds a section to.
 const (
 	MaxAttributes = 64  // an attribute set is one word
-	MaxDepth      = 200 // of a condition
+	MaxStack      = 128 // values that code has on its stack
+	MaxElements   = 128 // of a set or record that is made while deciding
+	MaxNesting    = 32  // of sets and records in a constant, and of tests in the index
 )
 
-// None stands for "no entity", "no string" and "no node".
+// None stands for "no entity", "no string", "no constant" and "no node".
 const None = ^uint32(0)
 
-// A Section is what the compiler fills in. Strings, entities, attributes, nodes
-// and rules are named by their index in these lists.
+// A Section is what the compiler fills in. Strings, entities, attributes, constants,
+// instructions, rules and nodes are named by their index in these lists.
 //
-// Scopes are gone: the action and the type of the principal are constants of a
-// policy, and each route is a known resource, so that what is left of a scope
-// is one entity that the principal must be or be a member of. Routes hold the
-// rules that can match there, in buckets by that entity.
+// Each rule has its own code, which decides alone whether it applies. Which rules are
+// asked is said by the index: a tree of nodes whose groups look at one thing each (who
+// asks, what for, an attribute) and lead on by what they see.
 type Section struct {
 	Strings    []string    // ascending, so that equal text has one index
-	Principal  uint32      // string: the type of principals
-	Group      uint32      // string: the type of their parents, or None
-	Action     uint32      // entity
-	Default    abi.Verdict // where no rule matches
+	Principal  uint32      // string: the type of principals; None where requests name any entity
+	Group      uint32      // string: the type of the parents that requests give principals, or None
+	Action     uint32      // entity, or None
+	Default    abi.Verdict // where no rule applies
 	Rule       abi.Rule    // named when the default decides
 	Attributes []Attribute
 	Entities   []Entity // ascending by type, then id
-	Nodes      []Node
-	Lists      []uint32 // operands of nodes, rules of buckets
-	Rules      []Rule   // in file order
-	Routes     []Route  // ascending by name
+	Lists      []uint32
+	Values     []Value
+	Code       []Instruction
+	Rules      []Rule // in file order
+	Nodes      []Node // the first is the root; a node comes before those that it leads to
+	Groups     []Group
+	Slots      []Slot
+	Routes     []Route // ascending by name
 }
 
-// An Entity is a Cedar entity that the policy names, as strings.
-type Entity struct{ Type, ID uint32 }
+// An Entity is one that the policies name or that was given to them.
+type Entity struct {
+	Type, ID       uint32 // strings
+	Members, Tags  uint32 // constants that are records, or None: an entity that does not exist
+	First, Parents uint32 // list elements: all that it is in, ascending, without itself
+}
 
-// A Rule is one Cedar policy: its name, place, effect and condition.
+// A Rule is one Cedar policy: its name, place, effect, scope and conditions. The code of
+// one that applies comes to its end, with nothing on the stack.
 type Rule struct {
-	ID, Line  uint32 // strings
-	Forbid    bool
-	Condition uint32 // node, or None
+	ID, Line uint32 // strings
+	Forbid   bool
+	Sure     bool // it cannot fault, whatever a request says
+	Code     Span
 }
 
-// A Route is a resource: what it is, what it is in, and which rules apply.
+// A Span delimits elements of another list.
+type Span struct{ First, Count uint32 }
+
+// A Node holds rules that are asked in any case, and groups.
+type Node struct {
+	Rules  Span // list elements, ascending
+	Groups Span
+}
+
+// A GroupKind says how a group leads on.
+type GroupKind uint8
+
+const (
+	GroupString GroupKind = 1 + iota // by the string that the value is
+	GroupEntity                      // by the entity that it is
+	GroupLong                        // by the number that it is, from 0 to 1<<32 - 1
+	GroupIn                          // by each entity that it is or is in
+	GroupIs                          // by its type, a string
+	groupEnd
+)
+
+// A Group leads to the node of the key that the value of its code gives. Where the code
+// faults, or the value has another type where that is a fault, it leads to Fault.
+type Group struct {
+	Kind  GroupKind
+	Code  Span   // leaves one value
+	Fault uint32 // node, or None
+	Slots Span   // a power of two
+}
+
+// A Slot leads from a key to a node; None: it is free. A key lies in the first slot from
+// its home on, around the end, that was free when it came; see Home.
+type Slot struct{ Key, Node uint32 }
+
+// Home is where a table of so many slots, a power of two, has its key at best.
+func Home(key, slots uint32) uint32 { return key * 0x9e3779b1 >> 7 & (slots - 1) }
+
+// A Route is a resource, and the attributes that the rules read that can apply to it.
 type Route struct {
 	Name     uint32 // string
 	Resource uint32 // entity
-	Parent   uint32 // entity, or None
 	Reads    uint64 // set of attributes, bit n for attribute n
-	Buckets  []Bucket
-
-	first, count uint32 // the buckets, in a View
-}
-
-// A Bucket holds the rules for principals that are Key or in Key; None: for
-// every principal. Buckets of a route ascend by Key. First and Count delimit
-// the rules, ascending, in Section.Lists.
-type Bucket struct {
-	Key          uint32
-	First, Count uint32
 }
 
 // Sizes of the fixed records.
 const (
-	spanSize   = 8
-	entitySize = 8
-	nodeSize   = 16
-	ruleSize   = 16
-	routeSize  = 28
-	bucketSize = 12
+	spanSize        = 8
+	entitySize      = 24
+	valueSize       = 12
+	instructionSize = 12
+	ruleSize        = 20
+	nodeSize        = 16
+	groupSize       = 24
+	slotSize        = 8
+	routeSize       = 16
 )
 
 // Encode returns the section's bytes.
@@ -81,17 +120,14 @@ func (s *Section) Encode() []byte {
 	w.U32(uint32(len(s.Strings)))
 	at := 0
 	for _, t := range s.Strings {
-		w.U32(uint32(at))
-		w.U32(uint32(len(t)))
+		words(&w, uint32(at), uint32(len(t)))
 		at += len(t)
 	}
 	w.U32(uint32(at))
 	for _, t := range s.Strings {
 		w.Fixed([]byte(t))
 	}
-	for _, v := range []uint32{s.Principal, s.Group, s.Action} {
-		w.U32(v)
-	}
+	words(&w, s.Principal, s.Group, s.Action)
 	w.U8(uint8(s.Default))
 	w.String(s.Rule.ID)
 	w.String(s.Rule.Line)
@@ -99,53 +135,40 @@ func (s *Section) Encode() []byte {
 	for _, a := range s.Attributes {
 		w.String(a.Name)
 		w.U8(uint8(a.Type))
+		w.Bool(a.Set)
 		w.Bool(a.Optional)
 		w.U8(uint8(a.Source.Kind))
 		w.String(a.Source.Arg)
 		w.String(a.Source.Has)
 	}
-	w.U32(uint32(len(s.Entities)))
-	for _, e := range s.Entities {
-		w.U32(e.Type)
-		w.U32(e.ID)
+	table(&w, s.Entities, func(e Entity) { words(&w, e.Type, e.ID, e.Members, e.Tags, e.First, e.Parents) })
+	table(&w, s.Lists, func(v uint32) { w.U32(v) })
+	table(&w, s.Values, func(v Value) { words(&w, uint32(v.Kind), v.A, v.B) })
+	table(&w, s.Code, func(i Instruction) { words(&w, uint32(i.Op), i.A, i.B) })
+	table(&w, s.Rules, func(r Rule) { words(&w, r.ID, r.Line, flag(r.Forbid)|flag(r.Sure)<<1, r.Code.First, r.Code.Count) })
+	table(&w, s.Nodes, func(n Node) { words(&w, n.Rules.First, n.Rules.Count, n.Groups.First, n.Groups.Count) })
+	table(&w, s.Groups, func(g Group) {
+		words(&w, uint32(g.Kind), g.Code.First, g.Code.Count, g.Fault, g.Slots.First, g.Slots.Count)
+	})
+	table(&w, s.Slots, func(x Slot) { words(&w, x.Key, x.Node) })
+	table(&w, s.Routes, func(r Route) {
+		words(&w, r.Name, r.Resource)
+		w.U64(r.Reads)
+	})
+	return w.Bytes()
+}
+
+func table[T any](w *wire.Writer, list []T, write func(T)) {
+	w.U32(uint32(len(list)))
+	for _, x := range list {
+		write(x)
 	}
-	w.U32(uint32(len(s.Lists)))
-	for _, v := range s.Lists {
+}
+
+func words(w *wire.Writer, list ...uint32) {
+	for _, v := range list {
 		w.U32(v)
 	}
-	w.U32(uint32(len(s.Nodes)))
-	for _, n := range s.Nodes {
-		for _, v := range []uint32{uint32(n.Op), n.A, n.B, n.C} {
-			w.U32(v)
-		}
-	}
-	w.U32(uint32(len(s.Rules)))
-	for _, r := range s.Rules {
-		w.U32(r.ID)
-		w.U32(r.Line)
-		w.U32(r.Condition)
-		w.U32(flag(r.Forbid))
-	}
-	w.U32(uint32(len(s.Routes)))
-	buckets := 0
-	for _, r := range s.Routes {
-		for _, v := range []uint32{r.Name, r.Resource, r.Parent} {
-			w.U32(v)
-		}
-		w.U64(r.Reads)
-		w.U32(uint32(buckets))
-		w.U32(uint32(len(r.Buckets)))
-		buckets += len(r.Buckets)
-	}
-	w.U32(uint32(buckets))
-	for _, r := range s.Routes {
-		for _, b := range r.Buckets {
-			w.U32(b.Key)
-			w.U32(b.First)
-			w.U32(b.Count)
-		}
-	}
-	return w.Bytes()
 }
 
 func flag(b bool) uint32 {

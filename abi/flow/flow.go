@@ -5,22 +5,23 @@
 // A section holds one rule list for each security level up to its own (equal
 // lists once); a flow is allowed when every list allows it, so that a higher
 // level can only remove access.
+//
+// The bytes of a section are read in place. They may hold a decision forest for each
+// list, made when the program was compiled, which finds the first rule that matches
+// without asking each; docs/program-format.md says what makes it right.
 package flow
 
 import (
-	"errors"
-	"fmt"
 	"net/netip"
 
 	"lorica.dev/lorica/abi"
-	"lorica.dev/lorica/abi/wire"
 )
 
 // Name of the section.
 const Name = abi.StageFirewall
 
 // A Protocol is an IP protocol number; 0 in a rule matches any. Rules on ICMP are about
-// both families; its flows have port 0.
+// both families; its flows have ports 0.
 type Protocol uint8
 
 const (
@@ -34,6 +35,8 @@ const (
 // A Flow is what the first packet or the accepted connection shows.
 type Flow struct {
 	Src      netip.Addr // may be IPv4-mapped or carry a zone; rules see neither
+	Dst      netip.Addr // the same; where it is not valid, only rules on every destination match
+	SrcPort  uint16
 	DstPort  uint16
 	Protocol Protocol
 }
@@ -53,13 +56,16 @@ func (f Flow) Source() netip.Prefix {
 	return p
 }
 
-// A Rule matches flows by source, protocol and destination port, inclusive.
+// A Rule matches flows by source, destination, ports, inclusive, and protocol.
 type Rule struct {
 	abi.Rule
 	Verdict  abi.Verdict
 	Protocol Protocol
 	Src      netip.Prefix // 0.0.0.0/0 and ::/0 match one family each
-	PortLo   uint16
+	Dst      netip.Prefix // of the family of Src; the zero Prefix, or one of length 0: every destination
+	FromLo   uint16       // source ports
+	FromHi   uint16
+	PortLo   uint16 // destination ports
 	PortHi   uint16
 	Audit    bool // record the connection even when it is allowed
 }
@@ -71,14 +77,19 @@ func (f Flow) Plain() Flow {
 		f.Protocol = ICMP
 	}
 	f.Src = f.Src.Unmap().WithZone("")
+	f.Dst = f.Dst.Unmap().WithZone("")
 	return f
 }
 
 // Matches reports whether the rule applies to f, which must be plain.
 func (r *Rule) Matches(f Flow) bool {
 	return (r.Protocol == AnyProtocol || r.Protocol == f.Protocol) &&
-		r.PortLo <= f.DstPort && f.DstPort <= r.PortHi && r.Src.Contains(f.Src)
+		r.PortLo <= f.DstPort && f.DstPort <= r.PortHi && r.FromLo <= f.SrcPort && f.SrcPort <= r.FromHi &&
+		r.Src.Contains(f.Src) && (r.Anywhere() || r.Dst.Contains(f.Dst))
 }
+
+// Anywhere reports whether the rule is about every destination.
+func (r *Rule) Anywhere() bool { return r.Dst.Bits() <= 0 }
 
 // A List is the rules of one or more levels.
 type List struct {
@@ -86,6 +97,7 @@ type List struct {
 	Default abi.Verdict
 	Rule    abi.Rule // named when the default decides
 	Rules   []Rule
+	Trees   []Tree // that find the rules; none: each is asked
 }
 
 // A Section is the whole of it. The zero Section denies.
@@ -122,73 +134,4 @@ func (s *Section) Decide(f Flow) Result {
 		}
 	}
 	return res
-}
-
-// Encode returns the section's bytes.
-func (s *Section) Encode() []byte {
-	var w wire.Writer
-	w.U32(uint32(len(s.Lists)))
-	for _, l := range s.Lists {
-		w.String(l.Level)
-		w.U8(uint8(l.Default))
-		w.String(l.Rule.ID)
-		w.String(l.Rule.Line)
-		w.U32(uint32(len(l.Rules)))
-		for _, r := range l.Rules {
-			w.String(r.ID)
-			w.String(r.Line)
-			w.U8(uint8(r.Verdict))
-			w.U8(uint8(r.Protocol))
-			w.Blob(r.Src.Addr().AsSlice())
-			w.U8(uint8(r.Src.Bits()))
-			w.U16(r.PortLo)
-			w.U16(r.PortHi)
-			w.Bool(r.Audit)
-		}
-	}
-	return w.Bytes()
-}
-
-// Decode reads a section. Nil or malformed input gives an error and a Section
-// that denies.
-func Decode(b []byte) (Section, error) {
-	if len(b) == 0 {
-		return Section{}, errors.New("flow: no section")
-	}
-	r := wire.NewReader(b)
-	var s Section
-	for range r.Count(17) {
-		l := List{Level: r.String(), Default: verdict(r), Rule: abi.Rule{ID: r.String(), Line: r.String()}}
-		for range r.Count(19) {
-			l.Rules = append(l.Rules, rule(r))
-		}
-		s.Lists = append(s.Lists, l)
-	}
-	if err := r.Close(); err != nil {
-		return Section{}, fmt.Errorf("flow: %w", err)
-	}
-	return s, nil
-}
-
-func verdict(r *wire.Reader) abi.Verdict {
-	v := abi.Verdict(r.U8())
-	if v > abi.Allow {
-		r.Fail(fmt.Errorf("verdict %d is unknown", uint8(v)))
-	}
-	return v
-}
-
-func rule(r *wire.Reader) Rule {
-	x := Rule{Rule: abi.Rule{ID: r.String(), Line: r.String()}, Verdict: verdict(r), Protocol: Protocol(r.U8())}
-	addr, ok := netip.AddrFromSlice(r.Blob())
-	bits := int(r.U8())
-	x.Src = netip.PrefixFrom(addr, bits)
-	if r.Err() == nil && (!ok || !x.Src.IsValid() || addr.Is4In6() || x.Src != x.Src.Masked()) {
-		r.Fail(fmt.Errorf("rule %q: the source is not a prefix", x.ID))
-	}
-	x.PortLo, x.PortHi, x.Audit = r.U16(), r.U16(), r.Bool()
-	if x.PortLo > x.PortHi {
-		r.Fail(fmt.Errorf("rule %q: ports %d to %d", x.ID, x.PortLo, x.PortHi))
-	}
-	return x
 }

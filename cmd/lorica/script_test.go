@@ -2,12 +2,18 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"encoding/hex"
 	"flag"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"lorica.dev/lorica/abi/program"
+	"lorica.dev/lorica/compiler"
+	"lorica.dev/lorica/policy"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected output in the scripts")
@@ -26,6 +32,7 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	signed, trust := signedExample(t, example)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		UpdateScripts:       *update,
@@ -34,7 +41,27 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("ACCOUNTS", example)
 			e.Setenv("HOME", e.WorkDir)
-			return nil
+			e.Setenv("KEY", hex.EncodeToString(trust))
+			return os.WriteFile(filepath.Join(e.WorkDir, "signed"), signed, 0o600)
 		},
 	})
+}
+
+// signedExample is the program of an example at its first level, and the key for it.
+func signedExample(t *testing.T, folder string) ([]byte, ed25519.PublicKey) {
+	t.Helper()
+	b, err := policy.Load(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := compiler.Compile(b.Deployments[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	signed, err := program.Sign(out.Levels[0].Program(b.Deployments[0], program.PlanID{1}, 9), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signed, key.Public().(ed25519.PublicKey)
 }

@@ -24,6 +24,7 @@ import (
 	"lorica.dev/lorica/abi/authz"
 	"lorica.dev/lorica/abi/strictjson"
 	"lorica.dev/lorica/pep"
+	"lorica.dev/lorica/pep/authz/cedar"
 )
 
 // A Module holds nothing between generations: what was decided under one
@@ -52,17 +53,13 @@ func (m *Module) Prepare(in *pep.Input) (pep.GuardState, error) {
 	if len(s.levels) == 0 {
 		return nil, fmt.Errorf("authz: the program names no level")
 	}
-	s.pool.New = func() any {
-		return &workspace{
-			attrs: make([]value, len(v.Attributes)),
-			arena: make([]value, 0, min(v.SetSize, maxArena)),
-		}
+	if v.PrincipalType() == authz.None || v.Action == authz.None {
+		return nil, fmt.Errorf("authz: the program has no type of principals, or no action")
 	}
+	s.kind = string(v.String(v.PrincipalType()))
+	s.pool.New = func() any { return &workspace{eval: cedar.New(v)} }
 	return s, nil
 }
-
-// maxArena is how many set elements a workspace has room for from the start.
-const maxArena = 256
 
 // denyAll is the state of a program without the section.
 type denyAll struct{}
@@ -78,6 +75,7 @@ func deny(rule abi.Rule, reason string) pep.Decision {
 // A state is one generation, safe for concurrent use.
 type state struct {
 	view     *authz.View
+	kind     string // of principals
 	levels   []string
 	bodies   uint64 // set of the attributes that come from a body
 	clocks   uint64 // of those that come from the clock
@@ -90,12 +88,11 @@ type state struct {
 
 // A workspace is what one decision needs, reused by the next.
 type workspace struct {
-	key    []byte // everything that was gathered: values alias it
-	attrs  []value
-	arena  []value
-	groups []int64
-	want   []strictjson.Pointer
-	found  []strictjson.Value
+	key      []byte // everything that was gathered: values alias it
+	eval     *cedar.Evaluation
+	elements []cedar.Value
+	want     []strictjson.Pointer
+	found    []strictjson.Value
 }
 
 // attribute checks that a source gives the type that the policies expect.
@@ -124,7 +121,7 @@ func (s *state) attribute(i int, a authz.Attribute) error {
 			want = authz.TypeBool
 		}
 	}
-	if a.Type != want {
+	if a.Type != want || a.Set && a.Source.Kind != authz.SourceBody && a.Source.Kind != authz.SourceClaim {
 		return fmt.Errorf("source %s does not give type %d", origin(a.Source), a.Type)
 	}
 	return nil
@@ -167,6 +164,7 @@ func (s *state) Steady(x *pep.Exchange) bool {
 
 // start begins the key with the route and who asks.
 func (w *workspace) start(route uint32, x *pep.Exchange) {
+	w.eval.Start()
 	w.key = appendText(w.key[:0], x.Principal)
 	w.key = append(w.key, byte(route), byte(route>>8), byte(route>>16), byte(route>>24))
 	w.key = append(w.key, byte(len(x.Groups)), byte(len(x.Groups)>>8), byte(len(x.Groups)>>16))
@@ -180,10 +178,22 @@ func appendText(b []byte, s string) []byte {
 	return append(b, s...)
 }
 
-// decide evaluates the rules of the route, once for each level where one reads
-// the level.
+// decide evaluates the rules that can concern the request, once for each level where one
+// reads the level.
 func (s *state) decide(w *workspace, x *pep.Exchange, route authz.Route) pep.Decision {
-	e := s.evaluation(w, x, route)
+	e := w.eval
+	if p := s.view.Principal(x.Principal); p != authz.None {
+		e.Who(cedar.Known(p))
+	} else {
+		e.Who(e.Entity(s.kind, x.Principal))
+	}
+	for _, name := range x.Groups {
+		if g := s.view.Parent(name); g != authz.None {
+			e.Member(g)
+		}
+	}
+	e.What(cedar.Known(s.view.Action))
+	e.On(cedar.Known(route.Resource))
 	levels := s.levels
 	if route.Reads&s.view.Level == 0 {
 		levels = levels[len(levels)-1:]
@@ -191,90 +201,41 @@ func (s *state) decide(w *workspace, x *pep.Exchange, route authz.Route) pep.Dec
 	var d pep.Decision
 	for _, level := range levels {
 		for set := route.Reads & s.view.Level; set != 0; set &= set - 1 {
-			w.attrs[bits.TrailingZeros64(set)] = value{k: text, s: []byte(level)}
+			e.Set(bits.TrailingZeros64(set), e.Text([]byte(level)))
 		}
-		if d = s.judge(&e, route); d.Verdict != abi.Allow {
+		if d = s.judge(e); d.Verdict != abi.Allow {
 			if level != s.levels[len(s.levels)-1] {
 				d.Reason += fmt.Sprintf(" (at level %q, which every higher level includes)", level)
 			}
 			break
 		}
 	}
-	w.arena, w.groups = e.arena, e.groups
 	return d
 }
 
-func (s *state) evaluation(w *workspace, x *pep.Exchange, route authz.Route) evaluation {
-	e := evaluation{view: s.view, principal: otherPrincipal, groups: w.groups[:0],
-		resource: int64(route.Resource), parent: noParent, attrs: w.attrs, arena: w.arena}
-	if p := s.view.Principal(x.Principal); p != authz.None {
-		e.principal = int64(p)
-	}
-	if route.Parent != authz.None {
-		e.parent = int64(route.Parent)
-	}
-	for _, name := range x.Groups {
-		if g := s.view.Group(name); g != authz.None {
-			e.groups = append(e.groups, int64(g))
+// judge evaluates rules in file order, up to the first that denies.
+func (s *state) judge(e *cedar.Evaluation) pep.Decision {
+	permit := authz.None
+	for _, rule := range e.Candidates() {
+		forbid, sure := s.view.Effect(rule)
+		if permit != authz.None && sure && !forbid {
+			continue // it would change nothing
+		}
+		applies, fault := e.Applies(rule)
+		switch {
+		case fault != cedar.NoFault:
+			return deny(s.view.Rules[rule], "the rule could not be evaluated: "+fault.String())
+		case applies && forbid:
+			return deny(s.view.Rules[rule], "forbidden by "+s.view.Rules[rule].ID)
+		case applies:
+			permit = min(permit, rule)
 		}
 	}
-	return e
-}
-
-// judge evaluates the rules that apply to the principal at one level.
-func (s *state) judge(e *evaluation, route authz.Route) pep.Decision {
-	t := tally{denies: authz.None, permits: authz.None}
-	s.bucket(e, route, authz.None, &t)
-	if e.principal != otherPrincipal {
-		s.bucket(e, route, uint32(e.principal), &t)
-	}
-	for _, g := range e.groups {
-		s.bucket(e, route, uint32(g), &t)
-	}
 	switch {
-	case t.denies != authz.None && t.fault != noFault:
-		return deny(s.view.Rules[t.denies], "the rule could not be evaluated: "+t.fault.String())
-	case t.denies != authz.None:
-		return deny(s.view.Rules[t.denies], "forbidden by "+s.view.Rules[t.denies].ID)
-	case t.permits != authz.None:
-		return pep.Decision{Verdict: abi.Allow, Stage: abi.StageAuthz, Rule: s.view.Rules[t.permits]}
+	case permit != authz.None:
+		return pep.Decision{Verdict: abi.Allow, Stage: abi.StageAuthz, Rule: s.view.Rules[permit]}
 	case s.view.Default == abi.Allow:
 		return pep.Decision{Verdict: abi.Allow, Stage: abi.StageAuthz, Rule: s.view.Rule}
 	}
 	return deny(s.view.Rule, "no rule matched")
-}
-
-// A tally holds the first rule, in file order, that denies (with its fault, if
-// that is why) and the first that permits.
-type tally struct {
-	denies, permits uint32
-	fault           fault
-}
-
-// bucket evaluates the rules of one bucket, as far as they could still change
-// the tally.
-func (s *state) bucket(e *evaluation, route authz.Route, key uint32, t *tally) {
-	b := s.view.Bucket(route, key)
-	for i := range b.Count {
-		rule := s.view.List(b.First + i)
-		if rule >= t.denies {
-			return
-		}
-		node, forbid := s.view.Condition(rule)
-		if !forbid && rule >= t.permits && node == authz.None {
-			continue
-		}
-		holds, ok := true, true
-		if node != authz.None {
-			holds, ok = e.holds(node)
-		}
-		switch {
-		case !ok:
-			t.denies, t.fault = rule, e.fault
-		case holds && forbid:
-			t.denies, t.fault = rule, noFault
-		case holds:
-			t.permits = min(t.permits, rule)
-		}
-	}
 }

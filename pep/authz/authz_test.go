@@ -3,6 +3,7 @@ package authz
 import (
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -30,28 +31,49 @@ const (
 	entAda
 )
 
+// A step is an instruction: an operation, or a constant that is pushed.
+type step struct {
+	op authz.Op
+	a  uint32
+	v  authz.Value
+}
+
+// write appends the code of a rule to s: that of its scope, of a condition if there is one.
+func write(s *authz.Section, scope []authz.Instruction, condition []step) authz.Span {
+	first := uint32(len(s.Code))
+	s.Code = append(s.Code, scope...)
+	for _, x := range condition {
+		if x.op == 0 {
+			s.Values = append(s.Values, x.v)
+			x.op, x.a = authz.OpValue, uint32(len(s.Values)-1)
+		}
+		s.Code = append(s.Code, authz.Instruction{Op: x.op, A: x.a})
+	}
+	if len(condition) > 0 {
+		s.Code = append(s.Code, authz.Instruction{Op: authz.OpEnsure})
+	}
+	return authz.Span{First: first, Count: uint32(len(s.Code)) - first}
+}
+
 // section has one route, r, whose rules read all attributes. The first rule
 // permits members of ops where the condition holds; stop, if any, forbids.
-func section(attrs []authz.Attribute, permit []authz.Node, stop ...authz.Node) *authz.Section {
+func section(attrs []authz.Attribute, permit []step, stop ...step) *authz.Section {
 	s := &authz.Section{
 		Strings: strs, Principal: str("User"), Group: str("Group"), Action: entCall,
 		Rule:       abi.Rule{ID: abi.RuleAuthz, Line: "policy.yaml:3"},
 		Attributes: attrs,
-		Entities:   []authz.Entity{{Type: str("Action"), ID: str("call")}, {Type: str("Group"), ID: str("ops")}, {Type: str("Route"), ID: str("r")}, {Type: str("User"), ID: str("ada")}},
-		Nodes:      permit,
-		Lists:      []uint32{0},
-		Rules:      []authz.Rule{{ID: str("permit-it"), Line: str("line"), Condition: uint32(len(permit) - 1)}},
-		Routes: []authz.Route{{Name: str("r"), Resource: entR, Parent: authz.None, Reads: 1<<len(attrs) - 1,
-			Buckets: []authz.Bucket{{Key: entOps, First: 0, Count: 1}}}},
+		Routes:     []authz.Route{{Name: str("r"), Resource: entR, Reads: 1<<len(attrs) - 1}},
+		Nodes:      []authz.Node{{Rules: authz.Span{Count: 1}}},
+		Lists:      []uint32{0, 1},
 	}
-	if len(permit) == 0 {
-		s.Rules[0].Condition = authz.None
+	for _, e := range [][2]string{{"Action", "call"}, {"Group", "ops"}, {"Route", "r"}, {"User", "ada"}} {
+		s.Entities = append(s.Entities, authz.Entity{Type: str(e[0]), ID: str(e[1]), Members: authz.None, Tags: authz.None})
 	}
+	inOps := []authz.Instruction{{Op: authz.OpScopeIn, A: authz.ScopePrincipal, B: entOps}}
+	s.Rules = []authz.Rule{{ID: str("permit-it"), Line: str("line"), Code: write(s, inOps, permit)}}
 	if len(stop) > 0 {
-		s.Nodes = append(s.Nodes, stop...)
-		s.Rules = append(s.Rules, authz.Rule{ID: str("stop-it"), Line: str("line"), Forbid: true, Condition: uint32(len(s.Nodes) - 1)})
-		s.Lists = append(s.Lists, 1)
-		s.Routes[0].Buckets = append(s.Routes[0].Buckets, authz.Bucket{Key: authz.None, First: 1, Count: 1})
+		s.Rules = append(s.Rules, authz.Rule{ID: str("stop-it"), Line: str("line"), Forbid: true, Code: write(s, nil, stop)})
+		s.Nodes[0].Rules.Count = 2
 	}
 	return s
 }
@@ -138,7 +160,7 @@ func TestWhoIsNotKnownIsDenied(t *testing.T) {
 }
 
 func TestForbidWins(t *testing.T) {
-	s := prepare(t, section(nil, nil, authz.Node{Op: authz.OpEntity, A: entAda}, authz.Node{Op: authz.OpPrincipal}, authz.Node{Op: authz.OpEq, A: 0, B: 1}))
+	s := prepare(t, section(nil, nil, step{v: authz.Value{Kind: authz.ValueEntity, A: entAda}}, step{op: authz.OpPrincipal}, step{op: authz.OpEq}))
 	x := ask("GET", "/", "")
 	check(t, s.Judge(x), abi.Allow, "permit-it")
 	x.Principal = "ada"
@@ -146,11 +168,11 @@ func TestForbidWins(t *testing.T) {
 }
 
 func TestARuleThatFailsDenies(t *testing.T) {
-	for name, nodes := range map[string][]authz.Node{
-		"overflow":        {{Op: authz.OpLong, A: ^uint32(0), B: 1<<31 - 1}, {Op: authz.OpLong, A: 1}, {Op: authz.OpAdd, A: 0, B: 1}, {Op: authz.OpLong}, {Op: authz.OpLt, A: 2, B: 3}},
-		"a wrong type":    {{Op: authz.OpLong}, {Op: authz.OpNot, A: 0}},
-		"not a condition": {{Op: authz.OpLong}},
-		"absent":          {{Op: authz.OpAttr}},
+	for name, nodes := range map[string][]step{
+		"overflow":        {{v: authz.NumberValue(authz.ValueLong, math.MaxInt64)}, {v: authz.NumberValue(authz.ValueLong, int64(1))}, {op: authz.OpAdd}, {v: authz.NumberValue(authz.ValueLong, 0)}, {op: authz.OpLt}},
+		"a wrong type":    {{v: authz.NumberValue(authz.ValueLong, 0)}, {op: authz.OpNot}},
+		"not a condition": {{v: authz.NumberValue(authz.ValueLong, 0)}},
+		"absent":          {{op: authz.OpAttr}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			optional := []authz.Attribute{{Name: "x", Type: authz.TypeBool, Optional: true, Source: authz.Source{Kind: authz.SourceQuery, Arg: "x"}}}
@@ -162,7 +184,7 @@ func TestARuleThatFailsDenies(t *testing.T) {
 
 func TestEveryLevelMustAllow(t *testing.T) {
 	attrs := []authz.Attribute{{Name: "level", Type: authz.TypeString, Source: authz.Source{Kind: authz.SourceLevel}}}
-	sec := section(attrs, nil, authz.Node{Op: authz.OpAttr}, authz.Node{Op: authz.OpString, A: str("elevated")}, authz.Node{Op: authz.OpEq, A: 0, B: 1})
+	sec := section(attrs, nil, step{op: authz.OpAttr}, step{v: authz.Value{Kind: authz.ValueString, A: str("elevated")}}, step{op: authz.OpEq})
 	levels := []string{"normal", "elevated", "lockdown"}
 	for i, want := range []abi.Verdict{abi.Allow, abi.Deny, abi.Deny} {
 		d := prepare(t, sec, levels[:i+1]...).Judge(ask("GET", "/", ""))
@@ -176,17 +198,17 @@ func TestEveryLevelMustAllow(t *testing.T) {
 func TestFacts(t *testing.T) {
 	const deny, absentRule, ok = abi.RuleRequest, abi.RuleAttribute, "permit-it"
 	js := []string{"Content-Type", "application/json"}
-	hello := []authz.Node{{Op: authz.OpAttr}, {Op: authz.OpString, A: str("hello")}, {Op: authz.OpEq, A: 0, B: 1}}
-	seven := []authz.Node{{Op: authz.OpAttr}, {Op: authz.OpLong, A: 7}, {Op: authz.OpEq, A: 0, B: 1}}
-	half := []authz.Node{{Op: authz.OpAttr}, {Op: authz.OpDecimal, A: 5000}, {Op: authz.OpEq, A: 0, B: 1}}
-	isTrue := []authz.Node{{Op: authz.OpAttr}}
-	isV4 := []authz.Node{{Op: authz.OpAttr}, {Op: authz.OpIsIPv4, A: 0}}
+	hello := []step{{op: authz.OpAttr}, {v: authz.Value{Kind: authz.ValueString, A: str("hello")}}, {op: authz.OpEq}}
+	seven := []step{{op: authz.OpAttr}, {v: authz.NumberValue(authz.ValueLong, int64(7))}, {op: authz.OpEq}}
+	half := []step{{op: authz.OpAttr}, {v: authz.NumberValue(authz.ValueDecimal, int64(5000))}, {op: authz.OpEq}}
+	isTrue := []step{{op: authz.OpAttr}}
+	isV4 := []step{{op: authz.OpAttr}, {op: authz.OpIsIPv4}}
 	for _, c := range []struct {
 		name string
 		typ  authz.Type
 		kind authz.SourceKind
 		arg  string
-		cond []authz.Node
+		cond []step
 		x    *pep.Exchange
 		rule string
 	}{
@@ -212,7 +234,7 @@ func TestFacts(t *testing.T) {
 		{"body with a charset", authz.TypeLong, authz.SourceBody, "/n", seven, ask("POST", "/", `{"n": 7}`, "Content-Type", "Application/JSON; charset=UTF-8"), ok},
 		{"body decimal", authz.TypeDecimal, authz.SourceBody, "/n", half, ask("POST", "/", `{"n": 0.50}`, js...), ok},
 		{"body decimal as text", authz.TypeDecimal, authz.SourceBody, "/n", half, ask("POST", "/", `{"n": "0.5"}`, js...), ok},
-		{"body decimal without a point", authz.TypeDecimal, authz.SourceBody, "/n", []authz.Node{{Op: authz.OpAttr}, {Op: authz.OpDecimal, A: 50000}, {Op: authz.OpEq, A: 0, B: 1}}, ask("POST", "/", `{"n": 5}`, js...), ok},
+		{"body decimal without a point", authz.TypeDecimal, authz.SourceBody, "/n", []step{{op: authz.OpAttr}, {v: authz.NumberValue(authz.ValueDecimal, int64(50000))}, {op: authz.OpEq}}, ask("POST", "/", `{"n": 5}`, js...), ok},
 		{"body decimal with an exponent", authz.TypeDecimal, authz.SourceBody, "/n", half, ask("POST", "/", `{"n": 5e0}`, js...), deny},
 		{"body decimal too fine", authz.TypeDecimal, authz.SourceBody, "/n", half, ask("POST", "/", `{"n": 0.50001}`, js...), deny},
 		{"body address", authz.TypeIP, authz.SourceBody, "/n", isV4, ask("POST", "/", `{"n": "10.0.0.0/8"}`, js...), ok},
@@ -250,7 +272,7 @@ func TestFacts(t *testing.T) {
 
 func TestAPeerThatIsMappedIsIPv4(t *testing.T) {
 	attrs := []authz.Attribute{{Name: "x", Type: authz.TypeIP, Source: authz.Source{Kind: authz.SourcePeer}}}
-	s := prepare(t, section(attrs, []authz.Node{{Op: authz.OpAttr}, {Op: authz.OpIsIPv4, A: 0}}))
+	s := prepare(t, section(attrs, []step{{op: authz.OpAttr}, {op: authz.OpIsIPv4}}))
 	x := ask("GET", "/", "")
 	x.Flow.Src = netip.MustParseAddr("::ffff:10.1.2.3")
 	check(t, s.Judge(x), abi.Allow, "permit-it")
@@ -286,7 +308,7 @@ func TestTheApplicationGetsTheBytesThatWereJudged(t *testing.T) {
 
 func TestConcurrentDecisionsDoNotMix(t *testing.T) {
 	attrs := []authz.Attribute{{Name: "x", Type: authz.TypeLong, Source: authz.Source{Kind: authz.SourceQuery, Arg: "n"}}}
-	s := prepare(t, section(attrs, []authz.Node{{Op: authz.OpAttr}, {Op: authz.OpLong, A: 500}, {Op: authz.OpLt, A: 0, B: 1}}))
+	s := prepare(t, section(attrs, []step{{op: authz.OpAttr}, {v: authz.NumberValue(authz.ValueLong, int64(500))}, {op: authz.OpLt}}))
 	var wg sync.WaitGroup
 	for w := range 4 {
 		wg.Go(func() {

@@ -27,13 +27,13 @@ func withClaims(claims string) *pep.Exchange {
 
 // The rules of this table permit where the attribute has the value.
 func TestClaims(t *testing.T) {
-	isHello := []authz.Node{{Op: authz.OpAttr}, {Op: authz.OpString, A: str("hello")}, {Op: authz.OpEq, A: 0, B: 1}}
-	isFive := []authz.Node{{Op: authz.OpAttr}, {Op: authz.OpLong, A: 5}, {Op: authz.OpEq, A: 0, B: 1}}
-	isTrue := []authz.Node{{Op: authz.OpAttr}}
-	present := []authz.Node{{Op: authz.OpHas}}
+	isHello := []step{{op: authz.OpAttr}, {v: authz.Value{Kind: authz.ValueString, A: str("hello")}}, {op: authz.OpEq}}
+	isFive := []step{{op: authz.OpAttr}, {v: authz.NumberValue(authz.ValueLong, int64(5))}, {op: authz.OpEq}}
+	isTrue := []step{{op: authz.OpAttr}}
+	present := []step{{op: authz.OpHasAttr}}
 	for name, c := range map[string]struct {
 		attrs  []authz.Attribute
-		permit []authz.Node
+		permit []step
 		claims string
 		rule   string
 	}{
@@ -72,7 +72,7 @@ func TestClaims(t *testing.T) {
 }
 
 func TestCertificates(t *testing.T) {
-	isHello := []authz.Node{{Op: authz.OpAttr}, {Op: authz.OpString, A: str("hello")}, {Op: authz.OpEq, A: 0, B: 1}}
+	isHello := []step{{op: authz.OpAttr}, {v: authz.Value{Kind: authz.ValueString, A: str("hello")}}, {op: authz.OpEq}}
 	for name, c := range map[string]struct {
 		kind authz.SourceKind
 		peer *pep.Peer
@@ -117,7 +117,7 @@ func TestTheClockIsInUTC(t *testing.T) {
 		x := ask("GET", "/", "")
 		x.Now = at
 		attrs := []authz.Attribute{{Name: "x", Type: authz.TypeLong, Source: authz.Source{Kind: c.kind}}}
-		is := []authz.Node{{Op: authz.OpAttr}, {Op: authz.OpLong, A: c.want}, {Op: authz.OpEq, A: 0, B: 1}}
+		is := []step{{op: authz.OpAttr}, {v: authz.NumberValue(authz.ValueLong, int64(c.want))}, {op: authz.OpEq}}
 		if d := prepare(t, section(attrs, is)).Judge(x); d.Verdict != abi.Allow {
 			t.Errorf("%s: %+v", name, d)
 		}
@@ -126,7 +126,7 @@ func TestTheClockIsInUTC(t *testing.T) {
 
 // A remembered decision is not taken for another claim, certificate or minute.
 func TestMemoKnowsCredentialsAndTheClock(t *testing.T) {
-	isHello := []authz.Node{{Op: authz.OpAttr}, {Op: authz.OpString, A: str("hello")}, {Op: authz.OpEq, A: 0, B: 1}}
+	isHello := []step{{op: authz.OpAttr}, {v: authz.Value{Kind: authz.ValueString, A: str("hello")}}, {op: authz.OpEq}}
 	t.Run("a claim", func(t *testing.T) {
 		s := prepare(t, section(claim(authz.TypeString, false, "/x"), isHello))
 		settle(t, s, withClaims(`{"x": "hello"}`), abi.Allow)
@@ -135,13 +135,13 @@ func TestMemoKnowsCredentialsAndTheClock(t *testing.T) {
 		settle(t, s, withClaims(""), abi.Deny)
 	})
 	t.Run("what a claim has", func(t *testing.T) {
-		s := prepare(t, section(claimHas(false), []authz.Node{{Op: authz.OpAttr}}))
+		s := prepare(t, section(claimHas(false), []step{{op: authz.OpAttr}}))
 		settle(t, s, withClaims(`{"amr": ["mfa"]}`), abi.Allow)
 		settle(t, s, withClaims(`{"amr": ["pwd"]}`), abi.Deny)
 		settle(t, s, withClaims(""), abi.Deny)
 	})
 	t.Run("no token or none of the claim", func(t *testing.T) {
-		s := prepare(t, section(claimHas(true), []authz.Node{{Op: authz.OpHas}}))
+		s := prepare(t, section(claimHas(true), []step{{op: authz.OpHasAttr}}))
 		settle(t, s, withClaims(`{}`), abi.Allow)
 		settle(t, s, withClaims(""), abi.Deny)
 	})
@@ -156,7 +156,7 @@ func TestMemoKnowsCredentialsAndTheClock(t *testing.T) {
 		settle(t, s, x, abi.Deny)
 	})
 	t.Run("the minute", func(t *testing.T) {
-		less := []authz.Node{{Op: authz.OpAttr}, {Op: authz.OpLong, A: 720}, {Op: authz.OpLt, A: 0, B: 1}}
+		less := []step{{op: authz.OpAttr}, {v: authz.NumberValue(authz.ValueLong, int64(720))}, {op: authz.OpLt}}
 		s := prepare(t, section([]authz.Attribute{{Name: "x", Type: authz.TypeLong, Source: authz.Source{Kind: authz.SourceMinute}}}, less))
 		x := ask("GET", "/", "") // at 11:59:59
 		settle(t, s, x, abi.Allow)

@@ -15,6 +15,7 @@ import (
 	"lorica.dev/lorica/abi/authz"
 	"lorica.dev/lorica/abi/strictjson"
 	"lorica.dev/lorica/pep"
+	"lorica.dev/lorica/pep/authz/cedar"
 )
 
 // A problem is why the facts of a request cannot be had. It denies.
@@ -71,7 +72,6 @@ var errTwice = errors.New("it is given twice")
 // appends everything that it learned to key. Values alias key or its earlier
 // arrays, which is fine until the next use of key.
 func (s *state) gather(w *workspace, x *pep.Exchange, reads uint64) *problem {
-	clear(w.attrs)
 	if p := s.body(w, x, reads&s.bodies); p != nil {
 		return p
 	}
@@ -86,14 +86,15 @@ func (s *state) gather(w *workspace, x *pep.Exchange, reads uint64) *problem {
 		var err error
 		switch a.Source.Kind {
 		case authz.SourceHour, authz.SourceMinute, authz.SourceWeekday:
-			put(w, i, value{k: long, n: clock(a.Source.Kind, x.Now.UTC())}, "")
+			put(w, i, cedar.Long(clock(a.Source.Kind, x.Now.UTC())))
 			continue
 		case authz.SourcePeer:
 			addr := x.Flow.Src.Unmap().WithZone("")
 			if !addr.IsValid() {
 				return missing(a)
 			}
-			put(w, i, value{k: ip, n: int64(addr.BitLen())}, addr.AsSlice())
+			b := addr.As16()
+			put(w, i, cedar.IP(b[len(b)-addr.BitLen()/8:], addr.BitLen()))
 			continue
 		case authz.SourceMethod:
 			raw, found = x.Request.Method, true
@@ -131,29 +132,79 @@ func store[T string | []byte](w *workspace, i int, a *authz.Attribute, raw T, fo
 	case !found && !a.Optional:
 		return missing(a)
 	case !found:
-		put(w, i, value{}, "")
+		put(w, i, cedar.Value{})
 	case a.Type == authz.TypeString:
-		put(w, i, value{k: text}, raw)
+		w.eval.Set(i, w.eval.Text(note(w, kindText, 0, raw)))
 	default:
-		v, err := parse(a.Type, []byte(raw))
+		v, err := cedar.Parse(a.Type, []byte(raw))
 		if err != nil {
 			return malformed(a, err)
 		}
-		put(w, i, v, v.s)
+		put(w, i, v)
 	}
 	return nil
 }
 
-// put stores attribute i, whose bytes are s, and appends it to the key, where no
-// two different values look alike: kind, number, length and bytes.
-func put[T string | []byte](w *workspace, i int, v value, s T) {
-	w.key = append(w.key, byte(v.k))
-	w.key = binary.LittleEndian.AppendUint64(w.key, uint64(v.n))
+// storeSet reads attribute i from an array, and puts it.
+func storeSet(w *workspace, i int, a *authz.Attribute, v strictjson.Value) *problem {
+	w.elements = w.elements[:0]
+	note(w, kindSet, 0, "")
+	err := strictjson.Elements(v, func(x strictjson.Value) error {
+		if err := cedar.Fits(a.Type, x.Kind); err != nil {
+			return err
+		}
+		if len(w.elements) == authz.MaxElements {
+			return fmt.Errorf("it has more than %d elements", authz.MaxElements)
+		}
+		if a.Type == authz.TypeString {
+			w.elements = append(w.elements, w.eval.Text(note(w, kindText, 0, x.Text)))
+			return nil
+		}
+		e, err := cedar.Parse(a.Type, numeral(a.Type, x))
+		if err == nil {
+			w.elements = append(w.elements, e.Over(note(w, e.Kind(), e.Number(), e.Bytes())))
+		}
+		return err
+	})
+	if err != nil {
+		return malformed(a, err)
+	}
+	note(w, kindEnd, 0, "")
+	w.eval.Set(i, w.eval.Elements(w.elements...))
+	return nil
+}
+
+// numeral returns the text of a JSON value as Cedar writes it: JSON writers leave out the
+// places of a decimal number that is whole.
+func numeral(t authz.Type, v strictjson.Value) []byte {
+	if t == authz.TypeDecimal && v.Kind == strictjson.Number && !bytes.ContainsAny(v.Text, ".eE") {
+		return append(v.Text[:len(v.Text):len(v.Text)], ".0"...)
+	}
+	return v.Text
+}
+
+// put stores attribute i, and appends it to the key.
+func put(w *workspace, i int, v cedar.Value) {
+	w.eval.Set(i, v.Over(note(w, v.Kind(), v.Number(), v.Bytes())))
+}
+
+// What the key has for texts, and around the elements of a set, where scalars have the
+// kind of their value.
+const (
+	kindText = 255 - iota
+	kindSet
+	kindEnd
+)
+
+// note appends to the key what no two different values have in common: kind, number,
+// length and bytes. It returns where the bytes lie there.
+func note[T string | []byte](w *workspace, kind uint8, number int64, s T) []byte {
+	w.key = append(w.key, kind)
+	w.key = binary.LittleEndian.AppendUint64(w.key, uint64(number))
 	w.key = binary.LittleEndian.AppendUint32(w.key, uint32(len(s)))
 	at := len(w.key)
 	w.key = append(w.key, s...)
-	v.s = w.key[at:]
-	w.attrs[i] = v
+	return w.key[at:]
 }
 
 // query finds a parameter in a raw query. Pairs that other parsers might read
@@ -255,16 +306,23 @@ func (s *state) document(w *workspace, doc []byte, reads uint64) *problem {
 			if err != nil {
 				return malformed(a, err)
 			}
-			put(w, i, truth(has), "")
+			put(w, i, cedar.Bool(has))
 			continue
 		}
-		if err := fits(a.Type, v.Kind); err != nil {
+		if a.Set && v.Kind == strictjson.Array {
+			if p := storeSet(w, i, a, v); p != nil {
+				return p
+			}
+			continue
+		}
+		err := cedar.Fits(a.Type, v.Kind)
+		if a.Set && v.Kind != strictjson.Missing {
+			err = errors.New("it is not an array")
+		}
+		if err != nil {
 			return malformed(a, err)
 		}
-		if a.Type == authz.TypeDecimal && v.Kind == strictjson.Number && !bytes.ContainsAny(v.Text, ".eE") {
-			v.Text = append(v.Text[:len(v.Text):len(v.Text)], ".0"...) // JSON writers leave it out
-		}
-		if p := store(w, i, a, v.Text, v.Kind != strictjson.Missing); p != nil {
+		if p := store(w, i, a, numeral(a.Type, v), v.Kind != strictjson.Missing); p != nil {
 			return p
 		}
 	}

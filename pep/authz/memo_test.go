@@ -33,8 +33,8 @@ func remembers(s *state) (n int) {
 
 // Each fact alone must change the decision although all else was remembered.
 func TestMemoKnowsEveryFact(t *testing.T) {
-	less := func(n uint32) []authz.Node {
-		return []authz.Node{{Op: authz.OpAttr}, {Op: authz.OpLong, A: n}, {Op: authz.OpLt, A: 0, B: 1}}
+	less := func(n uint32) []step {
+		return []step{{op: authz.OpAttr}, {v: authz.NumberValue(authz.ValueLong, int64(n))}, {op: authz.OpLt}}
 	}
 	amount := []authz.Attribute{{Name: "amount", Type: authz.TypeLong, Source: authz.Source{Kind: authz.SourceBody, Arg: "/amount"}}}
 	hour := []authz.Attribute{{Name: "hour", Type: authz.TypeLong, Source: authz.Source{Kind: authz.SourceHour}}}
@@ -67,7 +67,7 @@ func TestMemoKnowsEveryFact(t *testing.T) {
 		settle(t, s, x, abi.Deny)
 	})
 	t.Run("the principal", func(t *testing.T) {
-		s := prepare(t, section(nil, nil, authz.Node{Op: authz.OpEntity, A: entAda}, authz.Node{Op: authz.OpPrincipal}, authz.Node{Op: authz.OpEq, A: 0, B: 1}))
+		s := prepare(t, section(nil, nil, step{v: authz.Value{Kind: authz.ValueEntity, A: entAda}}, step{op: authz.OpPrincipal}, step{op: authz.OpEq}))
 		x := ask("GET", "/", "")
 		settle(t, s, x, abi.Allow)
 		x.Principal = "ada"
@@ -82,7 +82,7 @@ func TestMemoKnowsEveryFact(t *testing.T) {
 	})
 	t.Run("absent or empty", func(t *testing.T) {
 		attrs := []authz.Attribute{{Name: "x", Type: authz.TypeString, Optional: true, Source: authz.Source{Kind: authz.SourceQuery, Arg: "x"}}}
-		s := prepare(t, section(attrs, []authz.Node{{Op: authz.OpHas}}))
+		s := prepare(t, section(attrs, []step{{op: authz.OpHasAttr}}))
 		settle(t, s, ask("GET", "/?x=", ""), abi.Allow)
 		settle(t, s, ask("GET", "/", ""), abi.Deny)
 	})
@@ -126,7 +126,7 @@ func TestNothingIsRememberedAcrossGenerations(t *testing.T) {
 		t.Fatal(err)
 	}
 	settle(t, before.(*state), x, abi.Allow)
-	after, err := m.Prepare(in(section(nil, []authz.Node{{Op: authz.OpBool}})))
+	after, err := m.Prepare(in(section(nil, []step{{v: authz.Value{Kind: authz.ValueBool}}})))
 	if err != nil {
 		t.Fatal(err)
 	}

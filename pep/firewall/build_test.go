@@ -108,7 +108,7 @@ func (r *rig) enforce(s *flow.Section) {
 func letting(sources ...string) *flow.Section {
 	l := flow.List{Rule: abi.Rule{ID: abi.RuleNetwork}}
 	for _, s := range sources {
-		l.Rules = append(l.Rules, flow.Rule{Rule: abi.Rule{ID: "let " + s}, Verdict: abi.Allow, Src: netip.MustParsePrefix(s), PortHi: 65535})
+		l.Rules = append(l.Rules, flow.Rule{Rule: abi.Rule{ID: "let " + s}, Verdict: abi.Allow, Src: netip.MustParsePrefix(s), FromHi: 65535, PortHi: 65535})
 	}
 	return &flow.Section{Lists: []flow.List{l}}
 }

@@ -118,7 +118,11 @@ func (f *filter) ask(t *table, p *packet) pep.Action {
 
 // asks is what the rules are asked about the packets of k that arrive.
 func (f *filter) asks(k *key) flow.Flow {
-	x := flow.Flow{Src: address(k.src, [12]byte(k.src[:]) != prefix4), DstPort: k.dport, Protocol: flow.Protocol(k.protocol)}
+	v6 := [12]byte(k.src[:]) != prefix4
+	x := flow.Flow{Src: address(k.src, v6), Dst: address(k.dst, v6), SrcPort: k.sport, DstPort: k.dport, Protocol: flow.Protocol(k.protocol)}
+	if x.Protocol == flow.ICMP {
+		x.SrcPort = 0 // it is the identifier
+	}
 	if x.Src == link.Loopback6 {
 		x.Src = netip.IPv6Loopback()
 	}

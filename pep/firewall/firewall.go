@@ -1,12 +1,14 @@
-// Package firewall judges connections by source, protocol and port before their
+// Package firewall judges connections by addresses, protocol and ports before their
 // first byte is read, and where the image has a network of its own every packet before
 // its TCP stack sees it. It applies the rules of the program and makes none: the
 // first rule that matches decides, every list of the section must allow, and a
 // source that is no address, like a program without a section, is denied.
 //
-// IPv4-mapped sources are judged as IPv4 and zones are ignored. Rules on the
-// source port or the destination address do not exist: a process is handed its
-// listeners, and packets that are not for the image are none of its business.
+// IPv4-mapped addresses are judged as IPv4 and zones are ignored. Packets that are not for
+// the image are none of its business, whatever rules say about them.
+//
+// Rules are asked where they lie in the program, by the decision forest that was made for
+// them when it was compiled; this package builds nothing out of them.
 package firewall
 
 import (
@@ -35,37 +37,25 @@ func (m *Module) Packets(place pep.PacketPlace) pep.PacketFilter {
 	return f
 }
 
-// Prepare builds the index of the program's rules. Its time is n log n in the
-// number of rules and its memory linear.
+// Prepare checks the program's rules, in time in proportion to their number.
 func (m *Module) Prepare(in *pep.Input) (pep.GateState, error) {
-	s, err := flow.Decode(in.Section)
+	v, err := flow.Open(in.Section)
 	if err != nil {
 		return nil, fmt.Errorf("firewall: %w", err)
 	}
-	if len(s.Lists) == 0 {
+	if len(v.Lists) == 0 {
 		return nil, fmt.Errorf("firewall: the section has no rule list; every connection would be denied")
 	}
-	t := newTable(&s)
-	t.module = m
-	return t, nil
+	return &table{view: v, module: m}, nil
 }
 
-// A table is a section ready to be asked. Its rules are immutable; the zero table
-// denies.
+// A table is a section ready to be asked. It does not change.
 type table struct {
-	lists  []list
+	view   *flow.View
 	module *Module
 
 	generation uint32          // set by Enforce; never 0 then
 	counts     []atomic.Uint64 // of packets, by rule; see decide
-}
-
-func newTable(s *flow.Section) *table {
-	t := &table{}
-	for i := range s.Lists {
-		t.lists = append(t.lists, newList(&s.Lists[i]))
-	}
-	return t
 }
 
 // Enforce has the table decide about packets. Flows that others let in are decided
@@ -79,11 +69,8 @@ func (t *table) Enforce() {
 	if old := f.force.Load(); old != nil {
 		t.generation = old.generation + 1
 	}
-	n := 0
-	for i := range t.lists {
-		n += 1 + len(t.lists[i].Rules)
-	}
-	t.counts = make([]atomic.Uint64, n)
+	last := &t.view.Lists[len(t.view.Lists)-1]
+	t.counts = make([]atomic.Uint64, last.First+last.Rules+len(t.view.Lists))
 	f.force.Store(t)
 }
 
@@ -91,34 +78,31 @@ func (t *table) Enforce() {
 // numbered through all lists, the default of each before its rules. It does not
 // allocate.
 func (t *table) decide(f flow.Flow) (verdict abi.Verdict, rule int, audit bool) {
-	f = f.Plain()
-	first := 0
-	for i := range t.lists {
-		l := &t.lists[i]
-		verdict, rule = l.Default, first
-		if r := l.match(f); r != none {
-			verdict, rule = l.Rules[r].Verdict, first+1+r
-			audit = audit || l.Rules[r].Audit
+	p := flow.At(f.Plain())
+	for i := range t.view.Lists {
+		l := &t.view.Lists[i]
+		verdict, rule = l.Default, l.First+i
+		if r := t.view.Match(l, &p); r != flow.None {
+			var asks bool
+			verdict, asks = t.view.Verdict(r)
+			rule, audit = r+i+1, audit || asks
 		}
 		if verdict != abi.Allow {
 			break
 		}
-		first += 1 + len(l.Rules)
 	}
 	return verdict, rule, audit
 }
 
 // name returns the rule of a number, and whether it is a default.
 func (t *table) name(rule int) (r abi.Rule, isDefault bool) {
-	for i := range t.lists {
-		l := &t.lists[i]
-		if rule == 0 {
+	for i := range t.view.Lists {
+		switch l := &t.view.Lists[i]; {
+		case rule == l.First+i:
 			return l.Rule, true
+		case rule <= l.First+i+l.Rules:
+			return t.view.Name(rule - i - 1), false
 		}
-		if rule <= len(l.Rules) {
-			return l.Rules[rule-1].Rule, false
-		}
-		rule -= 1 + len(l.Rules)
 	}
 	return abi.Rule{ID: abi.RuleNetwork}, true
 }
@@ -151,17 +135,10 @@ const maxCounted = 256
 // counted returns the rules with most packets. Lists may have rules of one name.
 func (t *table) counted() []control.RuleCount {
 	sums := map[string]uint64{}
-	rule := 0
-	add := func(id string) {
+	for rule := range t.counts {
 		if n := t.counts[rule].Load(); n > 0 {
-			sums[id] += n
-		}
-		rule++
-	}
-	for i := range t.lists {
-		add(t.lists[i].Rule.ID)
-		for j := range t.lists[i].Rules {
-			add(t.lists[i].Rules[j].ID)
+			r, _ := t.name(rule)
+			sums[r.ID] += n
 		}
 	}
 	list := make([]control.RuleCount, 0, len(sums))

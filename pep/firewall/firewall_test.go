@@ -22,7 +22,7 @@ func prepare(t testing.TB, s *flow.Section) pep.GateState {
 }
 
 func rule(id string, v abi.Verdict, src string, lo, hi uint16) flow.Rule {
-	return flow.Rule{Rule: abi.Rule{ID: id, Line: "p.yaml:1"}, Verdict: v, Protocol: flow.TCP, Src: netip.MustParsePrefix(src), PortLo: lo, PortHi: hi}
+	return flow.Rule{Rule: abi.Rule{ID: id, Line: "p.yaml:1"}, Verdict: v, Protocol: flow.TCP, Src: netip.MustParsePrefix(src), FromHi: 65535, PortLo: lo, PortHi: hi}
 }
 
 func tcp(src string, port uint16) flow.Flow {
@@ -43,6 +43,8 @@ func TestWithoutRulesNothingIsPrepared(t *testing.T) {
 	}
 }
 
+// What holds decisions to the definition, under many rules and their trees, is in
+// test/conform.
 func TestDecisions(t *testing.T) {
 	audited := rule("audited", abi.Allow, "10.3.0.0/16", 443, 443)
 	audited.Audit = true
@@ -107,122 +109,16 @@ func TestADefaultThatAllowsDoesNotAllowNobody(t *testing.T) {
 	}
 }
 
-// same compares the module with the definition, flow.Section.Decide.
-func same(t testing.TB, s *flow.Section, st pep.GateState, f flow.Flow) {
-	t.Helper()
-	want, got := s.Decide(f), st.Admit(f)
-	if !f.Plain().Src.IsValid() {
-		want.Rule = got.Rule // the definition names no rule where there is no source
-	}
-	if got.Verdict != want.Verdict || got.Rule != want.Rule || got.Record != want.Audit {
-		t.Fatalf("%+v: the index says %+v, the definition %+v", f, got, want)
-	}
-}
-
-// randomSection draws from few prefixes and ports, so that rules overlap.
-func randomSection(r *rand.Rand, rules int) *flow.Section {
-	s := &flow.Section{}
-	for l := range 1 + r.IntN(3) {
-		list := flow.List{Level: fmt.Sprint(l), Default: abi.Verdict(r.IntN(2)), Rule: abi.Rule{ID: "default:network", Line: fmt.Sprint(l)}}
-		for i := range r.IntN(rules + 1) {
-			x := flow.Rule{Rule: abi.Rule{ID: fmt.Sprint(l, "-", i)}, Verdict: abi.Verdict(r.IntN(2)), Audit: r.IntN(4) == 0,
-				Protocol: []flow.Protocol{flow.AnyProtocol, flow.TCP, flow.UDP}[r.IntN(3)]}
-			a := randomAddr(r).Unmap().WithZone("")
-			x.Src, _ = a.Prefix(r.IntN(a.BitLen() + 1))
-			x.PortLo = randomPort(r)
-			x.PortHi = x.PortLo
-			if hi := randomPort(r); hi > x.PortLo && r.IntN(2) == 0 {
-				x.PortHi = hi
-			}
-			list.Rules = append(list.Rules, x)
-		}
-		s.Lists = append(s.Lists, list)
-	}
-	return s
-}
-
-func randomAddr(r *rand.Rand) netip.Addr {
-	pick := func() byte { return []byte{0, 1, 10, 127, 128, 255}[r.IntN(6)] }
-	if r.IntN(2) == 0 {
-		a := netip.AddrFrom4([4]byte{10, pick(), pick(), pick()})
-		if r.IntN(4) == 0 {
-			a = netip.AddrFrom16(a.As16())
-		}
-		return a
-	}
-	b := [16]byte{0x20, 0x01}
-	for i := 2; i < 16; i++ {
-		b[i] = pick()
-	}
-	a := netip.AddrFrom16(b)
-	if r.IntN(8) == 0 {
-		a = a.WithZone("eth0")
-	}
-	return a
-}
-
-func randomPort(r *rand.Rand) uint16 {
-	return []uint16{0, 1, 22, 79, 80, 81, 443, 8000, 65534, 65535}[r.IntN(10)]
-}
-
-func TestIndexEqualsDefinition(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
-	for range 400 {
-		s := randomSection(r, 60)
-		st := prepare(t, s)
-		for range 200 {
-			same(t, s, st, flow.Flow{Src: randomAddr(r), DstPort: randomPort(r), Protocol: []flow.Protocol{flow.ICMP, flow.TCP, flow.UDP}[r.IntN(3)]})
-		}
-	}
-}
-
-func FuzzIndexEqualsDefinition(f *testing.F) {
-	r := rand.New(rand.NewPCG(3, 4))
-	for range 8 {
-		f.Add(randomSection(r, 6).Encode(), randomAddr(r).Unmap().AsSlice(), randomPort(r), uint8(flow.TCP))
-	}
-	f.Fuzz(func(t *testing.T, section, addr []byte, port uint16, protocol uint8) {
-		s, err := flow.Decode(section)
-		if err != nil || len(s.Lists) == 0 {
-			return
-		}
-		src, _ := netip.AddrFromSlice(addr)
-		same(t, &s, prepare(t, &s), flow.Flow{Src: src, DstPort: port, Protocol: flow.Protocol(protocol)})
-	})
-}
-
+// manyRules are some that nobody made trees for.
 func manyRules(n int) *flow.Section {
 	r := rand.New(rand.NewPCG(7, 8))
 	list := flow.List{Rule: abi.Rule{ID: "default:network"}}
 	for i := range n {
 		src, _ := netip.AddrFrom4([4]byte{byte(r.IntN(256)), byte(r.IntN(256)), byte(r.IntN(256)), byte(r.IntN(256))}).Prefix(8 + r.IntN(25))
 		lo := uint16(r.IntN(60000))
-		list.Rules = append(list.Rules, flow.Rule{Rule: abi.Rule{ID: fmt.Sprint(i)}, Verdict: abi.Allow, Protocol: flow.TCP, Src: src, PortLo: lo, PortHi: lo + uint16(r.IntN(1000))})
+		list.Rules = append(list.Rules, flow.Rule{Rule: abi.Rule{ID: fmt.Sprint(i)}, Verdict: abi.Allow, Protocol: flow.TCP, Src: src, FromHi: 65535, PortLo: lo, PortHi: lo + uint16(r.IntN(1000))})
 	}
 	return &flow.Section{Lists: []flow.List{list}}
-}
-
-func BenchmarkAdmit(b *testing.B) {
-	for _, n := range []int{10, 100, 1000, 10_000, 100_000} {
-		st := prepare(b, manyRules(n))
-		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
-			f := tcp("192.0.2.1", 443)
-			b.ReportAllocs()
-			for b.Loop() {
-				st.Admit(f)
-			}
-		})
-	}
-}
-
-func BenchmarkPrepare(b *testing.B) {
-	s := manyRules(10_000).Encode()
-	m := firewall.New()
-	for b.Loop() {
-		if _, err := m.Prepare(&pep.Input{Section: s}); err != nil {
-			b.Fatal(err)
-		}
-	}
 }
 
 func TestAdmitDoesNotAllocate(t *testing.T) {

@@ -16,7 +16,7 @@ func (b *bench) growth() error {
 		file, title, x, pkg, bench string
 		lines                      map[string]string // name in the benchmark to name in the plot
 	}{
-		{"growth-rules", "A connection against network rules", "rules", "./pep/firewall", "^BenchmarkAdmit$", map[string]string{"": "verdict"}},
+		{"growth-rules", "A connection against network rules", "rules", "./test/conform", "^BenchmarkAdmit$", map[string]string{"": "verdict"}},
 		{"growth-policies", "A request against Cedar policies", "policies", "./test/conform", "^BenchmarkJudge$",
 			map[string]string{"remembered": "remembered", "evaluated": "new", "cedar-go": "cedar-go"}},
 	} {

@@ -5,8 +5,8 @@
 //	figure NAME VALUE TARGET met|short
 //
 // writes docs/performance.md, and exits with 0 whatever it measured. With -machines it
-// measures images in microVMs, and with -net those with a network of their own, in the
-// same way.
+// measures images in microVMs, with -net those with a network of their own, and with -policy
+// what judges requests and packets alone, in the same way.
 package main
 
 import (
@@ -44,6 +44,7 @@ func main() {
 	flag.BoolVar(&b.userNetwork, "user-network", false, "reach microVMs through QEMU's own network: this process may make no interfaces")
 	flag.DurationVar(&b.soak, "soak", 0, "keep a microVM under load for so long")
 	direct := flag.Bool("net", false, "measure images with a network of their own: this process is root in a network namespace that is its own")
+	policies := flag.Bool("policy", false, "measure how fast policies and packets are judged, beside other engines")
 	flag.Parse()
 	groups := []group{
 		{"throughput", b.throughput}, {"chain", b.chain}, {"basic", b.basic}, {"handshakes", b.handshakes},
@@ -53,6 +54,8 @@ func main() {
 	switch {
 	case b.machines != "":
 		groups, prepare, b.document = b.microVMs(), b.prepareMicroVMs, &ofMicroVMs
+	case *policies:
+		groups, prepare, b.document = b.policies(), b.preparePolicy, &ofPolicy
 	case *direct:
 		groups, prepare, b.document = b.directNet(), b.prepareDirectNet, &ofDirectNet
 	}

@@ -38,6 +38,7 @@ var (
 	ofImages    = document{"Performance", "make bench", legend, [][2]string{{"wrk", "wrk"}, {"nginx", "nginx"}, {"Caddy", "caddy"}, {"Cohttp", "libcohttp-lwt-unix-ocaml-dev"}}}
 	ofMicroVMs  = document{"Performance in microVMs", "make bench-microvm", legendOfMicroVMs, [][2]string{{"wrk", "wrk"}, {"QEMU", "qemu-system-x86"}}}
 	ofDirectNet = document{"Performance of the direct network", "make bench-net", legendOfDirectNet, [][2]string{{"wrk", "wrk"}}}
+	ofPolicy    = document{"Performance of policies", "make bench-policy", legendOfPolicy, nil}
 )
 
 // report writes what was measured, on what, and the plots beside it.

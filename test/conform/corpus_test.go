@@ -1,16 +1,11 @@
-package conform
+package main
 
 import (
-	"archive/tar"
-	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -29,56 +24,15 @@ import (
 	"lorica.dev/lorica/policy"
 )
 
-// corpus returns the files of the corpus that the cedar-go module carries, or of
-// the archive that LORICA_CEDAR_CORPUS names.
-func corpus(t *testing.T) map[string][]byte {
-	t.Helper()
-	path := os.Getenv("LORICA_CEDAR_CORPUS")
-	if path == "" {
-		dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/cedar-policy/cedar-go").Output()
-		if err != nil {
-			t.Fatalf("the folder of cedar-go is not found: %v", err)
-		}
-		path = filepath.Join(strings.TrimSpace(string(dir)), "corpus-tests.tar.gz")
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := map[string][]byte{}
-	for r := tar.NewReader(z); ; {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return files
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if h.Typeflag == tar.TypeReg {
-			if files[filepath.Base(h.Name)], err = io.ReadAll(r); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-}
-
-type uid struct{ Type, ID string }
-
-func (u uid) entity() cedar.EntityUID {
-	return cedar.NewEntityUID(cedar.EntityType(u.Type), cedar.String(u.ID))
-}
-
 // TestCorpus judges those requests of the Cedar project's corpus whose world
 // has the shape that images know: a principal in groups of one type, a resource
 // in at most one parent, scalars in the context, and policies of the supported
 // language. cedar-go sees the same world.
 func TestCorpus(t *testing.T) {
-	files := corpus(t)
+	files := map[string][]byte{}
+	for name, b := range must(unpack(must(moduleCorpus()))) {
+		files[path.Base(name)] = b
+	}
 	var names []string
 	for name := range files {
 		if strings.HasSuffix(name, ".json") && !strings.HasSuffix(name, ".entities.json") {

@@ -1,4 +1,4 @@
-package conform
+package main
 
 import (
 	"fmt"
@@ -234,7 +234,7 @@ func TestEverySourceMeansTheSameToBothSides(t *testing.T) {
 		price, net, sure := pick(g, "", "9.99", "10.0", "1"), pick(g, "", "10.0.0.0/8", "::1"), pick(g, "", "true", "false")
 		peer := netip.MustParseAddr(pick(g, "10.1.1.1", "::ffff:10.1.1.1", "192.0.2.1"))
 
-		facts := map[string]cedar.Value{"hour": cedar.Long(hour), "id": must(policy.ParseValue(authz.TypeLong, id)),
+		facts := map[string]cedar.Value{"hour": cedar.Long(hour), "id": must(policy.ParseValue(authz.Attribute{Type: authz.TypeLong}, id)),
 			"peer": types.IPAddr(netip.PrefixFrom(peer.Unmap(), peer.Unmap().BitLen()))}
 		target, name, method := "/a/"+id, "get", pick(g, "GET", "HEAD")
 		if g.IntN(2) == 0 {
@@ -243,7 +243,7 @@ func TestEverySourceMeansTheSameToBothSides(t *testing.T) {
 		facts["method"] = cedar.String(method)
 		if page != "" {
 			target += "?page=" + page
-			facts["page"] = must(policy.ParseValue(authz.TypeLong, page))
+			facts["page"] = must(policy.ParseValue(authz.Attribute{Type: authz.TypeLong}, page))
 		}
 		var body []string
 		if price != "" {
@@ -251,11 +251,11 @@ func TestEverySourceMeansTheSameToBothSides(t *testing.T) {
 			if !strings.Contains(price, ".") {
 				price += ".0" // JSON has no decimals; Cedar wants the point
 			}
-			facts["price"] = must(policy.ParseValue(authz.TypeDecimal, price))
+			facts["price"] = must(policy.ParseValue(authz.Attribute{Type: authz.TypeDecimal}, price))
 		}
 		if net != "" {
 			body = append(body, `"net": "`+net+`"`)
-			facts["net"] = must(policy.ParseValue(authz.TypeIP, net))
+			facts["net"] = must(policy.ParseValue(authz.Attribute{Type: authz.TypeIP}, net))
 		}
 		if sure != "" {
 			body = append(body, `"sure": `+sure)

@@ -1,7 +1,6 @@
-package conform
+package main
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -17,36 +16,15 @@ import (
 // a while is of the wrong type, so that evaluation errors are common.
 type generator struct{ *rand.Rand }
 
-// dice is a source of numbers that a fuzzer can steer: its bytes first, then a
-// stream that depends on them.
-type dice struct {
-	data []byte
-	rest rand.Source
-}
+func newGenerator(data []byte) *generator { return &generator{roll(data)} }
 
-func newGenerator(data []byte) *generator {
-	var seed [32]byte
-	copy(seed[:], data)
-	return &generator{rand.New(&dice{data, rand.NewChaCha8(seed)})}
-}
-
-func seeded(seed uint64) *generator {
-	return newGenerator(binary.LittleEndian.AppendUint64(nil, seed))
-}
-
-func (d *dice) Uint64() uint64 {
-	v := d.rest.Uint64()
-	if len(d.data) > 0 {
-		v ^= uint64(d.data[0]) << 56
-		d.data = d.data[1:]
-	}
-	return v
-}
-
-func pick[T any](g *generator, list ...T) T { return list[g.IntN(len(list))] }
+func seeded(seed uint64) *generator { return newGenerator(number(seed)) }
 
 func (g *generator) policies() string {
 	var b strings.Builder
+	if g.IntN(2) == 0 {
+		return g.alike()
+	}
 	for range 2 + g.IntN(8) {
 		fmt.Fprintf(&b, "%s (%s, %s, %s)", pick(g, "permit", "permit", "permit", "forbid"), g.principal(), g.action(), g.resource())
 		for range g.IntN(3) {
@@ -57,12 +35,58 @@ func (g *generator) policies() string {
 	return b.String()
 }
 
+// alike writes many policies that ask for different values of the same few things, which
+// is what the index of a program tells apart.
+func (g *generator) alike() string {
+	var b strings.Builder
+	about := []string{pick(g, "id", "tag", "acr", "level"), pick(g, "hour", "amount", "q", "weekday"), pick(g, "method", "subject", "rank", "tag")}[:1+g.IntN(3)]
+	for range 8 + g.IntN(16) {
+		fmt.Fprintf(&b, "%s (%s, action, %s)", pick(g, "permit", "permit", "forbid"), pick(g, "principal", "principal", "principal", g.principal()), pick(g, "resource", "resource", "resource", g.resource()))
+		for range 1 + g.IntN(2) {
+			list := []string{g.demand(pick(g, about...))}
+			if g.IntN(3) == 0 {
+				list = append([]string{pick(g, g.boolean(1), "context.hour < 23", "context.amount < 5000", "context.ip.isIpv4()", "!context.from.isIpv4()", "context.flag", "context has tag", "context has q && context.q > 0")}, list...)
+			}
+			if g.IntN(3) == 0 {
+				list = append(list, g.demand(pick(g, about...)))
+			}
+			fmt.Fprintf(&b, " %s { %s }", pick(g, "when", "when", "when", "unless"), strings.Join(list, " && "))
+		}
+		b.WriteString(";\n")
+	}
+	return b.String()
+}
+
+// demand writes a condition on an attribute, or on who asks or what for.
+func (g *generator) demand(name string) string {
+	path := "context." + name
+	value := func() string {
+		if g.IntN(12) > 0 && slices.Contains([]string{"hour", "amount", "q", "weekday", "rank"}, name) {
+			return pick(g, "0", "1", "(-1)", "11", "12", "5000", "4294967295", "4294967296")
+		}
+		return pick(g, `""`, `"a"`, `"ab"`, `"aba"`, `"elevated"`, `"GET"`, "12", g.user())
+	}
+	switch g.IntN(10) {
+	case 0:
+		return "principal in " + pick(g, g.group(), "["+g.group()+", "+g.user()+"]")
+	case 1:
+		return pick(g, "principal == "+g.user(), "resource in ["+g.part()+"]", "resource == "+g.route(), "principal is User")
+	case 2, 3:
+		return fmt.Sprintf("(context has %s && %s == %s)", name, path, value())
+	case 4:
+		return fmt.Sprintf("[%s, %s].contains(%s)", value(), pick(g, value(), value(), `"a"`, "12", g.user()), path)
+	case 5:
+		return fmt.Sprintf("(%s == %s || %s == %s)", path, value(), value(), path)
+	case 6:
+		return fmt.Sprintf("(context has %s || context.hour > 11) && %s == %s", name, path, value())
+	}
+	return path + " == " + value()
+}
+
 func (g *generator) user() string  { return "User::" + cedarString(pick(g, users...)) }
 func (g *generator) group() string { return "Group::" + cedarString(pick(g, groups...)) }
 func (g *generator) route() string { return fmt.Sprintf("Route::%q", pick(g, routes...).Name) }
 func (g *generator) part() string  { return fmt.Sprintf("RouteGroup::%q", pick(g, "g0", "g1", "g2")) }
-
-func cedarString(s string) string { return string(cedar.String(s).MarshalCedar()) }
 
 func (g *generator) principal() string {
 	return pick(g, "principal", "principal", "principal", "principal", "principal is User", "principal == "+g.user(), "principal in "+g.group(), "principal in "+g.user(),
@@ -226,7 +250,7 @@ func (g *generator) value(name string) cedar.Value {
 	case "spiffe", "dns", "subject": // an empty one is none
 		return cedar.String(pick(g, "a", "ab", "spiffe://acme/a", "elevated"))
 	case "amount", "q", "rank":
-		return cedar.Long(pick(g, 0, 1, -1, 12, 5000, 9223372036854775807, -9223372036854775808, g.Int64()))
+		return cedar.Long(pick(g, 0, 1, -1, 12, 5000, 1<<32-1, 1<<32, 9223372036854775807, -9223372036854775808, g.Int64()))
 	case "flag", "verified", "mfa":
 		return cedar.Boolean(g.IntN(2) == 0)
 	case "price", "limit":
@@ -239,11 +263,4 @@ func (g *generator) value(name string) cedar.Value {
 		return cedar.String(pick(g, "GET", "POST", "a"))
 	}
 	return cedar.String(pick(g, "", "a", "ab", "aba", "abxa", "a*", "elevated", "é", "éa", "b"))
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
 }

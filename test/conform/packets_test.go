@@ -1,10 +1,8 @@
-package conform
+package main
 
 import (
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -15,19 +13,15 @@ import (
 	"lorica.dev/lorica/compiler"
 	"lorica.dev/lorica/internal/notrun"
 	"lorica.dev/lorica/pep"
-	"lorica.dev/lorica/pep/firewall"
 	"lorica.dev/lorica/test/conform/packets"
 )
 
-var target = packets.Target{V4: netip.MustParseAddr("169.254.76.2"), V6: netip.MustParseAddr("fd6c:6f72:6963:62::2"), Ports: []uint16{8443}}
-
-// packetFilter is a firewall with packets, under encoded rules.
 func packetFilter(t testing.TB, section []byte) (pep.PacketFilter, pep.GateState) {
 	t.Helper()
-	m := firewall.New()
-	f := m.Packets(pep.PacketPlace{Own: []netip.Addr{target.V4, target.V6}})
-	st := must(m.Prepare(&pep.Input{Section: section}))
-	st.(pep.PacketState).Enforce()
+	f, st, err := enforce(section)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return f, st
 }
 
@@ -39,12 +33,7 @@ func (n judged) judge(t testing.TB, f pep.PacketFilter, list []packets.Packet, w
 	t.Helper()
 	for i := range list {
 		p := &list[i]
-		action := pep.Drop
-		if p.Flow.Src.IsValid() && want(p.Flow) == abi.Allow {
-			action = pep.Pass
-		} else if p.Flow.Src.IsValid() && p.Opens {
-			action = pep.Refuse
-		}
+		action := expected(p, want)
 		if got := f.In(p.Bytes); got != action {
 			t.Fatalf("%s (%x) of %+v: the firewall says %d, the definition %d", p.Form, p.Bytes, p.Flow, got, action)
 		}
@@ -100,9 +89,9 @@ func TestPacketsAreJudgedAsTheDefinitionSays(t *testing.T) {
 	n := judged{}
 	for seed, c := range []struct{ sets, rules, packets int }{{8, 0, 5000}, {80, 60, 10_000}, {15, 1000, 10_000}, {1, 10_000, 10_000}} {
 		for i := range c.sets {
-			s := packets.Rules(uint64(seed*1000+i), c.rules)
+			s := packets.Rules(uint64(seed*1000+i), c.rules, target.V4, target.V6)
 			list := packets.Generate(uint64(i), c.packets, target, s)
-			f, _ := packetFilter(t, s.Encode())
+			f, _ := packetFilter(t, planted(s))
 			n.judge(t, f, list, func(x flow.Flow) abi.Verdict { return s.Decide(x).Verdict })
 			counted(t, f, s, list)
 		}
@@ -114,40 +103,31 @@ func TestPacketsAreJudgedAsTheDefinitionSays(t *testing.T) {
 	t.Logf("dropped, let in and refused: %d, %d, %d", n["0"], n["1"], n["2"])
 }
 
-// LORICA_CLASSBENCH names a folder of ClassBench filter sets.
+// LORICA_CLASSBENCH names a folder of ClassBench filter sets. Packets are all for the
+// image: here the rules are about every destination.
 func TestPacketsAreJudgedByClassBench(t *testing.T) {
-	dir := os.Getenv("LORICA_CLASSBENCH")
-	if dir == "" {
+	sets := filterSets(t)
+	if sets == nil {
 		notrun.Say(t, "packets judged by ClassBench filter sets", "LORICA_CLASSBENCH names no folder of them")
 		return
 	}
-	files, err := filepath.Glob(filepath.Join(dir, "*.rules"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("%s: no *.rules (%v)", dir, err)
-	}
-	for i, name := range files {
-		file, err := os.Open(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rules, err := packets.ClassBench(file)
-		file.Close()
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
+	for name, rules := range sets {
+		for i := range rules {
+			rules[i].Dst = netip.Prefix{}
 		}
 		s := &flow.Section{Lists: []flow.List{{Rule: abi.Rule{ID: abi.RuleNetwork}, Rules: rules}}}
-		f, st := packetFilter(t, s.Encode())
-		list := packets.Generate(uint64(i), 20_000, target, s)
+		f, st := packetFilter(t, planted(s))
+		list := packets.Generate(1, 20_000, target, s)
 		n := judged{}
 		n.judge(t, f, list, func(x flow.Flow) abi.Verdict { return s.Decide(x).Verdict })
 		counted(t, f, s, list)
 		n.both(t, "TCP")
 		for _, p := range list { // connections are judged alike when they are accepted
 			if want, got := s.Decide(p.Flow), st.Admit(p.Flow); p.Flow.Src.IsValid() && (got.Verdict != want.Verdict || got.Rule != want.Rule) {
-				t.Fatalf("%+v: the index says %+v, the definition %+v", p.Flow, got, want)
+				t.Fatalf("%+v: the forest says %+v, the definition %+v", p.Flow, got, want)
 			}
 		}
-		t.Logf("%s: %d rules; dropped, let in and refused: %d, %d, %d", filepath.Base(name), len(rules), n["0"], n["1"], n["2"])
+		t.Logf("%s: %d rules; dropped, let in and refused: %d, %d, %d", name, len(rules), n["0"], n["1"], n["2"])
 	}
 }
 

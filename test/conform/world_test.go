@@ -1,4 +1,4 @@
-package conform
+package main
 
 import (
 	"encoding/json"
@@ -216,16 +216,18 @@ func token(values map[string]cedar.Value) []byte {
 func oracle(d *policy.Deployment, set *cedar.PolicySet, r request) (verdict abi.Verdict, rule string) {
 	who := cedar.NewEntityUID("User", cedar.String(r.user))
 	what := cedar.NewEntityUID("Route", cedar.String(routes[r.route].Name))
-	var member, part []cedar.EntityUID
+	var member []cedar.EntityUID
 	for _, g := range r.groups {
 		member = append(member, cedar.NewEntityUID("Group", cedar.String(g)))
 	}
-	if g := routes[r.route].Group; g != "" {
-		part = append(part, cedar.NewEntityUID("RouteGroup", cedar.String(g)))
-	}
-	entities := types.EntityMap{
-		who:  {UID: who, Parents: cedar.NewEntityUIDSet(member...)},
-		what: {UID: what, Parents: cedar.NewEntityUIDSet(part...)},
+	entities := types.EntityMap{who: {UID: who, Parents: cedar.NewEntityUIDSet(member...)}}
+	for _, x := range routes { // policies may name others than that of the request
+		var part []cedar.EntityUID
+		if x.Group != "" {
+			part = append(part, cedar.NewEntityUID("RouteGroup", cedar.String(x.Group)))
+		}
+		uid := cedar.NewEntityUID("Route", cedar.String(x.Name))
+		entities[uid] = types.Entity{UID: uid, Parents: cedar.NewEntityUIDSet(part...)}
 	}
 	for i := range r.level + 1 {
 		context := cedar.RecordMap{"level": cedar.String(levels[i])}

@@ -97,7 +97,7 @@ func (p policy) sign(t *testing.T, key ed25519.PrivateKey) []byte {
 		verdict = abi.Deny
 	}
 	network := flow.Section{Lists: []flow.List{{Level: "normal", Rule: abi.Rule{ID: abi.RuleNetwork},
-		Rules: []flow.Rule{{Rule: abi.Rule{ID: "local"}, Verdict: verdict, Src: netip.MustParsePrefix("127.0.0.0/8"), PortHi: 65535}}}}}
+		Rules: []flow.Rule{{Rule: abi.Rule{ID: "local"}, Verdict: verdict, Src: netip.MustParsePrefix("127.0.0.0/8"), FromHi: 65535, PortHi: 65535}}}}}
 	filter := route.Section{Limits: route.Limits{MaxHeaderBytes: 16 << 10, MaxBodyBytes: 8 << 20, MaxPathBytes: 2048, MaxConnections: p.limit, MaxHeaders: 100,
 		HeaderTimeout: 2 * time.Second, BodyTimeout: 2 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 10 * time.Second}}
 	for _, path := range []string{"/hello", "/echo", "/garbage", "/clock", "/slow", "/panic", "/library", "/files/{rest...}", "/forbidden/{call}"} {

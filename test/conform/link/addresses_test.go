@@ -174,7 +174,7 @@ func (c *cell) serve(t *testing.T, l launch.Link) error {
 	n.Packets(fire.Packets(n.Place(p)))
 	rules := flow.List{Default: abi.Deny}
 	for _, from := range []string{"10.9.8.0/24", "2001:db8:7::/64"} {
-		rules.Rules = append(rules.Rules, flow.Rule{Verdict: abi.Allow, Protocol: flow.TCP, Src: netip.MustParsePrefix(from), PortLo: 80, PortHi: 80})
+		rules.Rules = append(rules.Rules, flow.Rule{Verdict: abi.Allow, Protocol: flow.TCP, Src: netip.MustParsePrefix(from), FromHi: 65535, PortLo: 80, PortHi: 80})
 	}
 	st, err := fire.Prepare(&pep.Input{Section: (&flow.Section{Lists: []flow.List{rules}}).Encode()})
 	if err != nil {

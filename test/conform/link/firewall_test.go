@@ -22,7 +22,7 @@ import (
 func letting(networks ...string) flow.List {
 	l := flow.List{Rule: abi.Rule{ID: abi.RuleNetwork}}
 	for _, s := range networks {
-		l.Rules = append(l.Rules, flow.Rule{Rule: abi.Rule{ID: s}, Verdict: abi.Allow, Src: netip.MustParsePrefix(s), PortHi: 65535})
+		l.Rules = append(l.Rules, flow.Rule{Rule: abi.Rule{ID: s}, Verdict: abi.Allow, Src: netip.MustParsePrefix(s), FromHi: 65535, PortHi: 65535})
 	}
 	return l
 }

@@ -67,7 +67,7 @@ func (g *generator) packet() Packet {
 	if h.src.Is4() {
 		h.dst = g.at.V4
 	}
-	p := Packet{Flow: flow.Flow{Src: h.src}}
+	p := Packet{Flow: flow.Flow{Src: h.src, Dst: h.dst}}
 	if impossible(h.src) || h.src == h.dst {
 		p.Flow.Src = netip.Addr{}
 	}
@@ -92,14 +92,14 @@ func (g *generator) packet() Packet {
 
 // fill makes what the packet carries.
 func (g *generator) fill(h *header, p *Packet) {
-	sport, dport, payload := uint16(1+g.IntN(65535)), g.port(), g.IntN(32)
+	sport, dport, payload := g.sport(), g.port(), g.IntN(32)
 	switch g.IntN(8) {
 	default:
 		flags := []uint8{2, 2, 2, 2, 2 | 0x40 | 0x80, 0x10, 0x18, 0x11, 0x12, 4, 0x14}[g.IntN(11)]
-		p.Flow.Protocol, p.Flow.DstPort, p.Opens, p.Form = flow.TCP, dport, flags&0x12 == 2, "TCP"
+		p.Flow.Protocol, p.Flow.SrcPort, p.Flow.DstPort, p.Opens, p.Form = flow.TCP, sport, dport, flags&0x12 == 2, "TCP"
 		h.protocol, h.body = tcp, segment(sport, dport, flags, g.Uint32(), g.Uint32(), payload)
 	case 0, 1:
-		p.Flow.Protocol, p.Flow.DstPort, p.Form = flow.UDP, dport, "UDP"
+		p.Flow.Protocol, p.Flow.SrcPort, p.Flow.DstPort, p.Form = flow.UDP, sport, dport, "UDP"
 		h.protocol, h.body = udp, datagram(sport, dport, payload)
 	case 2:
 		p.Flow.Protocol, p.Form = flow.ICMP, "echo"
@@ -153,13 +153,30 @@ func (g *generator) port() uint16 {
 	switch {
 	case len(g.rules) > 0 && g.IntN(4) > 0:
 		r := &g.rules[g.IntN(len(g.rules))]
-		port = []uint16{r.PortLo, r.PortHi, r.PortLo - 1, r.PortHi + 1, r.PortLo + uint16(g.IntN(int(r.PortHi-r.PortLo)+1))}[g.IntN(5)]
+		port = g.between(r.PortLo, r.PortHi)
 	case len(g.at.Ports) > 0:
 		port = g.at.Ports[g.IntN(len(g.at.Ports))]
 	default:
 		port = uint16(g.IntN(1 << 16))
 	}
 	return max(port, 1)
+}
+
+// nobodys is a source port that no packet has.
+const nobodys = 7
+
+// sport is a source port, of which few rules say something.
+func (g *generator) sport() uint16 {
+	port := uint16(1 + g.IntN(65535))
+	if len(g.rules) > 0 {
+		if r := &g.rules[g.IntN(len(g.rules))]; r.FromLo > 0 || r.FromHi < 65535 {
+			port = max(g.between(r.FromLo, r.FromHi), 1)
+		}
+	}
+	if port == nobodys {
+		port++
+	}
+	return port
 }
 
 // impossible reports an address that nobody else can have on the link of an image.
@@ -231,7 +248,7 @@ func (g *generator) spoil(h *header, p *Packet) {
 		if v6 {
 			h.protocol, kinds = icmp6, []uint8{1, 2, 3, 4, 129, 130, 131, 132, 133, 137, 138, 143}
 		}
-		about := header{src: h.dst, dst: h.src, protocol: tcp, body: segment(g.port(), g.port(), 0x10, 1, 1, 0)}
+		about := header{src: h.dst, dst: h.src, protocol: tcp, body: segment(g.port(), nobodys, 0x10, 1, 1, 0)}
 		h.body = append(message(kinds[g.IntN(len(kinds))], 0, 0), about.bytes()...)
 		p.Bytes = h.bytes()
 	default:

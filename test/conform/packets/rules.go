@@ -13,8 +13,9 @@ import (
 )
 
 // Rules returns a section of up to three lists with n rules in all. Their prefixes and
-// ports are drawn from few, so that they overlap, and some names are those of others.
-func Rules(seed uint64, n int) *flow.Section {
+// ports are drawn from few, so that they overlap, and some names are those of others. Most
+// are about every destination; of the rest, half are about one of those named, or around it.
+func Rules(seed uint64, n int, to ...netip.Addr) *flow.Section {
 	g := &generator{Rand: rand.New(rand.NewPCG(seed, 2))}
 	s := &flow.Section{}
 	for i := range 1 + g.IntN(3) {
@@ -29,15 +30,23 @@ func Rules(seed uint64, n int) *flow.Section {
 			nets[i] = netip.AddrFrom4([4]byte{byte(1 + g.IntN(223)), b[1], b[2], b[3]})
 		}
 	}
+	length := func(a netip.Addr) int { return a.BitLen() - []int{0, 0, 4, 8, 12, 16, 20, 24, a.BitLen()}[g.IntN(9)] }
 	ports := []uint16{22, 53, 80, 443, 1023, 8443, 9000, 65535}
 	for i := range n {
 		x := flow.Rule{Rule: abi.Rule{ID: fmt.Sprint("rule-", g.IntN(i+1)), Line: fmt.Sprint("p.yaml:", i)}, Verdict: abi.Verdict(g.IntN(2)), Audit: g.IntN(8) == 0,
-			Protocol: []flow.Protocol{flow.AnyProtocol, flow.TCP, flow.TCP, flow.UDP, flow.ICMP}[g.IntN(5)], PortHi: 65535}
+			Protocol: []flow.Protocol{flow.AnyProtocol, flow.TCP, flow.TCP, flow.UDP, flow.ICMP}[g.IntN(5)], FromHi: 65535, PortHi: 65535}
 		a := nets[g.IntN(len(nets))]
-		x.Src, _ = a.Prefix(a.BitLen() - []int{0, 0, 4, 8, 12, 16, 20, 24, a.BitLen()}[g.IntN(9)])
+		x.Src, _ = a.Prefix(length(a))
+		if g.IntN(3) == 0 {
+			x.Dst = g.destination(x.Src.Addr().Is4(), append(nets[:len(nets):len(nets)], to...), len(to), length)
+		}
 		switch {
 		case x.Protocol == flow.ICMP || g.IntN(3) == 0: // of every port
 		default:
+			if g.IntN(4) == 0 {
+				x.FromLo = ports[g.IntN(len(ports))]
+				x.FromHi = x.FromLo + uint16(g.IntN(int(65535-x.FromLo)+1))
+			}
 			x.PortLo = ports[g.IntN(len(ports))]
 			x.PortHi = x.PortLo
 			if g.IntN(3) == 0 {
@@ -50,9 +59,23 @@ func Rules(seed uint64, n int) *flow.Section {
 	return s
 }
 
+// destination is a network of a family, every other time of one of the last so many.
+func (g *generator) destination(v4 bool, nets []netip.Addr, last int, length func(netip.Addr) int) netip.Prefix {
+	for range 100 {
+		a := nets[g.IntN(len(nets))]
+		if last > 0 && g.IntN(2) == 0 {
+			a = nets[len(nets)-1-g.IntN(last)]
+		}
+		if bits := length(a); a.Is4() == v4 && bits > 0 {
+			p, _ := a.Prefix(bits)
+			return p
+		}
+	}
+	return netip.Prefix{}
+}
+
 // ClassBench reads the rules of a filter set of ClassBench (Taylor and Turner, INFOCOM
-// 2005), without destination addresses and source ports, which our rules do not have.
-// Every other one allows.
+// 2005). Every other one allows.
 func ClassBench(r io.Reader) ([]flow.Rule, error) {
 	var rules []flow.Rule
 	sc := bufio.NewScanner(r)
@@ -65,8 +88,18 @@ func ClassBench(r io.Reader) ([]flow.Rule, error) {
 		if err != nil {
 			return nil, err
 		}
+		dst, err := netip.ParsePrefix(f[1])
+		if err != nil {
+			return nil, err
+		}
 		x := flow.Rule{Rule: abi.Rule{ID: fmt.Sprint(len(rules))}, Verdict: abi.Verdict(len(rules) % 2), Src: src.Masked()}
+		if dst.Bits() > 0 {
+			x.Dst = dst.Masked()
+		}
 		var protocol, mask uint8
+		if _, err := fmt.Sscanf(f[2], "%d : %d", &x.FromLo, &x.FromHi); err != nil {
+			return nil, err
+		}
 		if _, err := fmt.Sscanf(f[3], "%d : %d", &x.PortLo, &x.PortHi); err != nil {
 			return nil, err
 		}

@@ -1,0 +1,215 @@
+package flow
+
+import (
+	"encoding/binary"
+	"math"
+	"math/bits"
+	"net/netip"
+
+	"lorica.dev/lorica/abi"
+)
+
+// A View is a section that was checked once and is read in place: what decides stays in
+// the sealed memory that the section lies in, and only the text of names is copied. Rules
+// are numbered through all lists. It is safe for concurrent use; its methods take numbers
+// that come from it.
+type View struct {
+	Lists []Table
+
+	text                                 string
+	names, rules, splits, entries, nodes []byte
+}
+
+// A Table is a list of a View.
+type Table struct {
+	Level   string
+	Default abi.Verdict
+	Rule    abi.Rule // named when the default decides
+	First   int      // its first rule
+	Rules   int      // how many it has
+
+	trees []grown
+}
+
+// grown is a tree of a View.
+type grown struct {
+	Tree
+	root  uint32
+	first uint32 // the earliest rule of its class
+}
+
+// None is no rule.
+const None = math.MaxInt
+
+// A Point is a flow as a View asks about it.
+type Point struct {
+	v6       bool
+	directed bool      // the destination is known, and of the family of the source
+	addrs    [2]number // source and destination
+	values   [8]uint32 // by field; addresses of IPv4 too
+}
+
+// At returns the point of f, which must be plain and have a source.
+func At(f Flow) Point {
+	p := Point{v6: f.Src.Is6(), addrs: [2]number{numberOf(f.Src)}}
+	if p.directed = f.Dst.IsValid() && f.Dst.Is6() == p.v6; p.directed {
+		p.addrs[1] = numberOf(f.Dst)
+	}
+	p.values = [8]uint32{FieldSrc: uint32(p.addrs[0].lo), FieldDst: uint32(p.addrs[1].lo), FieldFrom: uint32(f.SrcPort), FieldPort: uint32(f.DstPort), FieldProtocol: uint32(f.Protocol)}
+	return p
+}
+
+// Match returns the first rule of a list that matches, or None. It does not allocate.
+func (v *View) Match(l *Table, p *Point) int {
+	if len(l.trees) == 0 {
+		for r := l.First; r < l.First+l.Rules; r++ {
+			if v.matches(r, p) {
+				return r
+			}
+		}
+		return None
+	}
+	best := None
+	for i := range l.trees {
+		t := &l.trees[i]
+		if int(t.first) >= best {
+			break // as are those of the trees that follow
+		}
+		if t.V6 != p.v6 || !p.directed && t.Dst[0] > 0 {
+			continue
+		}
+		best = min(best, v.leaf(t, p, best))
+	}
+	return best
+}
+
+// leaf goes down a tree and returns the first rule there that matches and is earlier
+// than best, or None. Without a destination it goes down trees of rules on every one
+// only, which part nothing by it.
+func (v *View) leaf(t *grown, p *Point, best int) int {
+	i := t.root
+	for {
+		n := binary.LittleEndian.Uint64(v.nodes[nodeSize*int(i):])
+		value, field := uint32(n), Field(n>>32&7)
+		i = uint32(n >> 35)
+		var above uint64 // without a branch: nobody could foretell it
+		switch {
+		case field == FieldNone:
+			for ; i > 0; i-- {
+				r := int(binary.LittleEndian.Uint32(v.entries[entrySize*int(value):]))
+				if r >= best {
+					break
+				}
+				if v.matches(r, p) {
+					return r
+				}
+				value++
+			}
+			return None
+		case p.v6 && field <= FieldDst:
+			above = v.split(value).below(p.addrs[field-1])
+		default:
+			_, above = bits.Sub64(uint64(value), uint64(p.values[field]), 0)
+		}
+		i += uint32(above)
+	}
+}
+
+func (v *View) split(i uint32) number { return numberAt(v.splits[splitSize*int(i):]) }
+
+func numberAt(b []byte) number {
+	return number{binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])}
+}
+
+// Places in the record of a rule.
+const (
+	atDst      = 16
+	atFrom     = 32
+	atPort     = 36
+	atSrcBits  = 40
+	atDstBits  = 41
+	atProtocol = 42
+	atFlags    = 43
+	atName     = 44
+)
+
+func (v *View) record(r int) *[ruleSize]byte { return (*[ruleSize]byte)(v.rules[ruleSize*r:]) }
+
+// matches is Rule.Matches.
+func (v *View) matches(r int, p *Point) bool {
+	b := v.record(r)
+	if proto := b[atProtocol]; proto != uint8(AnyProtocol) && uint32(proto) != p.values[FieldProtocol] || (b[atFlags]&flagV6 != 0) != p.v6 {
+		return false
+	}
+	port, from := p.values[FieldPort], p.values[FieldFrom]
+	if port < uint32(binary.LittleEndian.Uint16(b[atPort:])) || port > uint32(binary.LittleEndian.Uint16(b[atPort+2:])) ||
+		from < uint32(binary.LittleEndian.Uint16(b[atFrom:])) || from > uint32(binary.LittleEndian.Uint16(b[atFrom+2:])) {
+		return false
+	}
+	src, dst := int(b[atSrcBits]), int(b[atDstBits])
+	if dst > 0 && !p.directed {
+		return false
+	}
+	if !p.v6 {
+		return (binary.LittleEndian.Uint64(b[8:])^p.addrs[0].lo)>>(32-src) == 0 && (binary.LittleEndian.Uint64(b[atDst+8:])^p.addrs[1].lo)>>(32-dst) == 0
+	}
+	return numberAt(b[:]).shares(p.addrs[0], src) && numberAt(b[atDst:]).shares(p.addrs[1], dst)
+}
+
+// shares reports whether the first bits of addresses of IPv6 are the same.
+func (n number) shares(m number, length int) bool {
+	if length <= 64 {
+		return (n.hi^m.hi)>>(64-length) == 0
+	}
+	return n.hi == m.hi && (n.lo^m.lo)>>(128-length) == 0
+}
+
+// Verdict returns what a rule says, and whether it asks for a record.
+func (v *View) Verdict(r int) (verdict abi.Verdict, audit bool) {
+	flags := v.record(r)[atFlags]
+	return abi.Verdict(flags & flagAllow), flags&flagAudit != 0
+}
+
+// Name returns the name and the place of a rule, without allocating.
+func (v *View) Name(r int) abi.Rule {
+	return v.name(binary.LittleEndian.Uint32(v.record(r)[atName:]))
+}
+
+func (v *View) name(i uint32) abi.Rule {
+	b := v.names[nameSize*int(i):]
+	at, id, line := int(binary.LittleEndian.Uint32(b)), int(binary.LittleEndian.Uint32(b[4:])), int(binary.LittleEndian.Uint32(b[8:]))
+	return abi.Rule{ID: v.text[at : at+id], Line: v.text[at+id : at+id+line]}
+}
+
+// rule returns a rule as the definition has it.
+func (v *View) rule(r int) Rule {
+	b := v.record(r)
+	v6 := b[atFlags]&flagV6 != 0
+	x := Rule{Rule: v.Name(r), Protocol: Protocol(b[atProtocol]), Src: netip.PrefixFrom(numberAt(b[:]).addr(v6), int(b[atSrcBits])),
+		FromLo: binary.LittleEndian.Uint16(b[atFrom:]), FromHi: binary.LittleEndian.Uint16(b[atFrom+2:]),
+		PortLo: binary.LittleEndian.Uint16(b[atPort:]), PortHi: binary.LittleEndian.Uint16(b[atPort+2:])}
+	x.Verdict, x.Audit = v.Verdict(r)
+	if n := int(b[atDstBits]); n > 0 {
+		x.Dst = netip.PrefixFrom(numberAt(b[atDst:]).addr(v6), n)
+	}
+	return x
+}
+
+// Decode reads the rules of a section, without what finds them. Nil or malformed input
+// gives an error and a Section that denies.
+func Decode(b []byte) (Section, error) {
+	v, err := Open(b)
+	if err != nil {
+		return Section{}, err
+	}
+	var s Section
+	for i := range v.Lists {
+		t := &v.Lists[i]
+		l := List{Level: t.Level, Default: t.Default, Rule: t.Rule}
+		for r := t.First; r < t.First+t.Rules; r++ {
+			l.Rules = append(l.Rules, v.rule(r))
+		}
+		s.Lists = append(s.Lists, l)
+	}
+	return s, nil
+}

@@ -1,0 +1,145 @@
+package cedar
+
+import "lorica.dev/lorica/abi/authz"
+
+func (e *Evaluation) binary(op authz.Op, a, b *Value) Value {
+	switch op {
+	case authz.OpEq:
+		return Bool(e.equal(a, b))
+	case authz.OpNe:
+		return Bool(!e.equal(a, b))
+	case authz.OpIn:
+		return e.membership(a, b)
+	case authz.OpContains:
+		if a.k != set {
+			return e.none(faultType)
+		}
+		return Bool(e.contains(a, b))
+	case authz.OpGetTag, authz.OpHasTag:
+		return e.tag(op, a, b)
+	}
+	x, y, ok := operands(op)
+	if ok && (a.k != x || b.k != y) || !ok && !(a.k == b.k && (a.k == long || a.k == datetime || a.k == duration)) {
+		return e.none(faultType)
+	}
+	switch op {
+	case authz.OpLt, authz.OpDecimalLt:
+		return Bool(a.n < b.n)
+	case authz.OpLe, authz.OpDecimalLe:
+		return Bool(a.n <= b.n)
+	case authz.OpGt, authz.OpDecimalGt:
+		return Bool(a.n > b.n)
+	case authz.OpGe, authz.OpDecimalGe:
+		return Bool(a.n >= b.n)
+	case authz.OpAdd:
+		return e.sum(long, a.n, b.n)
+	case authz.OpOffset:
+		return e.sum(datetime, a.n, b.n)
+	case authz.OpSub:
+		return e.difference(long, a.n, b.n)
+	case authz.OpDurationSince:
+		return e.difference(duration, a.n, b.n)
+	case authz.OpMul:
+		return e.product(a.n, b.n)
+	case authz.OpInRange:
+		return Bool(inRange(a.prefix(), b.prefix()))
+	case authz.OpContainsAll:
+		return Bool(e.within(b, a))
+	}
+	for i := range b.c { // OpContainsAny
+		if x := e.element(b, i); e.contains(a, &x) {
+			return Bool(true)
+		}
+	}
+	return Bool(false)
+}
+
+// operands returns the kinds that an operation takes; ok is false for those that compare
+// two of one kind.
+func operands(op authz.Op) (a, b kind, ok bool) {
+	switch op {
+	case authz.OpAdd, authz.OpSub, authz.OpMul:
+		return long, long, true
+	case authz.OpDecimalLt, authz.OpDecimalLe, authz.OpDecimalGt, authz.OpDecimalGe:
+		return decimal, decimal, true
+	case authz.OpContainsAll, authz.OpContainsAny:
+		return set, set, true
+	case authz.OpInRange:
+		return ip, ip, true
+	case authz.OpOffset:
+		return datetime, duration, true
+	case authz.OpDurationSince:
+		return datetime, datetime, true
+	}
+	return absent, absent, false
+}
+
+func (e *Evaluation) sum(k kind, x, y int64) Value {
+	r := x + y
+	return e.checked(k, r, (r > x) == (y > 0))
+}
+
+func (e *Evaluation) difference(k kind, x, y int64) Value {
+	r := x - y
+	return e.checked(k, r, (r < x) == (y > 0))
+}
+
+func (e *Evaluation) product(x, y int64) Value {
+	if x == 0 || y == 0 {
+		return Long(0)
+	}
+	r := x * y
+	return e.checked(long, r, (r < 0) == ((x < 0) != (y < 0)) && r/x == y)
+}
+
+func (e *Evaluation) checked(k kind, r int64, ok bool) Value {
+	if !ok {
+		return e.none(faultOverflow)
+	}
+	return Value{k: k, n: r}
+}
+
+// tag returns what an entity has under a tag, or whether it has it.
+func (e *Evaluation) tag(op authz.Op, a, b *Value) Value {
+	if a.k != entity || b.k != text {
+		return e.none(faultType)
+	}
+	tags, v := e.has(a, true), Value{}
+	if tags.k != absent {
+		v = e.lookup(&tags, b)
+	}
+	switch {
+	case op == authz.OpHasTag:
+		return Bool(v.k != absent)
+	case v.k == absent:
+		return e.none(faultAbsent)
+	}
+	return v
+}
+
+func (e *Evaluation) membership(a, b *Value) Value {
+	switch {
+	case a.k != entity:
+		return e.none(faultType)
+	case b.k == entity:
+		return Bool(e.in(a, b))
+	case b.k != set:
+		return e.none(faultType)
+	}
+	for i := range b.c {
+		if e.element(b, i).k != entity {
+			return e.none(faultType)
+		}
+	}
+	return Bool(e.inAny(a, b))
+}
+
+// inAny reports whether an entity is in one of a set of entities.
+func (e *Evaluation) inAny(a, s *Value) bool {
+	for i := range s.c {
+		if of := e.element(s, i); e.in(a, &of) {
+			return true
+		}
+	}
+	return false
+}

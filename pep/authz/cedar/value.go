@@ -1,0 +1,253 @@
+package cedar
+
+import (
+	"bytes"
+	"cmp"
+	"net/netip"
+
+	"lorica.dev/lorica/abi/authz"
+)
+
+// A kind is the Cedar type of a value. The zero kind is that of one that is absent.
+type kind uint8
+
+const (
+	absent kind = iota
+	boolean
+	long
+	decimal
+	datetime
+	duration
+	text
+	entity
+	ip
+	set
+	record
+)
+
+// kinds of constants.
+var kinds = [...]kind{
+	authz.ValueBool: boolean, authz.ValueLong: long, authz.ValueDecimal: decimal, authz.ValueDatetime: datetime, authz.ValueDuration: duration,
+	authz.ValueString: text, authz.ValueEntity: entity, authz.ValueIP: ip, authz.ValueSet: set, authz.ValueRecord: record,
+}
+
+// A Value is a Cedar value. It owns nothing: bytes alias the sealed program or the facts
+// of the request, and what sets and records hold lies in the evaluation or the program.
+// The zero Value is absent.
+type Value struct {
+	k     kind
+	fixed bool   // set and record: in the program
+	c     uint32 // set and record: how many elements or members
+	n     int64  // boolean and numbers; text: its index, or unnamed; entity: its index, or -1 minus that of one that the program does not name; ip: prefix length; set and record: the first element
+	s     []byte // text; ip: 4 or 16 bytes
+}
+
+// unnamed is the number of a text that is no string of the program.
+const unnamed = -1
+
+// Absent reports whether there is no value.
+func (v Value) Absent() bool { return v.k == absent }
+
+// Bool, Long, Decimal (in ten-thousandths), Datetime (in milliseconds since 1970),
+// Duration (in milliseconds) return values.
+func Bool(b bool) Value {
+	if b {
+		return Value{k: boolean, n: 1}
+	}
+	return Value{k: boolean}
+}
+func Long(n int64) Value     { return Value{k: long, n: n} }
+func Decimal(n int64) Value  { return Value{k: decimal, n: n} }
+func Datetime(n int64) Value { return Value{k: datetime, n: n} }
+func Duration(n int64) Value { return Value{k: duration, n: n} }
+
+// IP returns the value of an address, of 4 or 16 bytes, and the length of a prefix.
+func IP(addr []byte, bits int) Value { return Value{k: ip, n: int64(bits), s: addr} }
+
+// Kind, Number and Bytes tell one scalar value from every other.
+func (v Value) Kind() uint8   { return uint8(v.k) }
+func (v Value) Number() int64 { return v.n }
+func (v Value) Bytes() []byte { return v.s }
+
+// Over returns v with equal bytes that lie elsewhere.
+func (v Value) Over(b []byte) Value {
+	v.s = b
+	return v
+}
+
+// Text returns the value of b, which must stay as it is until the next Start.
+func (e *Evaluation) Text(b []byte) Value {
+	if i := e.view.Intern(b); i != authz.None {
+		return Value{k: text, n: int64(i), s: b}
+	}
+	return Value{k: text, n: unnamed, s: b}
+}
+
+func (v Value) prefix() netip.Prefix {
+	a, _ := netip.AddrFromSlice(v.s)
+	return netip.PrefixFrom(a, int(v.n))
+}
+
+// constant returns constant i of the program.
+func (e *Evaluation) constant(i uint32) Value {
+	x := e.view.Value(i)
+	switch x.Kind {
+	case authz.ValueString:
+		return Value{k: text, n: int64(x.A), s: e.view.String(x.A)}
+	case authz.ValueIP:
+		return Value{k: ip, n: int64(x.B), s: e.view.String(x.A)}
+	case authz.ValueEntity, authz.ValueBool:
+		return Value{k: kinds[x.Kind], n: int64(x.A)}
+	case authz.ValueSet, authz.ValueRecord:
+		return Value{k: kinds[x.Kind], fixed: true, n: int64(x.A), c: x.B}
+	}
+	return Value{k: kinds[x.Kind], n: x.Number()}
+}
+
+// element returns element i of a set.
+func (e *Evaluation) element(s *Value, i uint32) Value {
+	if s.fixed {
+		return e.constant(e.view.List(uint32(s.n) + i))
+	}
+	return e.arena[s.n+int64(i)]
+}
+
+// member returns member i of a record.
+func (e *Evaluation) member(r *Value, i uint32) (name, v Value) {
+	if r.fixed {
+		at := uint32(r.n) + 2*i
+		name := e.view.List(at)
+		return Value{k: text, n: int64(name), s: e.view.String(name)}, e.constant(e.view.List(at + 1))
+	}
+	return e.arena[r.n+2*int64(i)], e.arena[r.n+2*int64(i)+1]
+}
+
+// lookup returns the member of a record with a name, a text; an absent one where there is
+// none. Equal texts have one number, where they are strings of the program.
+func (e *Evaluation) lookup(r, name *Value) Value {
+	if r.fixed {
+		for i := range r.c {
+			if at := uint32(r.n) + 2*i; int64(e.view.List(at)) == name.n {
+				return e.constant(e.view.List(at + 1))
+			}
+		}
+		return Value{}
+	}
+	for list := e.arena[r.n:][:2*r.c]; len(list) > 0; list = list[2:] {
+		if list[0].n == name.n && (name.n != unnamed || e.equal(&list[0], name)) {
+			return list[1]
+		}
+	}
+	return Value{}
+}
+
+// equal is Cedar's ==: values of different types are different, never an error.
+func (e *Evaluation) equal(a, b *Value) bool {
+	if a.k != b.k {
+		return false
+	}
+	switch a.k {
+	case text:
+		if a.n != unnamed || b.n != unnamed {
+			return a.n == b.n
+		}
+		return bytes.Equal(a.s, b.s)
+	case entity:
+		return a.n == b.n || a.n < 0 && b.n < 0 && e.strangers[-1-a.n].same(&e.strangers[-1-b.n])
+	case ip:
+		return a.n == b.n && bytes.Equal(a.s, b.s)
+	case set: // no element is twice in one
+		return a.c == b.c && e.within(a, b)
+	case record:
+		if a.c != b.c {
+			return false
+		}
+		for i := range a.c {
+			name, x := e.member(a, i)
+			if y := e.lookup(b, &name); !e.equal(&x, &y) {
+				return false
+			}
+		}
+		return true
+	}
+	return a.n == b.n
+}
+
+func (e *Evaluation) contains(s, x *Value) bool {
+	if s.fixed && x.k < ip {
+		return e.finds(s, x)
+	}
+	for i := range s.c {
+		if y := e.element(s, i); e.equal(x, &y) {
+			return true
+		}
+	}
+	return false
+}
+
+// finds looks for a scalar among the elements of a constant, which are in order.
+func (e *Evaluation) finds(s, x *Value) bool {
+	lo, hi := uint32(0), s.c
+	for lo < hi {
+		mid := (lo + hi) / 2
+		y := e.element(s, mid)
+		switch cmp.Or(cmp.Compare(y.k, x.k), cmp.Compare(uint64(y.n), uint64(x.n))) {
+		case 0:
+			return true
+		case 1:
+			hi = mid
+		default:
+			lo = mid + 1
+		}
+	}
+	return false
+}
+
+// within reports whether every element of a is in b.
+func (e *Evaluation) within(a, b *Value) bool {
+	for i := range a.c {
+		if x := e.element(a, i); !e.contains(b, &x) {
+			return false
+		}
+	}
+	return true
+}
+
+// collect makes a set of the values from arena element first on: each once.
+func (e *Evaluation) collect(first int) Value {
+	v := Value{k: set, n: int64(first)}
+	for i := first; i < len(e.arena); i++ {
+		if x := e.arena[i]; !e.contains(&v, &x) {
+			e.arena[first+int(v.c)] = x
+			v.c++
+		}
+	}
+	e.arena = e.arena[:first+int(v.c)]
+	return v
+}
+
+// A stranger is an entity that the program does not name: it is in nothing, and has
+// nothing.
+type stranger struct {
+	of       uint32 // its type: a string, or None
+	kind, id string
+}
+
+func (s *stranger) same(t *stranger) bool { return s.id == t.id && s.kind == t.kind }
+
+// Predicates on addresses follow Cedar: an IPv4-mapped address is an IPv6
+// address, and a range is a loopback or multicast one only as a whole.
+
+func isLoopback(p netip.Prefix) bool {
+	return !p.Addr().Is4In6() && p.Masked().Addr().IsLoopback()
+}
+
+func isMulticast(p netip.Prefix) bool {
+	least := 8
+	if p.Addr().Is4() {
+		least = 4
+	}
+	return !p.Addr().Is4In6() && p.Addr().IsMulticast() && p.Bits() >= least
+}
+
+func inRange(p, of netip.Prefix) bool { return of.Contains(p.Addr()) && of.Bits() <= p.Bits() }
