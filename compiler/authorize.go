@@ -46,9 +46,10 @@ func authorize(d *policy.Deployment) (*authorization, policy.Errors) {
 }
 
 // Cedar compiles policies and entities alone, for requests that may name any principal,
-// action, resource and context: what suites of the field judge.
-func Cedar(rules []policy.CedarRule, entities types.EntityMap) (*authz.Section, error) {
-	in := &builder{rules: rules, entities: entities, open: true}
+// action and resource: what suites of the field judge. The context is that of a schema,
+// given as attributes whose sources mean nothing here; without any it may hold anything.
+func Cedar(rules []policy.CedarRule, entities types.EntityMap, context ...authz.Attribute) (*authz.Section, error) {
+	in := &builder{rules: rules, entities: entities, attrs: context, open: true}
 	s, b := in.section()
 	if len(b.errs) > 0 {
 		return nil, b.errs
@@ -68,7 +69,7 @@ type builder struct {
 	rules    []policy.CedarRule
 	attrs    []authz.Attribute
 	entities types.EntityMap
-	open     bool // requests name anything; there are no attributes
+	open     bool // requests name anything
 
 	names     names
 	rule      *policy.CedarRule // being compiled

@@ -212,7 +212,7 @@ func (b *builder) variable(v ast.NodeTypeVariable) {
 // attribute compiles X.NAME and X has NAME. An attribute that the context of requests does
 // not have is never there.
 func (b *builder) attribute(op authz.Op, n ast.StrOpNode) {
-	if !isContext(n.Arg) || b.open {
+	if !isContext(n.Arg) || b.anything() {
 		b.expr(n.Arg)
 		b.emit(op, b.names.text(string(n.Value)), 0, 0)
 		return
@@ -231,6 +231,9 @@ func (b *builder) attribute(op authz.Op, n ast.StrOpNode) {
 		b.emit(authz.OpFail, 0, 0, 1)
 	}
 }
+
+// anything reports whether the context may hold anything.
+func (b *builder) anything() bool { return b.open && len(b.attrs) == 0 }
 
 // attr returns the index of an attribute of the context, or -1.
 func (b *builder) attr(name string) int {

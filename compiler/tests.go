@@ -238,7 +238,7 @@ func (b *builder) certain(n ast.IsNode, known facts) bool {
 // attribution returns the attribute of requests that an expression is, or -1.
 func (b *builder) attribution(n ast.IsNode) int {
 	t, ok := n.(ast.NodeTypeAccess)
-	if !ok || b.open || !isContext(t.Arg) {
+	if !ok || b.anything() || !isContext(t.Arg) {
 		return -1
 	}
 	return b.attr(string(t.Value))

@@ -125,7 +125,6 @@ func ofCedarGo(w *world) (*decider, error) {
 type lorica struct {
 	view  *authz.View
 	eval  *engine.Evaluation
-	names struct{ tenant, project, plan, hour, amount, risk, mfa engine.Value }
 	bytes int
 }
 
@@ -138,7 +137,14 @@ func newLorica(w *world) (*lorica, error) {
 	for i, p := range list {
 		rules = append(rules, policy.CedarRule{ID: fmt.Sprint("policy", i), Policy: (*ast.Policy)(p.AST())})
 	}
-	s, err := compiler.Cedar(rules, w.entities())
+	// As a schema declares the context: what images are given.
+	text, long := authz.TypeString, authz.TypeLong
+	context := []authz.Attribute{{Name: "amount", Type: long}, {Name: "hour", Type: long}, {Name: "mfa", Type: authz.TypeBool}, {Name: "plan", Type: text},
+		{Name: "project", Type: text, Optional: true}, {Name: "risk", Type: long}, {Name: "tenant", Type: text}}
+	for i := range context {
+		context[i].Source = authz.Source{Kind: authz.SourceBody, Arg: "/" + context[i].Name}
+	}
+	s, err := compiler.Cedar(rules, w.entities(), context...)
 	if err != nil {
 		return nil, err
 	}
@@ -147,12 +153,7 @@ func newLorica(w *world) (*lorica, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &lorica{view: v, eval: engine.New(v), bytes: len(b)}
-	n := &l.names
-	for name, at := range map[string]*engine.Value{"tenant": &n.tenant, "project": &n.project, "plan": &n.plan, "hour": &n.hour, "amount": &n.amount, "risk": &n.risk, "mfa": &n.mfa} {
-		*at = l.eval.Text([]byte(name))
-	}
-	return l, nil
+	return &lorica{view: v, eval: engine.New(v), bytes: len(b)}, nil
 }
 
 // A question is a request whose texts are bytes, as they come in.
@@ -164,19 +165,19 @@ type question struct {
 // decide is one decision from strings on: nothing that a request says is remembered, looked
 // up or interned before. The names of what the context holds are.
 func (l *lorica) decide(q *question) bool {
-	e, n, f := l.eval, &l.names, &q.facts
+	e, f := l.eval, &q.facts
 	e.Start()
 	e.Who(e.Entity("User", q.user))
 	e.What(e.Entity("Action", q.action))
 	e.On(e.Entity("Doc", q.doc))
-	facts := [14]engine.Value{
-		n.amount, engine.Long(int64(f.amount)), n.hour, engine.Long(int64(f.hour)), n.mfa, engine.Bool(f.mfa), n.plan, e.Text(q.plan),
-		n.risk, engine.Long(int64(f.risk)), n.tenant, e.Text(q.tenant), n.project, e.Text(q.project)}
-	some := facts[:]
-	if len(q.project) == 0 {
-		some = facts[:12]
+	for i, v := range [...]engine.Value{engine.Long(int64(f.amount)), engine.Long(int64(f.hour)), engine.Bool(f.mfa), e.Text(q.plan)} {
+		e.Set(i, v)
 	}
-	e.Context(e.Members(some...))
+	if len(q.project) > 0 {
+		e.Set(4, e.Text(q.project))
+	}
+	e.Set(5, engine.Long(int64(f.risk)))
+	e.Set(6, e.Text(q.tenant))
 	permit := false
 	for _, rule := range e.Candidates() {
 		forbid, sure := l.view.Effect(rule)
