@@ -61,9 +61,10 @@ func (c *Client) open(ctx context.Context, r request) (*net.UnixConn, func(), er
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	done := func() { stop(); conn.Close() }
+	r.Length = len(r.Program)
 	b, err := json.Marshal(r)
 	if err == nil {
-		_, err = conn.Write(append(b, '\n'))
+		_, err = (&net.Buffers{append(b, '\n'), r.Program}).WriteTo(conn)
 	}
 	if err != nil {
 		done()

@@ -50,6 +50,8 @@ func (t *tender) replace(ctx context.Context, signed []byte, secrets []control.S
 	if err != nil {
 		return Applied{}, err
 	}
+	read := make(chan reading, 1)
+	go func() { read <- t.read(signed) }() // while the image does
 	t.txn++
 	o := offer{txn: t.txn, slot: slot, sum: program.Sum(signed)}
 	answer, err := inst.prepare(ctx, o, control.Prepare{Txn: o.txn, Slot: slot, Length: uint32(len(signed)), Secrets: secrets})
@@ -62,18 +64,18 @@ func (t *tender) replace(ctx context.Context, signed []byte, secrets []control.S
 		t.log(FromTender, "program %s was refused: %s", o.sum, answer.Err)
 		return Applied{}, errors.New("the image refused the program: " + printable(answer.Err))
 	}
-	p, err := t.mayTake(signed)
-	if err != nil {
+	r := <-read
+	if err := t.mayTake(&r); err != nil {
 		inst.fail(fmt.Errorf("it accepted a program that it must refuse: %w", err))
 		return Applied{}, err
 	}
-	if err := t.withdraw(inst, p); err != nil {
+	if err := t.withdraw(inst, r.Program); err != nil {
 		return Applied{}, err
 	}
 	if err := inst.commit(); err != nil {
 		return Applied{}, fmt.Errorf("tender: %w", err)
 	}
-	return t.applied(inst, signed, secrets)
+	return t.applied(inst, &r, signed, secrets)
 }
 
 // busyWithin bounds the wait for a free slot: requests hold the program that
@@ -97,27 +99,26 @@ func (t *tender) slot(ctx context.Context, signed []byte) (uint8, error) {
 	}
 }
 
-// mayTake opens a program that the image has accepted, by the same rules: an image
+// mayTake judges a program that the image has accepted, by the same rules: an image
 // that does not keep them any more must not have an old program replayed to it.
-func (t *tender) mayTake(signed []byte) (*program.Program, error) {
-	p, err := program.Open(signed, t.cfg.Trust)
-	if err != nil {
-		return nil, fmt.Errorf("tender: %w", err)
+func (t *tender) mayTake(p *reading) error {
+	if p.err != nil {
+		return p.err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	plan, err := program.ParsePlanID(t.cfg.Plan)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("tender: %w", err)
+		return fmt.Errorf("tender: %w", err)
 	case p.Plan != plan:
-		return nil, fmt.Errorf("tender: it is for %s, the image is of %s", p.Plan, plan)
+		return fmt.Errorf("tender: it is for %s, the image is of %s", p.Plan, plan)
 	case p.Tenant != t.cfg.Tenant || p.Workload != t.cfg.Workload:
-		return nil, fmt.Errorf("tender: it is for %s/%s", p.Tenant, p.Workload)
+		return fmt.Errorf("tender: it is for %s/%s", p.Tenant, p.Workload)
 	case p.Revision <= t.status.Revision:
-		return nil, fmt.Errorf("tender: its revision %d is not above %d, which is in force", p.Revision, t.status.Revision)
+		return fmt.Errorf("tender: its revision %d is not above %d, which is in force", p.Revision, t.status.Revision)
 	}
-	return p, nil
+	return nil
 }
 
 // withdraw puts the new rules for connections in force just before the image does:
@@ -141,10 +142,10 @@ func (t *tender) withdraw(inst *instance, p *program.Program) error {
 
 // applied makes signed the program that restarts begin with. An image that took
 // what its trust root did not sign is not what it should be.
-func (t *tender) applied(inst *instance, signed []byte, secrets []control.Secret) (Applied, error) {
+func (t *tender) applied(inst *instance, r *reading, signed []byte, secrets []control.Secret) (Applied, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.describeProgram(signed); err != nil {
+	if err := t.describeProgram(r); err != nil {
 		inst.fail(fmt.Errorf("it accepted a program that it must refuse: %w", err))
 		return Applied{}, err
 	}

@@ -16,11 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/program"
 )
 
 // Bounds of the control socket.
 const (
-	maxRequest    = 32 << 20 // a program and secrets, in base64
+	maxRequest    = 32 << 20 // secrets, in base64; a program comes behind it
 	maxClients    = 64
 	requestWithin = 20 * time.Second
 	answersWithin = 10 * time.Second // for a client to take one line
@@ -29,8 +30,8 @@ const (
 	defaultLeaseGrace = 30 * time.Second
 )
 
-// Names of operations. A connection carries one request, a line of JSON, and
-// its answer: lines of JSON, the last of which says so.
+// Names of operations. A connection carries one request, a line of JSON with a program
+// behind it if it has one, and its answer: lines of JSON, the last of which says so.
 const (
 	opStatus    = "status"
 	opReplace   = "replace"
@@ -45,7 +46,8 @@ const (
 
 type request struct {
 	Op      string           `json:"op"`
-	Program []byte           `json:"program,omitempty"`
+	Program []byte           `json:"-"`
+	Length  int              `json:"length,omitempty"` // of the program
 	Secrets []control.Secret `json:"secrets,omitempty"`
 	Grace   time.Duration    `json:"grace,omitempty"`
 	Limit   time.Duration    `json:"limit,omitempty"`
@@ -72,6 +74,9 @@ func parseRequest(line []byte) (request, error) {
 	}
 	if r.Grace < 0 || r.Limit < 0 || r.Grace > time.Hour || r.Limit > time.Hour {
 		return request{}, errors.New("tender: the request: durations are from zero to an hour")
+	}
+	if r.Length < 0 || r.Length > program.MaxSize {
+		return request{}, fmt.Errorf("tender: the request: a program of %d bytes; the limit is %d", r.Length, program.MaxSize)
 	}
 	return r, nil
 }
@@ -202,6 +207,12 @@ func (s *server) answer(c *net.UnixConn) {
 	if err != nil {
 		say(c, response{Error: err.Error(), Last: true})
 		return
+	}
+	if r.Length > 0 {
+		r.Program = make([]byte, r.Length)
+		if _, err := io.ReadFull(in, r.Program); err != nil {
+			return // nobody is there to be told
+		}
 	}
 	c.SetReadDeadline(time.Time{})
 	if r.Op == opLease {

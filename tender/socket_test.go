@@ -37,7 +37,9 @@ func TestHostileClients(t *testing.T) {
 		"an unknown op":    {[]byte(`{"op":"unseal"}` + "\n"), `\"unseal\" is unknown`},
 		"no program":       {[]byte(`{"op":"replace"}` + "\n"), "a program of 0 bytes"},
 		"a long drain":     {[]byte(`{"op":"drain","limit":9000000000000000000}` + "\n"), "from zero to an hour"},
-		"many secrets":     {bytes.Join([][]byte{[]byte(`{"op":"replace","program":"AAAA","secrets":[{"Name":"a","Value":"`), bytes.Repeat([]byte("AAAA"), 2<<20), []byte("\"}]}\n")}, nil), "bytes of secrets"},
+		"many secrets":     {bytes.Join([][]byte{[]byte(`{"op":"replace","length":3,"secrets":[{"Name":"a","Value":"`), bytes.Repeat([]byte("AAAA"), 2<<20), []byte("\"}]}\nAAA")}, nil), "bytes of secrets"},
+		"a long program":   {[]byte(`{"op":"replace","length":999999999}` + "\n"), "a program of 999999999 bytes; the limit is"},
+		"less than none":   {[]byte(`{"op":"replace","length":-1}` + "\n"), "a program of -1 bytes"},
 	} {
 		conn := dial()
 		conn.Write(c.send)

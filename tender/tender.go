@@ -149,18 +149,34 @@ func (t *tender) describe() error {
 	t.status = Status{Instance: t.cfg.Instance, Tenant: t.cfg.Tenant, Workload: t.cfg.Workload, State: Starting, Target: t.cfg.Target, Net: t.cfg.Net, Interface: t.cfg.Interface,
 		TenderPID: os.Getpid(), Tier: t.tier, ImageDigest: t.cfg.ImageDigest, Plan: t.cfg.Plan, Listen: t.cfg.Listen, Memory: t.cfg.Memory,
 		Started: time.Now().UTC()}
-	return t.describeProgram(t.program)
+	r := t.read(t.program)
+	return t.describeProgram(&r)
 }
 
-// describeProgram reads what a signed program says of itself.
-func (t *tender) describeProgram(signed []byte) error {
-	p, err := program.Open(signed, t.cfg.Trust)
-	if err != nil {
-		return fmt.Errorf("tender: %w", err)
+// A reading is what a signed program says of itself.
+type reading struct {
+	*program.Program
+	sum, content program.Digest
+	err          error
+}
+
+func (t *tender) read(signed []byte) (r reading) {
+	if r.Program, r.err = program.Open(signed, t.cfg.Trust); r.err != nil {
+		r.err = fmt.Errorf("tender: %w", r.err)
+		return r
 	}
-	t.status.Program, t.status.Content = program.Sum(signed).String(), p.Content().String()
-	t.status.Policy, t.status.Level, t.status.Revision = p.Policy, p.Level(), p.Revision
-	t.egress, err = egressOf(p)
+	r.sum, r.content = program.Sum(signed), r.Content()
+	return r
+}
+
+// describeProgram has the status tell of a program.
+func (t *tender) describeProgram(r *reading) (err error) {
+	if r.err != nil {
+		return r.err
+	}
+	t.status.Program, t.status.Content = r.sum.String(), r.content.String()
+	t.status.Policy, t.status.Level, t.status.Revision = r.Policy, r.Level(), r.Revision
+	t.egress, err = egressOf(r.Program)
 	return err
 }
 

@@ -55,7 +55,7 @@ func FuzzPrintable(f *testing.F) {
 
 // FuzzRequest is what a client may send; FuzzFrames, what an image may.
 func FuzzRequest(f *testing.F) {
-	for _, s := range []string{`{"op":"status"}`, `{"op":"replace","program":"AAAA","secrets":[{"Name":"a","Value":"Ag=="}]}`,
+	for _, s := range []string{`{"op":"status"}`, `{"op":"replace","length":3,"secrets":[{"Name":"a","Value":"Ag=="}]}`,
 		`{"op":"drain","grace":1000000000,"limit":-1}`, `{"op":"decisions","from":7,"follow":true}`, `{"op":"status"} {}`, `[]`, `{"op":1}`,
 		`{"Op":"status","unknown":1}`, "", strings.Repeat("[", 10000)} {
 		f.Add([]byte(s))
@@ -65,7 +65,7 @@ func FuzzRequest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if r.Grace < 0 || r.Limit < 0 || r.Grace > time.Hour || r.Limit > time.Hour {
+		if r.Length < 0 || r.Length > program.MaxSize || r.Program != nil || r.Grace < 0 || r.Limit < 0 || r.Grace > time.Hour || r.Limit > time.Hour {
 			t.Fatalf("%q gives %+v", b, r)
 		}
 		again, err := json.Marshal(r)
