@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,6 +41,18 @@ func Measure(path, want string) (*os.File, error) {
 	return f, nil
 }
 
+// seal seals an image. The kernel refuses while something else, on a busy machine its own
+// housekeeping, still holds a page that was just written.
+func seal(f *os.File) (err error) {
+	for range 50 {
+		if _, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, imageSeals); !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return err
+}
+
 func fill(f *os.File, src io.Reader, want string) error {
 	n, err := io.Copy(f, io.LimitReader(src, maxImage+1))
 	if err != nil {
@@ -48,7 +61,7 @@ func fill(f *os.File, src io.Reader, want string) error {
 	if n > maxImage {
 		return fmt.Errorf("process: the image is larger than %d MiB", maxImage>>20)
 	}
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, imageSeals); err != nil {
+	if err := seal(f); err != nil {
 		return fmt.Errorf("process: sealing the image: %w", err)
 	}
 	h := sha256.New()
