@@ -218,7 +218,7 @@ func (b *builder) certain(n ast.IsNode, known facts) bool {
 	if _, ok := fold(n); ok {
 		return true
 	}
-	switch t := n.(type) {
+	switch n.(type) {
 	case ast.NodeTypeVariable:
 		return true
 	case ast.NodeTypeAccess:
@@ -228,9 +228,6 @@ func (b *builder) certain(n ast.IsNode, known facts) bool {
 		if i := b.attribution(n); i >= 0 {
 			return !b.attrs[i].Optional
 		}
-	case ast.NodeTypeHas:
-		v, ok := t.Arg.(ast.NodeTypeVariable)
-		return ok && v.Name != ""
 	}
 	return b.total(n, known)
 }

@@ -79,20 +79,7 @@ func parseLong(b []byte) (int64, bool) {
 	if len(b) == 0 || len(b) > 19 || b[0] == '0' && (neg || len(b) > 1) {
 		return 0, false
 	}
-	n := uint64(0) // 19 digits fit
-	for _, c := range b {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = 10*n + uint64(c-'0')
-	}
-	switch {
-	case neg && n <= -math.MinInt64:
-		return -int64(n), true
-	case !neg && n <= math.MaxInt64:
-		return int64(n), true
-	}
-	return 0, false
+	return number(neg, b)
 }
 
 // parseDecimal reads Cedar's decimal, "12.5", as ten-thousandths.
@@ -106,8 +93,13 @@ func parseDecimal(b []byte) (int64, bool) {
 	if digits == "" || len(digits) > 15 || digits[0] == '0' && len(digits) > 1 {
 		return 0, false
 	}
+	return number(neg, []byte(digits+places+"0000"[len(places):]))
+}
+
+// number reads digits, 19 at most.
+func number(neg bool, digits []byte) (int64, bool) {
 	n := uint64(0) // 19 digits fit
-	for _, c := range []byte(digits + places + "0000"[len(places):]) {
+	for _, c := range digits {
 		if c < '0' || c > '9' {
 			return 0, false
 		}

@@ -45,9 +45,6 @@ type Value struct {
 // unnamed is the number of a text that is no string of the program.
 const unnamed = -1
 
-// Absent reports whether there is no value.
-func (v Value) Absent() bool { return v.k == absent }
-
 // Bool, Long, Decimal (in ten-thousandths), Datetime (in milliseconds since 1970),
 // Duration (in milliseconds) return values.
 func Bool(b bool) Value {
