@@ -65,6 +65,12 @@ func addresses(s *tender.Status) string {
 	return strings.Join(list, ",")
 }
 
+// address is the first of addresses: one that a client can be pointed to.
+func address(s *tender.Status) string {
+	first, _, _ := strings.Cut(addresses(s), ",")
+	return first
+}
+
 // reached returns where clients find a listener: that of an image on an interface at each
 // address that the image has by now.
 func reached(s *tender.Status, l tender.Listener) (list []netip.Addr) {

@@ -242,18 +242,18 @@ func (u *upping) show(e run.Event) {
 // try makes the requests against the first address of the only deployment.
 func (u *upping) try(ctx context.Context) (bool, error) {
 	u.mu.Lock()
-	var address string
+	var at string
 	var ids identities
 	for name, s := range u.status {
 		if len(s.Listen) > 0 && len(u.status) == 1 {
-			address, ids = addresses(s), u.identities[name]
+			at, ids = address(s), u.identities[name]
 		}
 	}
 	u.mu.Unlock()
-	if address == "" {
+	if at == "" {
 		return false, errors.New("--try needs exactly one workload")
 	}
-	results := u.requests.Run(ctx, address, ids, u.lookup)
+	results := u.requests.Run(ctx, at, ids, u.lookup)
 	if ctx.Err() != nil {
 		return false, nil
 	}
@@ -316,9 +316,9 @@ func firstPath(p *api.SecurityPolicy) string {
 
 func (u *upping) printHints(s *tender.Status, ids identities) {
 	fmt.Fprintln(u.out, "Try:")
-	by := try.Reach{Base: "http://" + addresses(s), Command: os.Args[0], Documents: u.path}
+	by := try.Reach{Base: "http://" + address(s), Command: os.Args[0], Documents: u.path}
 	if run.Secured(ids.deployment.Policy) {
-		by.Base, by.Authority = "https://"+addresses(s), fmt.Sprintf(`"$(%s dev ca)"`, by.Command)
+		by.Base, by.Authority = "https://"+address(s), fmt.Sprintf(`"$(%s dev ca)"`, by.Command)
 	}
 	send := "GET " + firstPath(ids.deployment.Policy)
 	f, list := &try.File{}, []try.Request{{Send: send}}

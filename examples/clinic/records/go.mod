@@ -1,0 +1,3 @@
+module clinic.example/records
+
+go 1.26
