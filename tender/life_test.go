@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/internal/notrun"
 	"lorica.dev/lorica/tender"
@@ -174,8 +175,12 @@ func descriptors(t *testing.T, pid int) {
 }
 
 func TestReplace(t *testing.T) {
-	c := start(t, configure(t))
+	cfg := configure(t)
+	c := start(t, cfg)
 	s := status(t, c)
+	if s.Program != program.Sum(cfg.Program).String() {
+		t.Errorf("the program of the launch is said to be %s", s.Program)
+	}
 	if code, _ := get(t, s, "/new"); code != 404 {
 		t.Fatalf("got %d before the change", code)
 	}
@@ -193,8 +198,9 @@ func TestReplace(t *testing.T) {
 		t.Errorf("a refused program changed %+v", after)
 	}
 	for revision := uint64(2); revision < 12; revision++ { // more often than there are slots
-		a, err := c.Replace(background, signed(t, revision, "/hello", "/new"), nil)
-		if err != nil || a.Revision != revision {
+		b := signed(t, revision, "/hello", "/new")
+		a, err := c.Replace(background, b, nil)
+		if err != nil || a.Revision != revision || a.Program != program.Sum(b).String() {
 			t.Fatalf("revision %d: %+v, %v", revision, a, err)
 		}
 	}

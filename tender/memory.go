@@ -98,6 +98,13 @@ func (m *memory) offer(signed []byte) (uint8, error) {
 	return 0, errBusy
 }
 
+// sum is that of the program which was last written into a slot.
+func (m *memory) sum(slot uint8) program.Digest {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sums[slot]
+}
+
 // intact reports a program that is not any more what was written. Whoever controls a
 // machine's page tables can write in its memory, where the programs are.
 func (m *memory) intact() error {

@@ -50,10 +50,10 @@ func (t *tender) replace(ctx context.Context, signed []byte, secrets []control.S
 	if err != nil {
 		return Applied{}, err
 	}
-	read := make(chan reading, 1)
-	go func() { read <- t.read(signed) }() // while the image does
 	t.txn++
-	o := offer{txn: t.txn, slot: slot, sum: program.Sum(signed)}
+	o := offer{txn: t.txn, slot: slot, sum: t.memory.sum(slot)}
+	read := make(chan reading, 1)
+	go func() { read <- t.read(signed, o.sum) }() // while the image does
 	answer, err := inst.prepare(ctx, o, control.Prepare{Txn: o.txn, Slot: slot, Length: uint32(len(signed)), Secrets: secrets})
 	if err != nil {
 		t.memory.withdraw(slot)

@@ -149,7 +149,7 @@ func (t *tender) describe() error {
 	t.status = Status{Instance: t.cfg.Instance, Tenant: t.cfg.Tenant, Workload: t.cfg.Workload, State: Starting, Target: t.cfg.Target, Net: t.cfg.Net, Interface: t.cfg.Interface,
 		TenderPID: os.Getpid(), Tier: t.tier, ImageDigest: t.cfg.ImageDigest, Plan: t.cfg.Plan, Listen: t.cfg.Listen, Memory: t.cfg.Memory,
 		Started: time.Now().UTC()}
-	r := t.read(t.program)
+	r := t.read(t.program, program.Sum(t.program))
 	return t.describeProgram(&r)
 }
 
@@ -160,12 +160,13 @@ type reading struct {
 	err          error
 }
 
-func (t *tender) read(signed []byte) (r reading) {
+func (t *tender) read(signed []byte, sum program.Digest) (r reading) {
+	r.sum = sum
 	if r.Program, r.err = program.Open(signed, t.cfg.Trust); r.err != nil {
 		r.err = fmt.Errorf("tender: %w", r.err)
 		return r
 	}
-	r.sum, r.content = program.Sum(signed), r.Content()
+	r.content = r.Content()
 	return r
 }
 

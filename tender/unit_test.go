@@ -187,6 +187,11 @@ func TestMemory(t *testing.T) {
 	if again, err := m.offer([]byte("dddd")); err != nil || again != a {
 		t.Errorf("slot %d, %v", again, err)
 	}
+	for slot, written := range map[uint8]string{a: "dddd", b: "bb", c: "ccc"} {
+		if m.sum(slot) != program.Sum([]byte(written)) {
+			t.Errorf("slot %d: the sum is not that of %q", slot, written)
+		}
+	}
 
 	// Nobody else can write, grow, shorten or unseal it.
 	fd := int(m.file.Fd())

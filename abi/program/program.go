@@ -14,6 +14,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 
 	"lorica.dev/lorica/abi/wire"
 )
@@ -95,34 +96,47 @@ func (p *Program) Section(name string) []byte {
 func (p *Program) Content() Digest {
 	c := *p
 	c.Plan, c.Revision = PlanID{}, 0
-	return sha256.Sum256(c.encode())
+	h := sha256.New()
+	c.encode(h)
+	return Digest(h.Sum(nil))
 }
 
-func (p *Program) encode() []byte {
-	var w wire.Writer
-	w.Fixed([]byte(magic))
-	w.Fixed(p.Plan[:])
-	w.U64(p.Revision)
-	w.String(p.Tenant)
-	w.String(p.Workload)
-	w.String(p.Policy)
-	w.Strings(p.Levels)
-	w.U32(uint32(len(p.Sections)))
+// encode writes the body; w takes it without an error. Sections, which may be of
+// megabytes, are written from where they are.
+func (p *Program) encode(w io.Writer) {
+	var b wire.Writer
+	b.Fixed([]byte(magic))
+	b.Fixed(p.Plan[:])
+	b.U64(p.Revision)
+	b.String(p.Tenant)
+	b.String(p.Workload)
+	b.String(p.Policy)
+	b.Strings(p.Levels)
+	b.U32(uint32(len(p.Sections)))
 	for _, s := range p.Sections {
-		w.String(s.Name)
-		w.Blob(s.Data)
+		b.String(s.Name)
+		b.U32(uint32(len(s.Data)))
+		w.Write(b.Bytes())
+		w.Write(s.Data)
+		b = wire.Writer{}
 	}
-	return w.Bytes()
+	w.Write(b.Bytes())
 }
 
 // Sign encodes and signs p. The same program and key give the same bytes.
 func Sign(p *Program, key ed25519.PrivateKey) ([]byte, error) {
-	body := p.encode()
-	if len(body)+ed25519.SignatureSize > MaxSize {
-		return nil, fmt.Errorf("program: %d bytes; the limit is %d", len(body), MaxSize-ed25519.SignatureSize)
+	size := 1 << 10 // more than most need besides sections
+	for _, s := range p.Sections {
+		size += len(s.Data)
 	}
-	sig := ed25519.Sign(key, append([]byte(context), body...))
-	return append(body, sig...), nil
+	message := bytes.NewBuffer(make([]byte, 0, len(context)+size+ed25519.SignatureSize))
+	message.WriteString(context)
+	p.encode(message)
+	if n := message.Len() - len(context); n+ed25519.SignatureSize > MaxSize {
+		return nil, fmt.Errorf("program: %d bytes; the limit is %d", n, MaxSize-ed25519.SignatureSize)
+	}
+	message.Write(ed25519.Sign(key, message.Bytes()))
+	return message.Bytes()[len(context):], nil
 }
 
 // Sum returns the digest of a signed program.

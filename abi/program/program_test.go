@@ -166,6 +166,14 @@ func TestSize(t *testing.T) {
 	if _, err := program.Sign(p, key(1)); err == nil {
 		t.Error("a program that fits no slot was signed")
 	}
+	p.Sections[0].Data = nil
+	around := len(sign(t, p, key(1)))
+	for over := range 2 {
+		p.Sections[0].Data = make([]byte, program.MaxSize-around+over)
+		if b, err := program.Sign(p, key(1)); (err == nil) != (over == 0) || over == 0 && len(b) != program.MaxSize {
+			t.Errorf("%d bytes more than fit a slot: %d are signed, %v", over, len(b), err)
+		}
+	}
 	if _, err := program.Open(make([]byte, program.MaxSize+1), trust(key(1))); err == nil {
 		t.Error("a program that fits no slot was opened")
 	}
@@ -191,6 +199,19 @@ func TestContentIgnoresPlanAndRevisionOnly(t *testing.T) {
 		if (p.Content() == base) != c.same {
 			t.Errorf("%s: equal content is %v", name, !c.same)
 		}
+	}
+}
+
+// Both ends name a content: what it is a digest of must not change.
+func TestContentIsOfTheBody(t *testing.T) {
+	plain := sample()
+	plain.Plan, plain.Revision = program.PlanID{}, 0
+	signed := sign(t, plain, key(1))
+	if sample().Content() != sha256.Sum256(signed[:len(signed)-64]) {
+		t.Error("the content is not the SHA-256 of the body without plan and revision")
+	}
+	if (&program.Program{}).Content() == sample().Content() {
+		t.Error("a program without sections has the content of one with them")
 	}
 }
 

@@ -90,7 +90,7 @@ func (f *forest) rule(i int) box {
 	b := all(short)
 	for j := range 2 { // source, destination
 		a, length, first, last := t.address(i, 4*j), int(w>>(8*j)&0xff)+short, t.word(i, 8+j)&0xffff, t.word(i, 8+j)>>16
-		p, mapped := prefix(a, min(length, 128)), short == 0 && length >= 96 && a[0] == 0 && a[1]>>32 == 0xffff
+		p, mapped := prefix(a, min(length, 128)), a[0] == 0 && a[1]>>32 == 0xffff
 		t.want(length <= 128 && p[0] == a && !p[1].above(b[j][1]) && !mapped, i, 4*j, "no prefix of its family")
 		t.want(first <= last, i, 8+j, "ports that end before they begin")
 		b[j], b[2+j] = p, [2]number{{1: uint64(first)}, {1: uint64(last)}}
