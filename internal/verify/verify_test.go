@@ -77,6 +77,7 @@ func TestErrorsSayWhere(t *testing.T) {
 		say string
 	}{
 		"nothing":               {nil, nil, 0, "do not hold a signature"},
+		"a signature alone":     {make([]byte, 64), nil, 0, "8 bytes are wanted, and 0 are left"},
 		"another version":       {append([]byte("LORICAP2"), whole[8:]...), nil, 0, "not a program of version 1"},
 		"an unknown section":    {program("tlz", "secret"), nil, name, `no image takes a section "tlz"`},
 		"a section twice":       {program("tls", "secret", "tls", ""), nil, body, `a second section "tls"`},
@@ -92,6 +93,10 @@ func TestErrorsSayWhere(t *testing.T) {
 		if !errors.As(err, &e) || e.Offset != c.at || !strings.Contains(e.Error(), c.say) {
 			t.Errorf("%s: %v, want %q at %d", what, err, c.say, c.at)
 		}
+	}
+	most := program("tls", strings.Repeat("s", largest-len(program("tls", ""))))
+	if _, err := Check(most, nil); err != nil || len(most) != largest {
+		t.Errorf("%d bytes: %v", len(most), err)
 	}
 	if _, err := Check(program("authz", "\xff\xff\xff\xff"), nil); !strings.HasSuffix(err.Error(), "in section authz: 4294967295 elements are more than the remaining bytes hold") {
 		t.Errorf("an error in a section: %v", err)
