@@ -217,7 +217,7 @@ func TestTheVerifierSeesWhatForestsLose(t *testing.T) {
 		"entries that nobody wrote": {func(p *plot) { p.Trees[2].Nodes[4].Child = 3 }, form, "its entries do not follow"},
 
 		"a child that is not behind": {func(p *plot) { p.Trees[0].Nodes[3].Child = 2 }, form, "is not behind it"},
-		"a child of itself":          {func(p *plot) { p.Trees[0].Nodes[3].Child = 3 }, form, "is not behind it"},
+		"a child of itself":          {func(p *plot) { p.again(fork(flow.FieldPort, "", 80), []uint32{5}); p.Trees[1].Nodes[0].Child = 0 }, form, "is not behind it"},
 		"a child that is not there":  {func(p *plot) { p.Trees[0].Nodes[3].Child = 6 }, form, "is not behind it"},
 		"a child of two": {func(p *plot) {
 			p.again(fork(flow.FieldPort, "", 10), fork(flow.FieldPort, "", 5), fork(flow.FieldPort, "", 20), []uint32{5}, []uint32{5})
@@ -231,11 +231,17 @@ func TestTheVerifierSeesWhatForestsLose(t *testing.T) {
 		"nothing above a port":          {func(p *plot) { p.Trees[0].Nodes[3].Value = 65535 }, form, "field 4 parted"},
 		"nothing above a protocol":      {func(p *plot) { p.Trees[0].Nodes[1].Value = 255 }, form, "field 5 parted"},
 		"something above a port":        {func(p *plot) { p.again(fork(flow.FieldPort, "", 65534), []uint32{4, 5}, []uint32{5}) }, nothing, ""},
-		"as high as can be":             {func(p *plot) { p.again(stairs(flow.MaxDepth)...) }, nothing, ""},
-		"too high":                      {func(p *plot) { p.again(stairs(flow.MaxDepth + 1)...) }, form, "64 nodes from the root"},
-		"as many trees as can be":       {func(p *plot) { p.many(flow.MaxTrees) }, nothing, ""},
-		"too many trees":                {func(p *plot) { p.many(flow.MaxTrees + 1) }, form, "there is no value 17"},
-		"a tree of nothing":             {func(p *plot) { p.Trees[2].Nodes, p.Trees[2].Rules = nil, nil }, form, "do not follow those of the tree before"},
+		"no source above": {func(p *plot) {
+			p.rule("11.0.0.0/8", "", flow.AnyProtocol, 0, 65535)
+			p.Trees[0] = flow.Tree{Src: [2]uint8{8, 16}}
+			p.grow(p.Trees[0], fork(flow.FieldSrc, "255.255.255.255", 0), []uint32{0, 1, 2, 3, 9}, []uint32{})
+			p.Trees[0], p.Trees = p.Trees[3], p.Trees[:3]
+		}, nothing, ""},
+		"as high as can be":       {func(p *plot) { p.again(stairs(flow.MaxDepth)...) }, nothing, ""},
+		"too high":                {func(p *plot) { p.again(stairs(flow.MaxDepth + 1)...) }, form, "64 nodes from the root"},
+		"as many trees as can be": {func(p *plot) { p.many(flow.MaxTrees) }, nothing, ""},
+		"too many trees":          {func(p *plot) { p.many(flow.MaxTrees + 1) }, form, "there is no value 17"},
+		"a tree of nothing":       {func(p *plot) { p.Trees[2].Nodes, p.Trees[2].Rules = nil, nil }, form, "do not follow those of the tree before"},
 
 		"a rule of two classes":    {func(p *plot) { p.Trees[2].Dst[0] = 0 }, form, "lengths that no class has"},
 		"classes that overlap":     {func(p *plot) { p.Trees = append(p.Trees, p.Trees[2]) }, form, "of another tree's class too"},
