@@ -69,50 +69,58 @@ func (v *View) Match(l *Table, p *Point) int {
 		}
 		return None
 	}
-	best := None
+	// All trees are walked together, step by step: what the next step of one needs comes
+	// from memory while the others take theirs.
+	var walks [MaxTrees]uint64
+	n := 0
 	for i := range l.trees {
-		t := &l.trees[i]
-		if int(t.first) >= best {
-			break // as are those of the trees that follow
+		if t := &l.trees[i]; t.V6 == p.v6 && (p.directed || t.Dst[0] == 0) {
+			walks[n] = v.node(t.root)
+			n++
 		}
-		if t.V6 != p.v6 || !p.directed && t.Dst[0] > 0 {
-			continue
+	}
+	for going := true; going; {
+		going = false
+		for i, n := range walks[:n] {
+			if Field(n>>32&7) != FieldNone {
+				walks[i], going = v.node(v.next(n, p)), true
+			}
 		}
-		best = min(best, v.leaf(t, p, best))
+	}
+	best := None
+	for _, n := range walks[:n] {
+		best = min(best, v.leaf(n, p, best))
 	}
 	return best
 }
 
-// leaf goes down a tree and returns the first rule there that matches and is earlier
-// than best, or None. Without a destination it goes down trees of rules on every one
-// only, which part nothing by it.
-func (v *View) leaf(t *grown, p *Point, best int) int {
-	i := t.root
-	for {
-		n := binary.LittleEndian.Uint64(v.nodes[nodeSize*int(i):])
-		value, field := uint32(n), Field(n>>32&7)
-		i = uint32(n >> 35)
-		var above uint64 // without a branch: nobody could foretell it
-		switch {
-		case field == FieldNone:
-			for ; i > 0; i-- {
-				r := int(binary.LittleEndian.Uint32(v.entries[entrySize*int(value):]))
-				if r >= best {
-					break
-				}
-				if v.matches(r, p) {
-					return r
-				}
-				value++
-			}
-			return None
-		case p.v6 && field <= FieldDst:
-			above = v.split(value).below(p.addrs[field-1])
-		default:
-			_, above = bits.Sub64(uint64(value), uint64(p.values[field]), 0)
-		}
-		i += uint32(above)
+func (v *View) node(i uint32) uint64 { return binary.LittleEndian.Uint64(v.nodes[nodeSize*int(i):]) }
+
+// next returns the child of a node that the point goes to. Trees of rules on every
+// destination part nothing by it.
+func (v *View) next(n uint64, p *Point) uint32 {
+	value, field := uint32(n), Field(n>>32&7)
+	var above uint64 // without a branch: nobody could foretell it
+	if p.v6 && field <= FieldDst {
+		above = v.split(value).below(p.addrs[field-1])
+	} else {
+		_, above = bits.Sub64(uint64(value), uint64(p.values[field]), 0)
 	}
+	return uint32(n>>35) + uint32(above)
+}
+
+// leaf returns the first rule of a leaf that matches and is earlier than best, or None.
+func (v *View) leaf(n uint64, p *Point, best int) int {
+	for at, end := uint32(n), uint32(n)+uint32(n>>35); at < end; at++ {
+		r := int(binary.LittleEndian.Uint32(v.entries[entrySize*int(at):]))
+		if r >= best {
+			break
+		}
+		if v.matches(r, p) {
+			return r
+		}
+	}
+	return None
 }
 
 func (v *View) split(i uint32) number { return numberAt(v.splits[splitSize*int(i):]) }
