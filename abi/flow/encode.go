@@ -157,23 +157,33 @@ func (e *encoder) tree(w *wire.Writer, t *Tree, first uint32) {
 	if t.V6 {
 		family = 6
 	}
-	for _, v := range []uint8{family, t.Src[0], t.Src[1], t.Dst[0], t.Dst[1], 0, 0, 0} {
+	for _, v := range []uint8{family, t.Src[0], t.Src[1], t.Dst[0], t.Dst[1], uint8(t.From), 0, 0} {
 		w.U8(v)
 	}
-	leaf := uint32(e.entries.Len() / entrySize)
+	rules := t.Rules
 	for _, n := range t.Nodes {
-		value, link := n.Value, n.Child+root
-		switch n.Field {
-		case FieldNone:
-			value, link = leaf, n.Child
-			leaf += n.Child
-		case FieldSrc, FieldDst:
+		field, value, link := n.Field, n.Value, n.Child+root
+		switch {
+		case n.Field == FieldNone && n.Child == 1 && len(rules) > 0: // is the value
+			value, link, rules = first+rules[0], 1, rules[1:]
+		case n.Field == FieldNone:
+			value, link = uint32(e.entries.Len()/entrySize), n.Child
+			own := rules[:min(int(n.Child), len(rules))]
+			e.entry(own, first)
+			rules = rules[len(own):]
+		case n.Bits > 0:
+			field, value = tabled, uint32(n.Field)|uint32(n.Shift)<<3|uint32(n.Bits)<<10
+		case n.Field <= FieldDst:
 			value = e.split(numberOf(n.Addr), t.V6)
 		}
 		e.nodes.U32(value)
-		e.nodes.U32(uint32(n.Field) | link<<3)
+		e.nodes.U32(uint32(field) | link<<3)
 	}
-	for _, r := range t.Rules {
+	e.entry(rules, first) // of no leaf, which Open refuses
+}
+
+func (e *encoder) entry(rules []uint32, first uint32) {
+	for _, r := range rules {
 		e.entries.U32(first + r)
 	}
 }

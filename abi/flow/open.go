@@ -139,7 +139,8 @@ func (c *checker) trees(l *Table, n int) {
 		family := c.r.U8()
 		t.V6 = family == 6
 		t.Src, t.Dst = [2]uint8{c.r.U8(), c.r.U8()}, [2]uint8{c.r.U8(), c.r.U8()}
-		if rest := c.r.Fixed(3); c.r.Err() == nil && (family != 4 && family != 6 || [3]byte(rest) != [3]byte{} || t.Dst[0] == 0 && t.Dst[1] > 0) {
+		t.From = Sources(c.r.U8())
+		if rest := c.r.U16(); family != 4 && family != 6 || t.From >= sources || rest != 0 || t.Dst[0] == 0 && t.Dst[1] > 0 {
 			c.fail("tree at node %d: its class", t.root)
 		}
 		l.trees = append(l.trees, t)
@@ -159,9 +160,9 @@ func (c *checker) classes(l *Table) {
 	seen := make([]bool, len(l.trees))
 	next := 0
 	for r := l.First; r < l.First+l.Rules; r++ {
-		b, of := c.v.record(r), -1
+		of := -1
 		for i := range l.trees {
-			if !l.trees[i].has(b[atFlags]&flagV6 != 0, b[atSrcBits], b[atDstBits]) {
+			if !c.has(&l.trees[i], r) {
 				continue
 			}
 			if of >= 0 {
@@ -185,6 +186,7 @@ func (c *checker) classes(l *Table) {
 }
 
 // tree checks the nodes of a tree: each but the root is the child of one node before it.
+// It keeps their depths, and 1; 0: nobody's child.
 func (c *checker) tree(l *Table, t *grown, size int) {
 	v := c.v
 	if c.r.Err() != nil {
@@ -194,7 +196,7 @@ func (c *checker) tree(l *Table, t *grown, size int) {
 		c.fail("tree at node %d of %d nodes", t.root, size)
 		return
 	}
-	depths := make([]uint8, size) // and 1; 0: nobody's child
+	depths := make([]uint8, size)
 	depths[0] = 1
 	for i, depth := range depths {
 		n := binary.LittleEndian.Uint64(v.nodes[nodeSize*(c.node+i):])
@@ -210,31 +212,46 @@ func (c *checker) tree(l *Table, t *grown, size int) {
 			}
 			continue
 		}
-		child := link - c.node
-		if !c.splits(t, field, value) || child <= i || child+1 >= size || depths[child] > 0 || depths[child+1] > 0 || depth > MaxDepth {
+		child, many := link-c.node, c.children(t, field, value)
+		ok := many > 0 && child > i && many <= size-child && depth <= MaxDepth
+		for j := child; ok && j < child+many; j++ {
+			ok, depths[j] = depths[j] == 0, depth+1
+		}
+		if !ok {
 			c.fail("node %d is malformed", c.node+i)
 			return
 		}
-		depths[child], depths[child+1] = depth+1, depth+1
 	}
 	c.node += size
 }
 
-// splits reports whether a node of the tree can part by so much of a field.
-func (c *checker) splits(t *grown, f Field, value uint32) bool {
-	switch f {
-	case FieldSrc, FieldDst:
-		return (f == FieldSrc || t.Dst[1] > 0) && (!t.V6 || uint64(value) < uint64(len(c.v.splits)/splitSize))
-	case FieldFrom, FieldPort:
-		return value < 1<<16-1
-	case FieldProtocol:
-		return value < 1<<8-1
+// children returns how many a node has that parts by so much of a field; 0: no node of
+// the tree can.
+func (c *checker) children(t *grown, f Field, value uint32) int {
+	table := f == tabled
+	if table {
+		f = Field(value & 7)
 	}
-	return false
+	if f == FieldNone || f >= tabled || f == FieldDst && t.Dst[1] == 0 {
+		return 0
+	}
+	width := f.width(t.V6)
+	switch shift, bits := value>>3&127, value>>10; {
+	case table && (bits < 1 || bits > MaxBits || shift+bits > width):
+		return 0
+	case table:
+		return 1 << bits
+	case width == 128 && uint64(value) >= uint64(len(c.v.splits)/splitSize), width < 32 && value >= 1<<width-1:
+		return 0
+	}
+	return 2
 }
 
 // leaf checks the rules of a leaf: in order, and of the tree.
 func (c *checker) leaf(l *Table, t *grown, at, n int) bool {
+	if n == 1 {
+		return at >= l.First && at < l.First+l.Rules && c.has(t, at)
+	}
 	if at != c.entry || n > len(c.v.entries)/entrySize-c.entry {
 		return false
 	}
@@ -242,14 +259,17 @@ func (c *checker) leaf(l *Table, t *grown, at, n int) bool {
 	last := l.First - 1
 	for i := at; i < at+n; i++ {
 		r := int(binary.LittleEndian.Uint32(c.v.entries[entrySize*i:]))
-		if r <= last || r >= l.First+l.Rules {
-			return false
-		}
-		b := c.v.record(r)
-		if !t.has(b[atFlags]&flagV6 != 0, b[atSrcBits], b[atDstBits]) {
+		if r <= last || r >= l.First+l.Rules || !c.has(t, r) {
 			return false
 		}
 		last = r
 	}
 	return true
+}
+
+// has reports whether a rule is of the class of a tree.
+func (c *checker) has(t *grown, r int) bool {
+	b := c.v.record(r)
+	all := binary.LittleEndian.Uint16(b[atFrom:]) == 0 && binary.LittleEndian.Uint16(b[atFrom+2:]) == 1<<16-1
+	return t.Tree.has(b[atFlags]&flagV6 != 0, b[atSrcBits], b[atDstBits], all)
 }

@@ -35,7 +35,8 @@ func grown() *flow.Section {
 			{Src: [2]uint8{0, 32}, Rules: []uint32{3, 1, 3, 3}, Nodes: []flow.Node{
 				at(flow.FieldSrc, "10.1.1.255", 1), leaf(1), at(flow.FieldSrc, "10.1.2.255", 3), leaf(2), leaf(1)}},
 			{V6: true, Src: [2]uint8{0, 128}, Rules: []uint32{2}, Nodes: []flow.Node{
-				at(flow.FieldSrc, "2001:db7:ffff:ffff:ffff:ffff:ffff:ffff", 1), leaf(0), {Field: flow.FieldPort, Value: 79, Child: 3}, leaf(0), leaf(1)}},
+				at(flow.FieldSrc, "2001:db7:ffff:ffff:ffff:ffff:ffff:ffff", 1), leaf(0), {Field: flow.FieldPort, Value: 79, Child: 3}, leaf(0),
+				{Field: flow.FieldPort, Bits: 2, Shift: 5, Child: 5}, leaf(0), leaf(0), leaf(1), leaf(0)}},
 		}})
 	return s
 }
@@ -144,6 +145,22 @@ func TestAskingDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// wide is a tree of IPv6 with a table of so many bits of a source.
+func wide(bits uint8) flow.Tree {
+	t := flow.Tree{V6: true, Src: [2]uint8{0, 128}, Nodes: make([]flow.Node, 1+1<<bits), Rules: []uint32{2}}
+	t.Nodes[0] = flow.Node{Field: flow.FieldSrc, Bits: bits, Shift: 96 - bits, Child: 1}
+	t.Nodes[1].Child = 1
+	return t
+}
+
+func TestTheGreatestTableOpens(t *testing.T) {
+	s := grown()
+	s.Lists[2].Trees[2] = wide(flow.MaxBits)
+	if _, err := flow.Open(s.Encode()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	tree := func(i int, change func(*flow.Tree)) func(*flow.Section) {
 		return func(s *flow.Section) { change(&s.Lists[2].Trees[i]) }
@@ -177,10 +194,23 @@ func TestOpenRefuses(t *testing.T) {
 		"a protocol beyond protocols":         tree(2, func(t *flow.Tree) { t.Nodes[2].Field, t.Nodes[2].Value = flow.FieldProtocol, 255 }),
 		"a node that is its own child":        tree(2, func(t *flow.Tree) { t.Nodes[2].Child = 2 }),
 		"a child that comes before":           tree(2, func(t *flow.Tree) { t.Nodes[2].Child = 1 }),
-		"a child that does not exist":         tree(2, func(t *flow.Tree) { t.Nodes[2].Child = 4 }),
-		"a child of another tree":             tree(0, func(t *flow.Tree) { t.Nodes[2].Child = 5 }),
-		"a child of nobody":                   tree(2, func(t *flow.Tree) { t.Nodes = append(t.Nodes, flow.Node{}) }),
-		"a child of nobody, and one of two":   tree(2, func(t *flow.Tree) { t.Nodes[0].Child = 3 }),
+		"a child that does not exist":         tree(2, func(t *flow.Tree) { t.Nodes[2].Child = 8 }),
+		"a table by no field":                 tree(2, func(t *flow.Tree) { t.Nodes[4].Field = flow.FieldProtocol + 3 }),
+		"a table by the field of tables":      tree(2, func(t *flow.Tree) { t.Nodes[4].Field = flow.FieldProtocol + 1 }),
+		"a table by no destination":           tree(1, func(t *flow.Tree) { t.Nodes[0] = flow.Node{Field: flow.FieldDst, Bits: 1, Child: 1} }),
+		"a table of bits that ports lack":     tree(2, func(t *flow.Tree) { t.Nodes[4].Shift = 15 }),
+		"a table of bits that IPv4 lacks":     tree(1, func(t *flow.Tree) { t.Nodes[0] = flow.Node{Field: flow.FieldSrc, Bits: 1, Shift: 32, Child: 1} }),
+		"a table of too many bits":            tree(2, func(t *flow.Tree) { *t = wide(flow.MaxBits + 1) }),
+		"a table without all its children":    tree(2, func(t *flow.Tree) { t.Nodes[4].Bits = 3 }),
+		"a table that has a child of another": tree(2, func(t *flow.Tree) { t.Nodes[4].Child = 4 }),
+		"children of two tables": tree(2, func(t *flow.Tree) {
+			t.Nodes[3] = t.Nodes[4]
+		}),
+		"source ports that are none":        tree(2, func(t *flow.Tree) { t.From = flow.FromSome + 1 }),
+		"source ports that no rule is on":   tree(2, func(t *flow.Tree) { t.From = flow.FromSome }),
+		"a child of another tree":           tree(0, func(t *flow.Tree) { t.Nodes[2].Child = 5 }),
+		"a child of nobody":                 tree(2, func(t *flow.Tree) { t.Nodes = append(t.Nodes, flow.Node{}) }),
+		"a child of nobody, and one of two": tree(2, func(t *flow.Tree) { t.Nodes[0].Child = 3 }),
 		"children of two": tree(1, func(t *flow.Tree) {
 			t.Nodes[1], t.Rules = t.Nodes[2], []uint32{3, 3}
 			t.Nodes[3].Child, t.Nodes[4].Child = 1, 1
@@ -194,8 +224,8 @@ func TestOpenRefuses(t *testing.T) {
 			s.Lists[0].Trees[2].Rules[0] = 6
 		},
 		"a rule that does not exist": tree(2, func(t *flow.Tree) { t.Rules[0] = 4 }),
-		"more rules than there are":  tree(2, func(t *flow.Tree) { t.Nodes[4].Child = 2 }),
-		"entries of no leaf":         tree(2, func(t *flow.Tree) { t.Nodes[4].Child = 0 }),
+		"more rules than there are":  tree(2, func(t *flow.Tree) { t.Nodes[7].Child = 2 }),
+		"entries of no leaf":         tree(2, func(t *flow.Tree) { t.Nodes[7].Child = 0 }),
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := grown()

@@ -100,17 +100,40 @@ func (v *View) node(i uint32) uint64 { return binary.LittleEndian.Uint64(v.nodes
 // destination part nothing by it.
 func (v *View) next(n uint64, p *Point) uint32 {
 	value, field := uint32(n), Field(n>>32&7)
-	var above uint64 // without a branch: nobody could foretell it
-	if p.v6 && field <= FieldDst {
-		above = v.split(value).below(p.addrs[field-1])
-	} else {
-		_, above = bits.Sub64(uint64(value), uint64(p.values[field]), 0)
+	var child uint64 // without a branch: nobody could foretell it
+	switch {
+	case field == tabled:
+		field = Field(value & 7)
+		if shift := value >> 3 & 127; p.v6 && field <= FieldDst {
+			child = p.addrs[field-1].from(shift)
+		} else {
+			child = uint64(p.values[field] >> shift)
+		}
+		child &= 1<<(value>>10) - 1
+	case p.v6 && field <= FieldDst:
+		child = v.split(value).below(p.addrs[field-1])
+	default:
+		_, child = bits.Sub64(uint64(value), uint64(p.values[field]), 0)
 	}
-	return uint32(n>>35) + uint32(above)
+	return uint32(n>>35) + uint32(child)
+}
+
+// from returns the last 64 bits of a number without as many at its end.
+func (n number) from(shift uint32) uint64 {
+	if shift >= 64 {
+		return n.hi >> (shift - 64)
+	}
+	return n.lo>>shift | n.hi<<(64-shift)
 }
 
 // leaf returns the first rule of a leaf that matches and is earlier than best, or None.
 func (v *View) leaf(n uint64, p *Point, best int) int {
+	if n>>35 == 1 {
+		if r := int(uint32(n)); r < best && v.matches(r, p) {
+			return r
+		}
+		return None
+	}
 	for at, end := uint32(n), uint32(n)+uint32(n>>35); at < end; at++ {
 		r := int(binary.LittleEndian.Uint32(v.entries[entrySize*int(at):]))
 		if r >= best {

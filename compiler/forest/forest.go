@@ -16,9 +16,9 @@ const (
 	fewRules = 50 // are asked one by one
 	leafSize = 2  // rules; leaves with no more are not parted
 
-	// copies bounds the nodes and the entries of leaves, for each rule of a tree; any tree
-	// has some to spare.
-	copies, spare = 8, 4096
+	// copies bounds the nodes and the entries of leaves, for each rule of a tree. Any tree
+	// has some to spare: so many, and a part of the rules of the list.
+	copies, spare, sparePart = 8, 4096, 4
 
 	// sampled are how many rules of a node say where to part it.
 	sampled = 512
@@ -43,16 +43,22 @@ func Plant(l *flow.List) {
 		}
 		for _, src := range [][2]uint8{{0, narrow - 1}, {narrow, most}} {
 			for _, dst := range [][2]uint8{{0, 0}, {1, narrow - 1}, {narrow, most}} {
-				t := flow.Tree{V6: v6, Src: src, Dst: dst}
-				var of []int32
-				for i := range l.Rules {
-					if t.Has(&l.Rules[i]) {
-						of = append(of, int32(i))
-					}
+				from := []flow.Sources{flow.FromAny}
+				if src[0] == 0 && dst[0] < narrow { // ports are all that tells them apart
+					from = []flow.Sources{flow.FromAll, flow.FromSome}
 				}
-				if len(of) > 0 {
-					grow(&t, l.Rules, of)
-					l.Trees = append(l.Trees, t)
+				for _, from := range from {
+					t := flow.Tree{V6: v6, Src: src, Dst: dst, From: from}
+					var of []int32
+					for i := range l.Rules {
+						if t.Has(&l.Rules[i]) {
+							of = append(of, int32(i))
+						}
+					}
+					if len(of) > 0 {
+						grow(&t, l.Rules, of)
+						l.Trees = append(l.Trees, t)
+					}
 				}
 			}
 		}
@@ -67,9 +73,11 @@ func first(t *flow.Tree, rules []flow.Rule) int {
 
 // A node of a tree that grows. Its rules are by their places in the grower's.
 type node struct {
-	field    int // none: a leaf
-	cut      int32
-	children [2]*node
+	field    int   // none: a leaf
+	cut      int32 // the step behind which its second child begins
+	bits     uint8 // of a table, as those of flow.Node
+	shift    uint8
+	children []*node
 	rules    []int32
 	box      box
 	depth    int
@@ -79,20 +87,20 @@ const none = -1
 
 // grow makes the nodes of a tree of rules.
 func grow(t *flow.Tree, all []flow.Rule, of []int32) {
-	g := newGrower(all, of)
+	g := newGrower(t.V6, all, of)
 	root := &node{box: g.all}
 	for i := range of {
 		root.rules = append(root.rules, int32(i))
 	}
 	g.prune(root)
-	budget := copies*len(of) + spare - len(root.rules)
+	budget := copies*len(of) + spare + len(all)/sparePart - len(root.rules)
 	for queue := []*node{root}; len(queue) > 0; queue = queue[1:] { // breadth first: all are as deep when the copies are used up
 		n := queue[0]
 		n.field = none
-		if len(n.rules) <= leafSize || n.depth == flow.MaxDepth || budget < 0 || !g.part(n) {
+		if len(n.rules) <= leafSize || n.depth == flow.MaxDepth || budget < 0 || !g.table(n) && !g.part(n) {
 			continue
 		}
-		budget -= 2 - len(n.rules)
+		budget -= len(n.children) - len(n.rules)
 		n.rules = nil
 		for _, c := range n.children {
 			budget -= len(c.rules)
@@ -103,7 +111,7 @@ func grow(t *flow.Tree, all []flow.Rule, of []int32) {
 }
 
 // emit writes the nodes depth first: of the children, which lie side by side, the first
-// has its own next to it, where a walk finds them in the same line of the cache.
+// has its own next to them, where a walk finds them in the same line of the cache.
 func (g *grower) emit(t *flow.Tree, root *node, of []int32) {
 	at := []*node{root} // by the place in t.Nodes
 	t.Nodes = []flow.Node{{}}
@@ -116,11 +124,17 @@ func (g *grower) emit(t *flow.Tree, root *node, of []int32) {
 			continue
 		}
 		child := uint32(len(t.Nodes))
-		t.Nodes[i] = g.cuts.node(n.field, n.cut)
+		if n.bits > 0 {
+			t.Nodes[i] = flow.Node{Field: flow.Field(n.field + 1), Bits: n.bits, Shift: n.shift}
+		} else {
+			t.Nodes[i] = g.node(n.field, n.cut)
+		}
 		t.Nodes[i].Child = child
-		t.Nodes = append(t.Nodes, flow.Node{}, flow.Node{})
-		at = append(at, n.children[:]...)
-		stack = append(stack, child+1, child)
+		t.Nodes = append(t.Nodes, make([]flow.Node, len(n.children))...)
+		at = append(at, n.children...)
+		for c := len(n.children) - 1; c >= 0; c-- {
+			stack = append(stack, child+uint32(c))
+		}
 	}
 	for _, n := range at {
 		if n.field == none {

@@ -1,6 +1,7 @@
 package forest
 
 import (
+	"math/big"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -71,8 +72,79 @@ func (p *place) in(b *place) (some, all bool) {
 	return some, all
 }
 
+// part returns what of a place a child of a table has, whose rules are about all places
+// of a list. It fails where the bits before those that number children differ.
+func (p *place) part(t *testing.T, n *flow.Node, child int, rules []place) place {
+	ends := func(x *place) (lo, hi *big.Int) {
+		if n.Field > flow.FieldDst {
+			return big.NewInt(int64(x.values[n.Field][0])), big.NewInt(int64(x.values[n.Field][1]))
+		}
+		a := x.addrs[n.Field-1]
+		return new(big.Int).SetBytes(a[0].AsSlice()), new(big.Int).SetBytes(a[1].AsSlice())
+	}
+	least, most := ends(p)
+	above := func(x *big.Int) *big.Int { return new(big.Int).Rsh(x, uint(n.Bits+n.Shift)) }
+	block := above(least)
+	for i := range rules {
+		lo, hi := ends(&rules[i])
+		if lo.Cmp(least) < 0 {
+			lo = least
+		}
+		if hi.Cmp(most) > 0 {
+			hi = most
+		}
+		if i == 0 {
+			block = above(lo)
+		}
+		if above(lo).Cmp(block) != 0 || above(hi).Cmp(block) != 0 {
+			t.Fatalf("%+v: the rules are about more than it tells apart: %v", n, rules)
+		}
+	}
+	block.Lsh(block, uint(n.Bits)).Add(block, big.NewInt(int64(child))).Lsh(block, uint(n.Shift))
+	last := new(big.Int).Lsh(big.NewInt(1), uint(n.Shift))
+	last.Add(last, block).Sub(last, big.NewInt(1))
+	if block.Cmp(least) > 0 {
+		least = block
+	}
+	if last.Cmp(most) < 0 {
+		most = last
+	}
+	c := *p
+	if n.Field > flow.FieldDst {
+		c.values[n.Field] = [2]uint32{uint32(least.Uint64()), uint32(most.Uint64())}
+		return c
+	}
+	for i, x := range []*big.Int{least, most} {
+		a, _ := netip.AddrFromSlice(x.FillBytes(make([]byte, p.addrs[0][0].BitLen()/8)))
+		c.addrs[n.Field-1][i] = a
+	}
+	return c
+}
+
+// empty reports whether nothing is in p.
+func (p *place) empty() bool {
+	some, _ := p.in(p)
+	return !some
+}
+
+// about returns which rules of some are about a place, up to the first that is about all.
+func about(rules []flow.Rule, some []int, b *place) (list []uint32, places []place) {
+	for _, r := range some {
+		p := of(&rules[r])
+		some, all := p.in(b)
+		if some {
+			list, places = append(list, uint32(r)), append(places, p)
+		}
+		if all {
+			break
+		}
+	}
+	return list, places
+}
+
 // right holds the leaves of a list's trees to what makes a forest right.
-func right(t *testing.T, l *flow.List) {
+// It returns how many nodes are tables.
+func right(t *testing.T, l *flow.List) (tables int) {
 	t.Helper()
 	homes := make([]int, len(l.Rules))
 	for i := range l.Trees {
@@ -89,6 +161,17 @@ func right(t *testing.T, l *flow.List) {
 		entries := tree.Rules
 		for n, x := range tree.Nodes {
 			b := &boxes[n]
+			if x.Bits > 0 {
+				tables++
+				var rules []place
+				if !b.empty() {
+					_, rules = about(l.Rules, members, b)
+				}
+				for c := range 1 << x.Bits {
+					boxes[int(x.Child)+c] = b.part(t, &x, c, rules)
+				}
+				continue
+			}
 			if x.Field != flow.FieldNone {
 				lo, hi := *b, *b
 				if x.Field <= flow.FieldDst {
@@ -99,18 +182,8 @@ func right(t *testing.T, l *flow.List) {
 				boxes[x.Child], boxes[x.Child+1] = lo, hi
 				continue
 			}
-			var want []uint32
-			for _, r := range members {
-				p := of(&l.Rules[r])
-				some, all := p.in(b)
-				if some {
-					want = append(want, uint32(r))
-				}
-				if all {
-					break
-				}
-			}
-			if got := entries[:x.Child]; !slices.Equal(got, want) {
+			want, _ := about(l.Rules, members, b)
+			if got := entries[:x.Child]; !b.empty() && !slices.Equal(got, want) {
 				t.Fatalf("tree %d: the leaf of %+v has %d, and not %d", i, *b, got, want)
 			}
 			entries = entries[x.Child:]
@@ -128,6 +201,7 @@ func right(t *testing.T, l *flow.List) {
 	if _, err := flow.Open(s.Encode()); err != nil {
 		t.Fatal(err)
 	}
+	return tables
 }
 
 // random makes rules of few values, so that they overlap, and repeat each other.
@@ -174,7 +248,7 @@ func random(r *rand.Rand, n int) *flow.List {
 }
 
 func TestLeavesHaveTheRulesOfTheirBoxes(t *testing.T) {
-	trees, leaves := 0, 0
+	trees, leaves, tables := 0, 0, 0
 	for seed := range uint64(80) {
 		l := random(rand.New(rand.NewPCG(seed, 1)), 1+int(seed)*3)
 		Plant(l)
@@ -182,15 +256,15 @@ func TestLeavesHaveTheRulesOfTheirBoxes(t *testing.T) {
 			t.Errorf("%d rules have %d trees", len(l.Rules), len(l.Trees))
 		}
 		if len(l.Trees) > 0 {
-			right(t, l)
+			tables += right(t, l)
 		}
 		for i := range l.Trees {
 			trees++
 			leaves += (len(l.Trees[i].Nodes) + 1) / 2
 		}
 	}
-	if trees < 400 || leaves < 10_000 {
-		t.Errorf("only %d trees with %d leaves", trees, leaves)
+	if trees < 400 || leaves < 10_000 || tables < 150 {
+		t.Errorf("only %d trees with %d leaves and %d tables", trees, leaves, tables)
 	}
 }
 
@@ -246,7 +320,7 @@ func TestWhatARuleSetCostsIsBounded(t *testing.T) {
 		for i := range l.Trees {
 			size += len(l.Trees[i].Nodes) + len(l.Trees[i].Rules)
 		}
-		if size > (copies+1)*n+len(l.Trees)*spare {
+		if size > (copies+1)*n+len(l.Trees)*(spare+n/sparePart) {
 			t.Errorf("%s: %d nodes and entries", name, size)
 		}
 		s := flow.Section{Lists: []flow.List{*l}}

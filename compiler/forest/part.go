@@ -1,16 +1,14 @@
 package forest
 
 import (
-	"cmp"
-	"net/netip"
 	"slices"
 
 	"lorica.dev/lorica/abi/flow"
 )
 
 // Rules are boxes in few places: of each field only the places matter where a rule begins
-// or ends. Those are the cuts; what lies between two is a step, and a box has a first and
-// a last step of each field. This is the same for addresses of either family and ports.
+// or ends. What lies between two is a step, and a box has a first and a last step of each
+// field. This is the same for addresses of either family and ports.
 
 // fieldCount are the fields of a flow; field f here is flow.Field(f + 1).
 const fieldCount = 5
@@ -28,111 +26,58 @@ func (b *box) covers(c *box) bool {
 	return true
 }
 
-// cuts are where rules begin, or end just before, ascending.
-type cuts struct {
-	addrs  [2][]netip.Addr
-	values [fieldCount][]uint32
-}
-
-// node returns a node that parts before a cut.
-func (c *cuts) node(f int, cut int32) flow.Node {
-	n := flow.Node{Field: flow.Field(f + 1)}
-	if f < 2 {
-		n.Addr = c.addrs[f][cut].Prev()
-	} else {
-		n.Value = c.values[f][cut] - 1
-	}
-	return n
-}
-
 // A grower has the rules of one tree.
 type grower struct {
-	cuts  cuts
-	all   box
-	boxes []box // by rule
+	v6     bool
+	starts [fieldCount][]number // the first value of each step
+	all    box
+	boxes  []box // by rule
 
-	begins, ends []int32 // scratch of choose
+	begins, ends []int32 // scratch of choose, and of table
 }
 
-func newGrower(all []flow.Rule, of []int32) *grower {
-	g := &grower{boxes: make([]box, len(of))}
-	lo, hi := make([]netip.Addr, len(of)), make([]netip.Addr, len(of))
-	for f := range 2 {
-		for i, r := range of {
-			p := all[r].Src
-			if f == 1 {
-				if p = all[r].Dst; p.Bits() <= 0 {
-					lo[i], hi[i] = netip.Addr{}, netip.Addr{}
-					continue
-				}
-			}
-			lo[i], hi[i] = p.Addr(), beyond(p)
-		}
-		c := ascending(lo, hi, netip.Addr.Compare)
-		c = slices.DeleteFunc(c, func(a netip.Addr) bool { return !a.IsValid() || a.IsUnspecified() })
-		g.cuts.addrs[f] = c
-		g.all[f].last = int32(len(c))
-		for i := range of {
-			g.boxes[i][f] = steps(c, lo[i], hi[i], hi[i].IsValid(), netip.Addr.Compare)
-		}
-	}
-	from, to := make([]uint32, len(of)), make([]uint32, len(of))
-	for f := 2; f < fieldCount; f++ {
-		end := uint32(1 << 16)
-		for i, r := range of {
-			switch x := &all[r]; {
-			case flow.Field(f+1) == flow.FieldFrom:
-				from[i], to[i] = uint32(x.FromLo), uint32(x.FromHi)+1
-			case flow.Field(f+1) == flow.FieldPort:
-				from[i], to[i] = uint32(x.PortLo), uint32(x.PortHi)+1
-			case x.Protocol == flow.AnyProtocol:
-				from[i], to[i] = 0, 1<<8
-			default:
-				from[i], to[i] = uint32(x.Protocol), uint32(x.Protocol)+1
+func newGrower(v6 bool, all []flow.Rule, of []int32) *grower {
+	g := &grower{v6: v6, boxes: make([]box, len(of))}
+	for f := range fieldCount {
+		field := flow.Field(f + 1)
+		last := ones(width(field, v6))
+		c := []number{{}}
+		for _, r := range of {
+			lo, hi := values(&all[r], field, last)
+			if c = append(c, lo); hi != last {
+				c = append(c, hi.next())
 			}
 		}
-		if flow.Field(f+1) == flow.FieldProtocol {
-			end = 1 << 8
-		}
-		c := slices.DeleteFunc(ascending(from, to, cmp.Compare[uint32]), func(v uint32) bool { return v == 0 || v == end })
-		g.cuts.values[f] = c
-		g.all[f].last = int32(len(c))
-		for i := range of {
-			g.boxes[i][f] = steps(c, from[i], to[i], to[i] < end, cmp.Compare[uint32])
+		slices.SortFunc(c, number.compare)
+		c = slices.Clip(slices.Compact(c))
+		g.starts[f] = c
+		g.all[f].last = int32(len(c)) - 1
+		for i, r := range of {
+			lo, hi := values(&all[r], field, last)
+			g.boxes[i][f] = span{step(c, lo), step(c, hi)}
 		}
 	}
 	return g
 }
 
-// beyond returns the address behind the last one of p, which is not valid behind the
-// last one of all.
-func beyond(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for i := p.Bits(); i < 8*len(b); i++ {
-		b[i/8] |= 0x80 >> (i % 8)
+// step returns which one a value is in.
+func step(starts []number, n number) int32 {
+	at, found := slices.BinarySearchFunc(starts, n, number.compare)
+	if !found {
+		at--
 	}
-	a, _ := netip.AddrFromSlice(b)
-	return a.Next()
+	return int32(at)
 }
 
-func ascending[T comparable](a, b []T, compare func(T, T) int) []T {
-	c := append(slices.Clone(a), b...)
-	slices.SortFunc(c, compare)
-	return slices.Compact(c)
-}
-
-// steps returns the span from lo to just before hi, or to the end of all.
-func steps[T any](cuts []T, lo, hi T, ends bool, compare func(T, T) int) span {
-	s := span{last: int32(len(cuts))}
-	at, found := slices.BinarySearchFunc(cuts, lo, compare)
-	if s.first = int32(at); found {
-		s.first++
+// node returns a node that parts behind a step.
+func (g *grower) node(f int, cut int32) flow.Node {
+	n, last := flow.Node{Field: flow.Field(f + 1)}, g.starts[f][cut+1].before()
+	if f < 2 {
+		n.Addr = last.addr(g.v6)
+	} else {
+		n.Value = uint32(last.lo)
 	}
-	if ends {
-		at, _ := slices.BinarySearchFunc(cuts, hi, compare)
-		s.last = int32(at)
-	}
-	return s
+	return n
 }
 
 // prune leaves out the rules behind the first that is about all of the node's box.
@@ -170,7 +115,7 @@ func (g *grower) part(n *node) bool {
 	if min(len(l.rules), len(r.rules)) == len(n.rules) {
 		return false
 	}
-	n.field, n.cut, n.children = f, cut, [2]*node{l, r}
+	n.field, n.cut, n.children = f, cut, []*node{l, r}
 	return true
 }
 

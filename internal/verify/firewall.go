@@ -14,6 +14,19 @@ func compare(n, m number) int { return slices.Compare(n[:], m[:]) }
 
 func (n number) above(m number) bool { return compare(n, m) > 0 }
 
+func (n number) next() number {
+	low := n[1] + 1
+	return number{n[0] + n[1]&^low>>63, low}
+}
+
+// bits returns as many, without those behind them.
+func (n number) bits(many, behind int) int {
+	if behind >= 64 {
+		return int(n[0] >> (behind - 64) & (1<<many - 1))
+	}
+	return int((n[1]>>behind | n[0]<<(64-behind)) & (1<<many - 1))
+}
+
 // and is what two boxes have in common.
 func (b box) and(c box) box {
 	for i := range b {
@@ -106,11 +119,12 @@ func (f *forest) list(first, end, trees int) {
 	for range trees {
 		t := f.records("tree", 4, 1)
 		b := f.b[t.at:f.at]
-		t.want((b[8] == 4 || b[8] == 6) && b[13]|b[14]|b[15] == 0 && (b[12] == 0 || b[11] > 0), 0, 2, "a family or lengths that no class has")
+		t.want((b[8] == 4 || b[8] == 6) && b[13] <= 2 && b[14]|b[15] == 0 && (b[12] == 0 || b[11] > 0), 0, 2, "a family, lengths or ports that no class has")
 		var class []int
 		for i := first; i < end; i++ {
 			w := f.rules.word(i, 10)
-			if source, destination := byte(w), byte(w>>8); w>>26&1 == uint32(b[8]-4)/2 && source >= b[9] && source <= b[10] && destination >= b[11] && destination <= b[12] {
+			ports := b[13] == 0 || (f.rules.word(i, 8) == 65535<<16) == (b[13] == 1)
+			if source, destination := byte(w), byte(w>>8); ports && w>>26&1 == uint32(b[8]-4)/2 && source >= b[9] && source <= b[10] && destination >= b[11] && destination <= b[12] {
 				t.want(!classed[i], 0, 2, "rule %d is of another tree's class too", i)
 				classed[i], class = true, append(class, i)
 			}
@@ -142,37 +156,78 @@ func (f *forest) tree(end int, class []int, short int, anywhere bool) {
 		delete(ways, i)
 		value, field, link := f.nodes.word(i, 0), int(f.nodes.word(i, 1)&7), int(f.nodes.word(i, 1)>>3)
 		if field == 0 {
-			f.nodes.want(int(value) == f.entry && link <= f.entries.n-f.entry, i, 0, "its entries do not follow those of the leaf before, which end at %d", f.entry)
+			f.nodes.want(link == 1 || int(value) == f.entry && link <= f.entries.n-f.entry, i, 0, "its entries do not follow those of the leaf before, which end at %d", f.entry)
+			before := -1
 			for k := range link {
-				e := int(f.entries.word(f.entry+k, 0))
+				e, t, at := int(value), f.nodes, i
+				if link > 1 {
+					e, t, at = int(f.entries.word(f.entry, 0)), f.entries, f.entry
+					f.entry++
+				}
 				_, ours := slices.BinarySearch(class, e)
-				f.entries.want(ours && (k == 0 || e > int(f.entries.word(f.entry+k-1, 0))), f.entry+k, 0, "no rule of the class, or not after the one before")
-				f.entries.want(w.box.empty() || k < len(w.rules) && w.rules[k] == e, f.entry+k, 0, "not the rule that flows come to here")
+				t.want(ours && e > before, at, 0, "no rule of the class, or not after the one before")
+				t.want(w.box.empty() || k < len(w.rules) && w.rules[k] == e, at, 0, "not the rule that flows come to here")
+				before = e
 			}
 			f.nodes.want(w.box.empty() || link == len(w.rules), i, 1, "of %d rules that flows can meet, it has %d", len(w.rules), link)
-			f.entry += link
 			continue
 		}
-		at, whole := number{1: uint64(value)}, all(short)
-		f.nodes.want(field <= 5 && !(field == 2 && anywhere) && w.height < mostHeight && (field < 3 || whole[field-1][1].above(at)), i, 1,
-			"field %d parted at %d, %d nodes from the root", field, value, w.height)
-		if field <= 2 && short == 0 {
-			f.nodes.indices(i, 0, f.splits)
-			at = f.splits.address(int(value), 0)
+		var parts []way
+		whole := all(short)
+		if field == 6 {
+			many, behind := int(value>>10), int(value>>3&127)
+			field = int(value & 7)
+			f.nodes.want(field > 0 && field < 6 && many > 0 && many <= 16 && many+behind <= []int{128 - short, 128 - short, 16, 16, 8}[field-1], i, 0, "no table of bits that a field has")
+			parts = f.table(i, w, field-1, many, behind)
+		} else {
+			at := number{1: uint64(value)}
+			f.nodes.want(field < 6 && (field < 3 || whole[field-1][1].above(at)), i, 1, "field %d parted at %d", field, value)
+			if field <= 2 && short == 0 {
+				f.nodes.indices(i, 0, f.splits)
+				at = f.splits.address(int(value), 0)
+			}
+			low, high := whole, whole
+			low[field-1][1], high[field-1][0] = at, at.next()
+			if at == (number{^uint64(0), ^uint64(0)}) {
+				high[field-1] = [2]number{at, {}} // nothing is above it
+			}
+			parts = []way{{low, w.rules, 0}, {high, w.rules, 0}}
 		}
-		low, high, next := whole, whole, at[1]+1
-		low[field-1][1], high[field-1][0] = at, number{at[0] + at[1]&^next>>63, next}
-		if at == (number{^uint64(0), ^uint64(0)}) {
-			high[field-1] = [2]number{at, {}} // nothing is above it
-		}
-		for child, part := range []box{low, high} {
-			part = part.and(w.box)
+		f.nodes.want(!(field == 2 && anywhere) && w.height < mostHeight, i, 1, "field %d parted, %d nodes from the root", field, w.height)
+		for child, part := range parts {
+			part.box = part.box.and(w.box)
 			_, twice := ways[link+child]
 			f.nodes.want(link+child > i && link+child < end && !twice, i, 1, "node %d is not behind it in its tree, or the child of another", link+child)
-			ways[link+child] = way{part, f.about(part, w.rules), w.height + 1}
+			ways[link+child] = way{part.box, f.about(part.box, part.rules), w.height + 1}
 		}
 	}
 	f.node = end
+}
+
+// table parts a way by some bits of a field. Of those before them, all that rules are
+// about there must have the same.
+func (f *forest) table(node int, w way, field, many, behind int) []way {
+	parts, block, repeated := make([]way, 1<<many), w.box[field][0], 0
+	for k, r := range w.rules {
+		about := f.boxes[r].and(w.box)[field]
+		if k == 0 {
+			block = about[0]
+		}
+		in := prefix(block, 128-many-behind)
+		f.nodes.want(!in[0].above(about[0]) && !about[1].above(in[1]), node, 0, "rule %d that flows can meet is about more than the table", r)
+		for child := about[0].bits(many, behind); child <= about[1].bits(many, behind); child++ {
+			parts[child].rules = append(parts[child].rules, r)
+			repeated++
+		}
+		f.nodes.want(repeated <= 2*len(w.rules), node, 0, "its children have the rules that flows can meet more than twice")
+	}
+	first := prefix(block, 128-many-behind)[0]
+	for child := range parts {
+		parts[child].box = w.box
+		parts[child].box[field] = prefix(first, 128-behind)
+		first = parts[child].box[field][1].next()
+	}
+	return parts
 }
 
 // about chooses the rules that are about some of a box, up to the first that is about all.

