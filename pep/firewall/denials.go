@@ -16,6 +16,7 @@ import (
 type denials struct {
 	mu     sync.Mutex
 	slots  [maxSampled]sample
+	keys   [maxSampled]int // of what the slots are for: these lie side by side, and slots do not
 	used   int
 	others [2]sample // of packets that ask for a connection, and of others
 }
@@ -39,6 +40,14 @@ type denial struct {
 	opens bool
 }
 
+// key tells denials apart, but for those by another table.
+func (d *denial) key() int {
+	if d.opens {
+		return 2*d.rule + 1
+	}
+	return 2 * d.rule
+}
+
 func (s *sample) note(d denial) {
 	s.count++
 	if at := rand.Uint64N(s.count); s.count <= sampled {
@@ -48,23 +57,21 @@ func (s *sample) note(d denial) {
 	}
 }
 
-func (s *sample) of(d *denial) bool {
-	x := &s.picks[0]
-	return x.rule == d.rule && x.table == d.table && x.opens == d.opens
-}
+func (s *sample) of(t *table) bool { return s.picks[0].table == t }
 
 func (d *denials) note(x denial) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for i := range d.slots[:d.used] {
-		if d.slots[i].of(&x) {
+	key := x.key()
+	for i, k := range d.keys[:d.used] {
+		if k == key && d.slots[i].of(x.table) {
 			d.slots[i].note(x)
 			return
 		}
 	}
 	switch {
 	case d.used < maxSampled:
-		d.slots[d.used] = sample{}
+		d.slots[d.used], d.keys[d.used] = sample{}, key
 		d.slots[d.used].note(x)
 		d.used++
 	case x.opens:
