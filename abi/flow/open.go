@@ -132,37 +132,38 @@ func (c *checker) lists() {
 
 // trees reads the trees of a list.
 func (c *checker) trees(l *Table, n int) {
-	var sizes []int
-	for range n {
-		t := grown{root: c.r.U32()}
-		sizes = append(sizes, int(c.r.U32()))
+	list, sizes := make([]Tree, n), make([]int, n)
+	for i := range list {
+		t, at := &list[i], root{node: c.r.U32()}
+		sizes[i] = int(c.r.U32())
 		family := c.r.U8()
 		t.V6 = family == 6
 		t.Src, t.Dst = [2]uint8{c.r.U8(), c.r.U8()}, [2]uint8{c.r.U8(), c.r.U8()}
 		t.From = Sources(c.r.U8())
 		if rest := c.r.U16(); family != 4 && family != 6 || t.From >= sources || rest != 0 || t.Dst[0] == 0 && t.Dst[1] > 0 {
-			c.fail("tree at node %d: its class", t.root)
+			c.fail("tree at node %d: its class", at.node)
 		}
-		l.trees = append(l.trees, t)
+		at.v6, at.directed = t.V6, t.Dst[0] > 0
+		l.trees = append(l.trees, at)
 	}
 	if c.r.Err() != nil || n == 0 {
 		return
 	}
-	c.classes(l)
-	for i := range l.trees {
-		c.tree(l, &l.trees[i], sizes[i])
+	c.classes(l, list)
+	for i := range list {
+		c.tree(l, &list[i], int(l.trees[i].node), sizes[i])
 	}
 }
 
 // classes checks that each rule is of the class of one tree, and that the trees are
 // ordered by their first rules.
-func (c *checker) classes(l *Table) {
-	seen := make([]bool, len(l.trees))
+func (c *checker) classes(l *Table, trees []Tree) {
+	seen := make([]bool, len(trees))
 	next := 0
 	for r := l.First; r < l.First+l.Rules; r++ {
 		of := -1
-		for i := range l.trees {
-			if !c.has(&l.trees[i], r) {
+		for i := range trees {
+			if !c.has(&trees[i], r) {
 				continue
 			}
 			if of >= 0 {
@@ -176,27 +177,26 @@ func (c *checker) classes(l *Table) {
 			return
 		}
 		if !seen[of] {
-			seen[of], l.trees[of].first = true, uint32(r)
+			seen[of] = true
 			next++
 		}
 	}
-	if next != len(l.trees) {
+	if next != len(trees) {
 		c.fail("a tree without a rule")
 	}
 }
 
 // tree checks the nodes of a tree: each but the root is the child of one node before it.
-// It keeps their depths, and 1; 0: nobody's child.
-func (c *checker) tree(l *Table, t *grown, size int) {
+func (c *checker) tree(l *Table, t *Tree, root, size int) {
 	v := c.v
 	if c.r.Err() != nil {
 		return
 	}
-	if int(t.root) != c.node || size < 1 || size > len(v.nodes)/nodeSize-c.node {
-		c.fail("tree at node %d of %d nodes", t.root, size)
+	if root != c.node || size < 1 || size > len(v.nodes)/nodeSize-c.node {
+		c.fail("tree at node %d of %d nodes", root, size)
 		return
 	}
-	depths := make([]uint8, size)
+	depths := make([]uint8, size) // and 1; 0: nobody's child
 	depths[0] = 1
 	for i, depth := range depths {
 		n := binary.LittleEndian.Uint64(v.nodes[nodeSize*(c.node+i):])
@@ -227,7 +227,7 @@ func (c *checker) tree(l *Table, t *grown, size int) {
 
 // children returns how many a node has that parts by so much of a field; 0: no node of
 // the tree can.
-func (c *checker) children(t *grown, f Field, value uint32) int {
+func (c *checker) children(t *Tree, f Field, value uint32) int {
 	table := f == tabled
 	if table {
 		f = Field(value & 7)
@@ -248,7 +248,7 @@ func (c *checker) children(t *grown, f Field, value uint32) int {
 }
 
 // leaf checks the rules of a leaf: in order, and of the tree.
-func (c *checker) leaf(l *Table, t *grown, at, n int) bool {
+func (c *checker) leaf(l *Table, t *Tree, at, n int) bool {
 	if n == 1 {
 		return at >= l.First && at < l.First+l.Rules && c.has(t, at)
 	}
@@ -268,8 +268,8 @@ func (c *checker) leaf(l *Table, t *grown, at, n int) bool {
 }
 
 // has reports whether a rule is of the class of a tree.
-func (c *checker) has(t *grown, r int) bool {
+func (c *checker) has(t *Tree, r int) bool {
 	b := c.v.record(r)
 	all := binary.LittleEndian.Uint16(b[atFrom:]) == 0 && binary.LittleEndian.Uint16(b[atFrom+2:]) == 1<<16-1
-	return t.Tree.has(b[atFlags]&flagV6 != 0, b[atSrcBits], b[atDstBits], all)
+	return t.has(b[atFlags]&flagV6 != 0, b[atSrcBits], b[atDstBits], all)
 }

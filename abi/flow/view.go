@@ -28,14 +28,13 @@ type Table struct {
 	First   int      // its first rule
 	Rules   int      // how many it has
 
-	trees []grown
+	trees []root
 }
 
-// grown is a tree of a View.
-type grown struct {
-	Tree
-	root  uint32
-	first uint32 // the earliest rule of its class
+// A root is what a walk has to know of a tree.
+type root struct {
+	node         uint32
+	v6, directed bool // it is about flows of IPv6, of a known destination
 }
 
 // None is no rule.
@@ -74,8 +73,8 @@ func (v *View) Match(l *Table, p *Point) int {
 	var walks [MaxTrees]uint64
 	n := 0
 	for i := range l.trees {
-		if t := &l.trees[i]; t.V6 == p.v6 && (p.directed || t.Dst[0] == 0) {
-			walks[n] = v.node(t.root)
+		if t := &l.trees[i]; t.v6 == p.v6 && (p.directed || !t.directed) {
+			walks[n] = v.node(t.node)
 			n++
 		}
 	}
