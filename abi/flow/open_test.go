@@ -206,7 +206,9 @@ func TestOpenRefuses(t *testing.T) {
 		"children of two tables": tree(2, func(t *flow.Tree) {
 			t.Nodes[3] = t.Nodes[4]
 		}),
-		"source ports that are none":        tree(2, func(t *flow.Tree) { t.From = flow.FromSome + 1 }),
+		"source ports that are none": func(s *flow.Section) {
+			s.Lists[2].Rules[2].FromHi, s.Lists[2].Trees[2].From = 1, flow.FromSome+1
+		},
 		"source ports that no rule is on":   tree(2, func(t *flow.Tree) { t.From = flow.FromSome }),
 		"a child of another tree":           tree(0, func(t *flow.Tree) { t.Nodes[2].Child = 5 }),
 		"a child of nobody":                 tree(2, func(t *flow.Tree) { t.Nodes = append(t.Nodes, flow.Node{}) }),

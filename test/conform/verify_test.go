@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"encoding/binary"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -269,6 +270,43 @@ func TestTheVerifierKnowsForests(t *testing.T) {
 	t.Logf("of the changed sections, %d are refused and %d taken", seen[false], seen[true])
 	if seen[true] < 500 || seen[false] < 500 {
 		t.Errorf("one-sided: %v", seen)
+	}
+}
+
+// Tables that no flow can go through, or through which rules are everywhere.
+func TestTheVerifierKnowsTables(t *testing.T) {
+	table := func(many, behind uint8, from flow.Sources) []byte {
+		l := flow.List{Rule: abi.Rule{ID: abi.RuleNetwork}}
+		tree := flow.Tree{V6: true, Src: [2]uint8{1, 128}, From: from, Nodes: []flow.Node{{Field: flow.FieldPort, Bits: many, Shift: behind, Child: 1}}}
+		for _, src := range []string{"2001:db8::/32", "2001:db9::/32"} {
+			l.Rules = append(l.Rules, flow.Rule{Src: netip.MustParsePrefix(src), FromHi: 1, PortLo: 1024, PortHi: 3<<10 - 1})
+		}
+		for child := range 1 << many {
+			if first := child << behind; first < 3<<10 && first+1<<behind > 1<<10 {
+				tree.Nodes = append(tree.Nodes, flow.Node{Child: 2})
+				tree.Rules = append(tree.Rules, 0, 1)
+			} else {
+				tree.Nodes = append(tree.Nodes, flow.Node{})
+			}
+		}
+		l.Trees = []flow.Tree{tree}
+		return (&flow.Section{Lists: []flow.List{l}}).Encode()
+	}
+	for name, c := range map[string]struct {
+		section []byte
+		takes   bool
+	}{
+		"a table":                              {table(2, 10, flow.FromSome), true},
+		"rules more than twice":                {table(3, 9, flow.FromSome), false},
+		"rules about more than the table":      {table(1, 10, flow.FromSome), false},
+		"more bits than a table has":           {table(17, 0, flow.FromSome), false},
+		"more bits than a port has":            {table(6, 11, flow.FromSome), false},
+		"source ports that are none":           {table(2, 10, flow.FromSome+1), false},
+		"rules on other source ports than its": {table(2, 10, flow.FromAll), false},
+	} {
+		if both(t, flow.Name, c.section) != c.takes {
+			t.Errorf("%s: taken is %t", name, !c.takes)
+		}
 	}
 }
 
