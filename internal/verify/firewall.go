@@ -119,7 +119,7 @@ func (f *forest) list(first, end, trees int) {
 	for range trees {
 		t := f.records("tree", 4, 1)
 		b := f.b[t.at:f.at]
-		t.want((b[8] == 4 || b[8] == 6) && b[13] <= 2 && b[14]|b[15] == 0 && (b[12] == 0 || b[11] > 0), 0, 2, "a family, lengths or ports that no class has")
+		t.want((b[8] == 4 || b[8] == 6) && b[13] <= 2 && b[14]|b[15] == 0 && (b[12] == 0 || b[11] > 0), 0, 2, "a family, ports or lengths that no class has")
 		var class []int
 		for i := first; i < end; i++ {
 			w := f.rules.word(i, 10)
