@@ -46,8 +46,9 @@ type Evaluation struct {
 	scope     [3]Value // principal, action, resource
 	parents   []uint32 // of the principal, besides those that the program knows: entities
 	context   Value
-	whole     bool    // context is made
-	attrs     []Value // of the context, by attribute
+	whole     bool      // context is made
+	attrs     []Value   // of the context, by attribute
+	texts     []passage // first the names of the attributes
 	strangers []stranger
 	arena     []Value // what sets and records hold
 	facts     int     // as many elements are the request's
@@ -58,7 +59,11 @@ type Evaluation struct {
 
 // New returns an Evaluation for the programs of a view.
 func New(v *authz.View) *Evaluation {
-	return &Evaluation{view: v, attrs: make([]Value, len(v.Attributes)), arena: make([]Value, 0, min(v.Elements, maxRoom))}
+	e := &Evaluation{view: v, attrs: make([]Value, len(v.Attributes)), arena: make([]Value, 0, min(v.Elements, maxRoom))}
+	for i := range v.Attributes {
+		e.Text([]byte(v.Attributes[i].Name))
+	}
+	return e
 }
 
 // maxRoom is how many elements there is room for from the start.
@@ -67,7 +72,7 @@ const maxRoom = 256
 // Start forgets the facts of the request before.
 func (e *Evaluation) Start() {
 	e.scope, e.context, e.whole, e.fault = [3]Value{}, Value{}, false, NoFault
-	e.parents, e.strangers, e.arena, e.facts = e.parents[:0], e.strangers[:0], e.arena[:0], 0
+	e.parents, e.texts, e.strangers, e.arena, e.facts = e.parents[:0], e.texts[:len(e.attrs)], e.strangers[:0], e.arena[:0], 0
 	clear(e.attrs)
 }
 
@@ -158,7 +163,9 @@ func (e *Evaluation) follow(g *authz.Group) {
 	}
 	key := authz.None
 	switch {
-	case g.Kind == authz.GroupString && v.k == text && v.n != unnamed, g.Kind == authz.GroupEntity && v.k == entity && v.n >= 0,
+	case g.Kind == authz.GroupString && v.k == text:
+		key = e.index(&v)
+	case g.Kind == authz.GroupEntity && v.k == entity && v.n >= 0,
 		g.Kind == authz.GroupLong && v.k == long && v.n >= 0 && v.n <= int64(^uint32(0)):
 		key = uint32(v.n)
 	case g.Kind == authz.GroupIs:
