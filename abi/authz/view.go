@@ -2,8 +2,6 @@ package authz
 
 import (
 	"encoding/binary"
-	"hash/maphash"
-	"math/bits"
 
 	"lorica.dev/lorica/abi"
 )
@@ -125,125 +123,6 @@ func (v *View) In(i, j uint32) bool {
 	first, n := word(v.entities, 6*i+4), word(v.entities, 6*i+5)
 	at := search(int(n), func(k uint32) bool { return v.List(first+k) >= j })
 	return at != None && v.List(first+at) == j
-}
-
-// PrincipalType returns the type of every principal, a string; None where requests name
-// any entity.
-func (v *View) PrincipalType() uint32 { return v.principal }
-
-// Principal returns the entity of the principal with this name, or None where
-// no policy names it.
-func (v *View) Principal(name string) uint32 {
-	return v.named(v.principal, name)
-}
-
-// Parent returns the entity of the group with this name, or None where no policy
-// names it.
-func (v *View) Parent(name string) uint32 {
-	return v.named(v.group, name)
-}
-
-// Find returns the entity of a type and a name, or None.
-func (v *View) Find(kind, name string) uint32 {
-	if s := v.Index(name); s != None {
-		for e := v.names.entities[s]; e != None; e = v.names.namesakes[e] {
-			if string(v.String(v.EntityType(e))) == kind {
-				return e
-			}
-		}
-	}
-	return None
-}
-
-// named is Find where the type is a string of the section, or None.
-func (v *View) named(kind uint32, name string) uint32 {
-	if s := v.Index(name); s != None {
-		for e := v.names.entities[s]; e != None; e = v.names.namesakes[e] {
-			if v.EntityType(e) == kind {
-				return e
-			}
-		}
-	}
-	return None
-}
-
-// Intern returns the index of text, or None.
-func (v *View) Intern(text []byte) uint32 {
-	n := &v.names
-	mask := uint64(len(n.slots) - 1)
-	for i := maphash.Bytes(n.seed, text) & mask; ; i = (i + 1) & mask {
-		s := n.slots[i]
-		if s == None || string(v.String(s)) == string(text) { // does not allocate
-			return s
-		}
-	}
-}
-
-// Route returns the named route.
-func (v *View) Route(name string) (Route, bool) {
-	s := v.Index(name)
-	if s == None || v.names.routes[s] == None {
-		return Route{}, false
-	}
-	return v.route(v.names.routes[s]), true
-}
-
-func (v *View) route(i uint32) Route {
-	b := v.routes[routeSize*i:][:routeSize]
-	return Route{Name: word(b, 0), Resource: word(b, 1), Reads: binary.LittleEndian.Uint64(b[8:])}
-}
-
-// Index is Intern of a string.
-func (v *View) Index(text string) uint32 {
-	n := &v.names
-	mask := uint64(len(n.slots) - 1)
-	for i := maphash.String(n.seed, text) & mask; ; i = (i + 1) & mask {
-		s := n.slots[i]
-		if s == None || string(v.String(s)) == text { // does not allocate
-			return s
-		}
-	}
-}
-
-// names lead from what requests bring to the places in the section: every request
-// looks up its route, its principal and their groups among the strings of all
-// rules. They are made when the section is opened.
-type names struct {
-	seed  maphash.Seed // names come from clients
-	slots []uint32     // strings by hash, at most half full; None: free
-
-	entities, routes []uint32 // by string; None: there is none of that name
-	namesakes        []uint32 // by entity: another one of its name, or None
-}
-
-func (v *View) index() {
-	n := &v.names
-	strings := len(v.spans) / spanSize
-	n.seed, n.slots = maphash.MakeSeed(), free(2<<bits.Len(uint(strings)))
-	mask := uint64(len(n.slots) - 1)
-	for s := range uint32(strings) {
-		i := maphash.Bytes(n.seed, v.String(s)) & mask
-		for n.slots[i] != None {
-			i = (i + 1) & mask
-		}
-		n.slots[i] = s
-	}
-	n.entities, n.routes, n.namesakes = free(strings), free(strings), free(len(v.entities)/entitySize)
-	for e := range uint32(len(n.namesakes)) {
-		name := word(v.entities, 6*e+1)
-		n.namesakes[e], n.entities[name] = n.entities[name], e
-	}
-	for r := range uint32(len(v.routes) / routeSize) {
-		n.routes[word(v.routes, 4*r)] = r
-	}
-}
-
-func free(n int) []uint32 {
-	list := make([]uint32, n)
-	for i := range list {
-		list[i] = None
-	}
-	return list
 }
 
 // search returns the first of n indices for which reached holds, or None.

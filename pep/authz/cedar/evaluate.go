@@ -50,8 +50,10 @@ type Evaluation struct {
 	attrs     []Value   // of the context, by attribute
 	texts     []passage // first the names of the attributes
 	strangers []stranger
-	arena     []Value // what sets and records hold
-	facts     int     // as many elements are the request's
+	types     [3]typeName // a few that requests had
+	oldest    int         // of types
+	arena     []Value     // what sets and records hold
+	facts     int         // as many elements are the request's
 	stack     [authz.MaxStack]Value
 	rules     []uint32
 	fault     Fault
@@ -62,6 +64,9 @@ func New(v *authz.View) *Evaluation {
 	e := &Evaluation{view: v, attrs: make([]Value, len(v.Attributes)), arena: make([]Value, 0, min(v.Elements, maxRoom))}
 	for i := range v.Attributes {
 		e.Text([]byte(v.Attributes[i].Name))
+	}
+	for i := range e.types {
+		e.types[i].of = v.Index("")
 	}
 	return e
 }
@@ -94,11 +99,32 @@ func (e *Evaluation) Context(v Value) { e.context, e.whole = v, true }
 
 // Entity returns the entity of a type and name, known or not.
 func (e *Evaluation) Entity(kind, id string) Value {
-	if i := e.view.Find(kind, id); i != authz.None {
+	of := e.kind(kind)
+	if i := e.view.Find(of, id); i != authz.None {
 		return Known(i)
 	}
-	e.strangers = append(e.strangers, stranger{e.view.Index(kind), kind, id})
+	e.strangers = append(e.strangers, stranger{of, kind, id})
 	return Value{k: entity, n: -int64(len(e.strangers))}
+}
+
+// A typeName is the name of a type and its string in the program, or None.
+type typeName struct {
+	name string
+	of   uint32
+}
+
+// kind returns the string that the name of a type is, or None. Those of a request are mostly
+// those of the one before.
+func (e *Evaluation) kind(name string) uint32 {
+	for i := range e.types {
+		if t := &e.types[i]; t.name == name {
+			return t.of
+		}
+	}
+	e.types[e.oldest] = typeName{name, e.view.Index(name)}
+	of := e.types[e.oldest].of
+	e.oldest = (e.oldest + 1) % len(e.types)
+	return of
 }
 
 // Known returns an entity of the program.
