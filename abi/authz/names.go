@@ -16,7 +16,7 @@ type names struct {
 
 // A spot is a place in a table: which string or entity is there, and what its text is, at
 // hand so that a look at another one ends here. A key lies in the first spot from its hash
-// on, around the end, that was free when it came; a table is at most half full.
+// on, around the end, that was free when it came; a table is at most three quarters full.
 type spot struct {
 	tag      uint32 // of the hash
 	index    uint32 // None: free
@@ -106,7 +106,7 @@ func (v *View) place(table []spot, h uint64, index, name uint32) {
 
 // spots returns a table that has room for n.
 func spots(n int) []spot {
-	table := make([]spot, 2<<bits.Len(uint(n)))
+	table := make([]spot, 1<<bits.Len(uint(n+n/3)))
 	for i := range table {
 		table[i].index = None
 	}

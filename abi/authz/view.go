@@ -20,6 +20,7 @@ type View struct {
 	Elements   int        // no rule makes more elements of sets and records, names counted
 
 	names            names
+	keys             []uint64 // set of the entities that are keys of groups which look upwards
 	principal, group uint32
 	spans, text      []byte
 	entities         []byte
@@ -68,6 +69,18 @@ func (c Code) At(i uint32) Instruction {
 // List returns element i of the lists.
 func (v *View) List(i uint32) uint32 { return word(v.lists, i) }
 
+// Listed returns a span of the lists, to be read with At.
+func (v *View) Listed(s Span) List { return v.lists[4*s.First:][:4*s.Count] }
+
+// List is indices in place.
+type List []byte
+
+// Len returns their number.
+func (l List) Len() uint32 { return uint32(len(l) / 4) }
+
+// At returns index i of them.
+func (l List) At(i uint32) uint32 { return word(l, i) }
+
 // Condition returns the code of rule i.
 func (v *View) Condition(i uint32) Code {
 	b := v.rules[ruleSize*i:][:ruleSize]
@@ -97,17 +110,22 @@ func (v *View) Group(i uint32) Group {
 
 // Lead returns the node that a group leads to by a key, or None.
 func (v *View) Lead(g *Group, key uint32) uint32 {
-	for i := range g.Slots.Count {
-		at := g.Slots.First + (Home(key, g.Slots.Count)+i)&(g.Slots.Count-1)
-		switch node := word(v.slots, 2*at+1); {
-		case node == None:
-			return None
-		case word(v.slots, 2*at) == key:
+	table := v.slots[slotSize*g.Slots.First:][:slotSize*g.Slots.Count]
+	at := Home(key, g.Slots.Count)
+	for range g.Slots.Count {
+		slot := binary.LittleEndian.Uint64(table[slotSize*at:])
+		node := uint32(slot >> 32)
+		if node == None || uint32(slot) == key {
 			return node
 		}
+		at = (at + 1) & (g.Slots.Count - 1)
 	}
 	return None
 }
+
+// Leads reports whether a group of the index leads on by an entity that something is in. It
+// may say so of one that none does.
+func (v *View) Leads(entity uint32) bool { return v.keys[entity/64]>>(entity%64)&1 != 0 }
 
 // Entity returns entity i.
 func (v *View) Entity(i uint32) Entity {
@@ -118,25 +136,26 @@ func (v *View) Entity(i uint32) Entity {
 // EntityType returns the type of entity i, a string.
 func (v *View) EntityType(i uint32) uint32 { return word(v.entities, 6*i) }
 
-// In reports whether entity i is in entity j, which is another.
-func (v *View) In(i, j uint32) bool {
-	first, n := word(v.entities, 6*i+4), word(v.entities, 6*i+5)
-	at := search(int(n), func(k uint32) bool { return v.List(first+k) >= j })
-	return at != None && v.List(first+at) == j
+// Above returns all that entity i is in.
+func (v *View) Above(i uint32) List {
+	b := v.entities[entitySize*i:][:entitySize]
+	return v.Listed(Span{word(b, 4), word(b, 5)})
 }
 
-// search returns the first of n indices for which reached holds, or None.
-func search(n int, reached func(uint32) bool) uint32 {
-	lo, hi := 0, n
-	for lo < hi {
-		if mid := (lo + hi) / 2; reached(uint32(mid)) {
-			hi = mid
+// In reports whether entity i is in entity j, which is another.
+func (v *View) In(i, j uint32) bool {
+	up := v.Above(i)
+	for up.Len() > 8 { // the half of what ascends
+		if mid := up.Len() / 2; up.At(mid) <= j {
+			up = up[4*mid:]
 		} else {
-			lo = mid + 1
+			up = up[:4*mid]
 		}
 	}
-	if lo == n {
-		return None
+	for k := range up.Len() {
+		if up.At(k) == j {
+			return true
+		}
 	}
-	return uint32(lo)
+	return false
 }

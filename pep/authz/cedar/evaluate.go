@@ -168,8 +168,9 @@ func (e *Evaluation) Candidates() []uint32 {
 
 func (e *Evaluation) visit(node uint32) {
 	n := e.view.Node(node)
-	for i := range n.Rules.Count {
-		e.rules = append(e.rules, e.view.List(n.Rules.First+i))
+	rules := e.view.Listed(n.Rules)
+	for i := range rules.Len() {
+		e.rules = append(e.rules, rules.At(i))
 	}
 	for i := range n.Groups.Count {
 		g := e.view.Group(n.Groups.First + i)
@@ -179,30 +180,40 @@ func (e *Evaluation) visit(node uint32) {
 
 // follow visits the nodes that a group leads to.
 func (e *Evaluation) follow(g *authz.Group) {
-	e.arena = e.arena[:e.facts]
-	v, _ := e.run(e.view.Code(g.Code))
-	if e.fault != NoFault || (g.Kind == authz.GroupIn || g.Kind == authz.GroupIs) && v.k != entity {
-		if e.fault = NoFault; g.Fault != authz.None {
+	v := e.subject(g)
+	switch {
+	case v.k == absent, (g.Kind == authz.GroupIn || g.Kind == authz.GroupIs) && v.k != entity:
+		if g.Fault != authz.None {
 			e.visit(g.Fault)
 		}
-		return
-	}
-	key := authz.None
-	switch {
-	case g.Kind == authz.GroupString && v.k == text:
-		key = e.index(&v)
-	case g.Kind == authz.GroupEntity && v.k == entity && v.n >= 0,
-		g.Kind == authz.GroupLong && v.k == long && v.n >= 0 && v.n <= int64(^uint32(0)):
-		key = uint32(v.n)
-	case g.Kind == authz.GroupIs:
-		key = e.typeOf(&v)
 	case g.Kind == authz.GroupIn:
 		e.upwards(g, &v)
-		return
-	default:
-		return
+	case g.Kind == authz.GroupIs:
+		e.lead(g, e.typeOf(&v))
+	case g.Kind == authz.GroupString && v.k == text:
+		e.lead(g, e.index(&v))
+	case g.Kind == authz.GroupEntity && v.k == entity && v.n >= 0,
+		g.Kind == authz.GroupLong && v.k == long && v.n >= 0 && v.n <= int64(^uint32(0)):
+		e.lead(g, uint32(v.n))
 	}
-	e.lead(g, key)
+}
+
+// subject returns the value of the code of a group, absent where it faults. Most are one
+// instruction.
+func (e *Evaluation) subject(g *authz.Group) Value {
+	code := e.view.Code(g.Code)
+	if code.Len() == 1 {
+		switch x := code.At(0); x.Op {
+		case authz.OpPrincipal, authz.OpAction, authz.OpResource:
+			return e.scope[x.Op-authz.OpPrincipal]
+		case authz.OpAttr:
+			return e.attrs[x.A]
+		}
+	}
+	e.arena = e.arena[:e.facts]
+	v, _ := e.run(code)
+	e.fault = NoFault
+	return v
 }
 
 func (e *Evaluation) lead(g *authz.Group, key uint32) {
@@ -224,10 +235,14 @@ func (e *Evaluation) upwards(g *authz.Group, v *Value) {
 }
 
 func (e *Evaluation) ancestors(g *authz.Group, i uint32) {
-	e.lead(g, i)
-	x := e.view.Entity(i)
-	for k := range x.Parents {
-		e.lead(g, e.view.List(x.First+k))
+	if e.view.Leads(i) {
+		e.lead(g, i)
+	}
+	up := e.view.Above(i)
+	for k := range up.Len() {
+		if x := up.At(k); e.view.Leads(x) {
+			e.lead(g, x)
+		}
 	}
 }
 
