@@ -144,8 +144,23 @@ func (e *Evaluation) membership(a, b *Value) Value {
 
 // inAny reports whether an entity is in one of a set of entities.
 func (e *Evaluation) inAny(a, s *Value) bool {
-	for i := range s.c {
-		if of := e.element(s, i); e.in(a, &of) {
+	if e.contains(s, a) || a.n >= 0 && e.meets(s, e.view.Above(uint32(a.n))) {
+		return true
+	}
+	if len(e.parents) > 0 && e.equal(a, &e.scope[authz.ScopePrincipal]) {
+		for _, p := range e.parents {
+			if x := Known(p); e.contains(s, &x) || e.meets(s, e.view.Above(p)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// meets reports whether a set has one of some entities.
+func (e *Evaluation) meets(s *Value, list authz.List) bool {
+	for k := range list.Len() {
+		if x := Known(list.At(k)); e.contains(s, &x) {
 			return true
 		}
 	}

@@ -2,7 +2,6 @@ package cedar
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"net/netip"
 
@@ -217,21 +216,22 @@ func (e *Evaluation) contains(s, x *Value) bool {
 
 // finds looks for a scalar among the elements of a constant, which are in order.
 func (e *Evaluation) finds(s, x *Value) bool {
-	n := uint64(x.n)
+	n := x.n
 	if x.k == text {
-		n = uint64(e.index(x))
+		n = int64(e.index(x))
 	}
-	lo, hi := uint32(0), s.c
-	for lo < hi {
-		mid := (lo + hi) / 2
-		y := e.element(s, mid)
-		switch cmp.Or(cmp.Compare(y.k, x.k), cmp.Compare(uint64(y.n), n)) {
-		case 0:
+	list := e.view.Listed(authz.Span{First: uint32(s.n), Count: s.c})
+	for list.Len() > 8 {
+		mid := list.Len() / 2
+		if y := e.view.Value(list.At(mid)); kinds[y.Kind] < x.k || kinds[y.Kind] == x.k && uint64(y.Number()) <= uint64(n) {
+			list = list[4*mid:]
+		} else {
+			list = list[:4*mid]
+		}
+	}
+	for i := range list.Len() {
+		if y := e.view.Value(list.At(i)); kinds[y.Kind] == x.k && y.Number() == n {
 			return true
-		case 1:
-			hi = mid
-		default:
-			lo = mid + 1
 		}
 	}
 	return false
