@@ -6,8 +6,6 @@
 package cedar
 
 import (
-	"slices"
-
 	"lorica.dev/lorica/abi/authz"
 )
 
@@ -55,13 +53,14 @@ type Evaluation struct {
 	arena     []Value     // what sets and records hold
 	facts     int         // as many elements are the request's
 	stack     [authz.MaxStack]Value
-	rules     []uint32
+	marks     marks    // of rules, while the index is walked
+	rules     []uint32 // candidates
 	fault     Fault
 }
 
 // New returns an Evaluation for the programs of a view.
 func New(v *authz.View) *Evaluation {
-	e := &Evaluation{view: v, attrs: make([]Value, len(v.Attributes)), arena: make([]Value, 0, min(v.Elements, maxRoom))}
+	e := &Evaluation{view: v, attrs: make([]Value, len(v.Attributes)), arena: make([]Value, 0, min(v.Elements, maxRoom)), marks: newMarks(len(v.Rules))}
 	for i := range v.Attributes {
 		e.Text([]byte(v.Attributes[i].Name))
 	}
@@ -159,10 +158,8 @@ func (e *Evaluation) Applies(rule uint32) (bool, Fault) {
 // Candidates returns the rules that may apply or fault, ascending; all others would do
 // neither. The list is good until the next call.
 func (e *Evaluation) Candidates() []uint32 {
-	e.rules = e.rules[:0]
 	e.visit(0)
-	slices.Sort(e.rules)
-	e.rules = slices.Compact(e.rules)
+	e.rules = e.marks.drain(e.rules[:0])
 	return e.rules
 }
 
@@ -170,7 +167,7 @@ func (e *Evaluation) visit(node uint32) {
 	n := e.view.Node(node)
 	rules := e.view.Listed(n.Rules)
 	for i := range rules.Len() {
-		e.rules = append(e.rules, rules.At(i))
+		e.marks.add(rules.At(i))
 	}
 	for i := range n.Groups.Count {
 		g := e.view.Group(n.Groups.First + i)
