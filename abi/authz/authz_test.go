@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -192,6 +193,13 @@ func TestNamesAreFound(t *testing.T) {
 	}
 	if !v.In(3, 0) || !v.In(3, 1) || v.In(3, 2) || v.In(3, 3) || v.In(0, 1) {
 		t.Error("who is in whom")
+	}
+	for i := range uint32(len(s.Entities)) {
+		if want := slices.ContainsFunc(s.Groups, func(g Group) bool {
+			return g.Kind == GroupIn && slices.ContainsFunc(s.Slots[g.Slots.First:][:g.Slots.Count], func(x Slot) bool { return x.Node != None && x.Key == i })
+		}); v.Leads(i) != want {
+			t.Errorf("a group leads on by what is in entity %d: %t", i, !want)
+		}
 	}
 	if v.Principal("r") != 3 || v.Principal("call") != None || v.Principal("unheard of") != None || v.Parent("call") != 1 || v.Parent("r") != None {
 		t.Error("principals and parents are not found by their names")
