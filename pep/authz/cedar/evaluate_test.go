@@ -117,3 +117,22 @@ func TestMembersOfLargeSets(t *testing.T) {
 		}
 	}
 }
+
+// What was decided is remembered by these keys.
+func TestKeysTellScalarsApart(t *testing.T) {
+	list := []Value{{}, Bool(false), Bool(true), Long(0), Long(1), Decimal(1), Datetime(1), Duration(1)}
+	for _, x := range []string{"0.0.0.1", "0.0.0.1/31", "::1", "::1/127", "::1/31", "1::1", "::1:0:0:0:1", "0.0.0.2", "::2"} {
+		v, err := Parse(authz.TypeIP, []byte(x))
+		if err != nil || v.prefix().String() != x && v.prefix().Addr().String() != x {
+			t.Fatalf("%s is %v (%v)", x, v.prefix(), err)
+		}
+		list = append(list, v)
+	}
+	for i, x := range list {
+		for k, y := range list {
+			if same := string(x.AppendKey(nil)) == string(y.AppendKey(nil)); same != (i == k) {
+				t.Errorf("%+v and %+v have the same key: %t", x, y, same)
+			}
+		}
+	}
+}
