@@ -1,6 +1,7 @@
 package compiler
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -32,6 +33,7 @@ func (b *builder) compile(p *ast.Policy) authz.Span {
 	b.scope(authz.ScopePrincipal, p.Principal)
 	b.scope(authz.ScopeAction, p.Action)
 	b.scope(authz.ScopeResource, p.Resource)
+	slices.SortStableFunc(b.code[b.start:], func(x, y authz.Instruction) int { return cmp.Compare(effort(x), effort(y)) })
 	for _, c := range p.Conditions {
 		for _, n := range conjuncts(c) {
 			if v, ok := fold(n); ok && v == types.Boolean(true) {
@@ -42,6 +44,20 @@ func (b *builder) compile(p *ast.Policy) authz.Span {
 		}
 	}
 	return b.span()
+}
+
+// effort orders what a scope asks, which cannot fault, by what it costs: in what somebody is
+// takes longest, and actions are in little.
+func effort(x authz.Instruction) int {
+	switch {
+	case x.Op == authz.OpScopeEq, x.Op == authz.OpScopeIs:
+		return 0
+	case x.A == authz.ScopeAction:
+		return 1
+	case x.Op == authz.OpScopeIn:
+		return 2
+	}
+	return 3
 }
 
 func (b *builder) span() authz.Span {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -183,15 +184,22 @@ func TestNamesAreFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, e := range s.Entities {
-		if v.Entity(uint32(i)) != e || v.EntityType(uint32(i)) != e.Type || v.Find(s.Strings[e.Type], s.Strings[e.ID]) != uint32(i) {
+		if v.Entity(uint32(i)) != e || v.EntityType(uint32(i)) != e.Type || v.Find(e.Type, s.Strings[e.ID]) != uint32(i) {
 			t.Errorf("entity %d: %+v", i, v.Entity(uint32(i)))
 		}
 	}
-	if v.Find("User", "call") != None || v.Find("User", "unheard of") != None || v.Find("unheard of", "r") != None {
+	if v.Find(textUser, "call") != None || v.Find(textUser, "unheard of") != None || v.Find(None, "r") != None {
 		t.Error("an entity is found that is not there")
 	}
 	if !v.In(3, 0) || !v.In(3, 1) || v.In(3, 2) || v.In(3, 3) || v.In(0, 1) {
 		t.Error("who is in whom")
+	}
+	for i := range uint32(len(s.Entities)) {
+		if want := slices.ContainsFunc(s.Groups, func(g Group) bool {
+			return g.Kind == GroupIn && slices.ContainsFunc(s.Slots[g.Slots.First:][:g.Slots.Count], func(x Slot) bool { return x.Node != None && x.Key == i })
+		}); v.Leads(i) != want {
+			t.Errorf("a group leads on by what is in entity %d: %t", i, !want)
+		}
 	}
 	if v.Principal("r") != 3 || v.Principal("call") != None || v.Principal("unheard of") != None || v.Parent("call") != 1 || v.Parent("r") != None {
 		t.Error("principals and parents are not found by their names")
@@ -575,7 +583,7 @@ func FuzzOpen(f *testing.F) {
 		}
 		for i := range uint32(len(v.entities) / entitySize) {
 			e := v.Entity(i)
-			if v.Find(string(v.String(e.Type)), string(v.String(e.ID))) != i || v.In(i, i) {
+			if v.Find(e.Type, string(v.String(e.ID))) != i || v.In(i, i) {
 				t.Fatalf("entity %d is not found, or in itself", i)
 			}
 			for k := range e.Parents {

@@ -170,6 +170,7 @@ func (c *checker) isCode(s Span, leaves int) bool {
 func (c *checker) nodes() {
 	v := c.v
 	v.nodes, v.groups, v.slots = c.table(nodeSize), c.table(groupSize), c.table(slotSize)
+	v.keys = make([]uint64, len(v.entities)/entitySize/64+1)
 	if c.r.Err() != nil {
 		return
 	}
@@ -233,6 +234,8 @@ func (t *tree) group(node, i uint32) bool {
 			return false
 		case (g.Kind == GroupString || g.Kind == GroupIs) && !t.c.isString(key), (g.Kind == GroupEntity || g.Kind == GroupIn) && !t.c.isEntity(key):
 			return false
+		case g.Kind == GroupIn:
+			v.keys[key/64] |= 1 << (key % 64)
 		}
 	}
 	return true

@@ -2,8 +2,6 @@ package authz
 
 import (
 	"encoding/binary"
-	"hash/maphash"
-	"math/bits"
 
 	"lorica.dev/lorica/abi"
 )
@@ -22,6 +20,7 @@ type View struct {
 	Elements   int        // no rule makes more elements of sets and records, names counted
 
 	names            names
+	keys             []uint64 // set of the entities that are keys of groups which look upwards
 	principal, group uint32
 	spans, text      []byte
 	entities         []byte
@@ -70,6 +69,18 @@ func (c Code) At(i uint32) Instruction {
 // List returns element i of the lists.
 func (v *View) List(i uint32) uint32 { return word(v.lists, i) }
 
+// Listed returns a span of the lists, to be read with At.
+func (v *View) Listed(s Span) List { return v.lists[4*s.First:][:4*s.Count] }
+
+// List is indices in place.
+type List []byte
+
+// Len returns their number.
+func (l List) Len() uint32 { return uint32(len(l) / 4) }
+
+// At returns index i of them.
+func (l List) At(i uint32) uint32 { return word(l, i) }
+
 // Condition returns the code of rule i.
 func (v *View) Condition(i uint32) Code {
 	b := v.rules[ruleSize*i:][:ruleSize]
@@ -99,17 +110,22 @@ func (v *View) Group(i uint32) Group {
 
 // Lead returns the node that a group leads to by a key, or None.
 func (v *View) Lead(g *Group, key uint32) uint32 {
-	for i := range g.Slots.Count {
-		at := g.Slots.First + (Home(key, g.Slots.Count)+i)&(g.Slots.Count-1)
-		switch node := word(v.slots, 2*at+1); {
-		case node == None:
-			return None
-		case word(v.slots, 2*at) == key:
+	table := v.slots[slotSize*g.Slots.First:][:slotSize*g.Slots.Count]
+	at := Home(key, g.Slots.Count)
+	for range g.Slots.Count {
+		slot := binary.LittleEndian.Uint64(table[slotSize*at:])
+		node := uint32(slot >> 32)
+		if node == None || uint32(slot) == key {
 			return node
 		}
+		at = (at + 1) & (g.Slots.Count - 1)
 	}
 	return None
 }
+
+// Leads reports whether a group of the index leads on by an entity that something is in. It
+// may say so of one that none does.
+func (v *View) Leads(entity uint32) bool { return v.keys[entity/64]>>(entity%64)&1 != 0 }
 
 // Entity returns entity i.
 func (v *View) Entity(i uint32) Entity {
@@ -120,144 +136,26 @@ func (v *View) Entity(i uint32) Entity {
 // EntityType returns the type of entity i, a string.
 func (v *View) EntityType(i uint32) uint32 { return word(v.entities, 6*i) }
 
+// Above returns all that entity i is in.
+func (v *View) Above(i uint32) List {
+	b := v.entities[entitySize*i:][:entitySize]
+	return v.Listed(Span{word(b, 4), word(b, 5)})
+}
+
 // In reports whether entity i is in entity j, which is another.
 func (v *View) In(i, j uint32) bool {
-	first, n := word(v.entities, 6*i+4), word(v.entities, 6*i+5)
-	at := search(int(n), func(k uint32) bool { return v.List(first+k) >= j })
-	return at != None && v.List(first+at) == j
-}
-
-// PrincipalType returns the type of every principal, a string; None where requests name
-// any entity.
-func (v *View) PrincipalType() uint32 { return v.principal }
-
-// Principal returns the entity of the principal with this name, or None where
-// no policy names it.
-func (v *View) Principal(name string) uint32 {
-	return v.named(v.principal, name)
-}
-
-// Parent returns the entity of the group with this name, or None where no policy
-// names it.
-func (v *View) Parent(name string) uint32 {
-	return v.named(v.group, name)
-}
-
-// Find returns the entity of a type and a name, or None.
-func (v *View) Find(kind, name string) uint32 {
-	if s := v.Index(name); s != None {
-		for e := v.names.entities[s]; e != None; e = v.names.namesakes[e] {
-			if string(v.String(v.EntityType(e))) == kind {
-				return e
-			}
-		}
-	}
-	return None
-}
-
-// named is Find where the type is a string of the section, or None.
-func (v *View) named(kind uint32, name string) uint32 {
-	if s := v.Index(name); s != None {
-		for e := v.names.entities[s]; e != None; e = v.names.namesakes[e] {
-			if v.EntityType(e) == kind {
-				return e
-			}
-		}
-	}
-	return None
-}
-
-// Intern returns the index of text, or None.
-func (v *View) Intern(text []byte) uint32 {
-	n := &v.names
-	mask := uint64(len(n.slots) - 1)
-	for i := maphash.Bytes(n.seed, text) & mask; ; i = (i + 1) & mask {
-		s := n.slots[i]
-		if s == None || string(v.String(s)) == string(text) { // does not allocate
-			return s
-		}
-	}
-}
-
-// Route returns the named route.
-func (v *View) Route(name string) (Route, bool) {
-	s := v.Index(name)
-	if s == None || v.names.routes[s] == None {
-		return Route{}, false
-	}
-	return v.route(v.names.routes[s]), true
-}
-
-func (v *View) route(i uint32) Route {
-	b := v.routes[routeSize*i:][:routeSize]
-	return Route{Name: word(b, 0), Resource: word(b, 1), Reads: binary.LittleEndian.Uint64(b[8:])}
-}
-
-// Index is Intern of a string.
-func (v *View) Index(text string) uint32 {
-	n := &v.names
-	mask := uint64(len(n.slots) - 1)
-	for i := maphash.String(n.seed, text) & mask; ; i = (i + 1) & mask {
-		s := n.slots[i]
-		if s == None || string(v.String(s)) == text { // does not allocate
-			return s
-		}
-	}
-}
-
-// names lead from what requests bring to the places in the section: every request
-// looks up its route, its principal and their groups among the strings of all
-// rules. They are made when the section is opened.
-type names struct {
-	seed  maphash.Seed // names come from clients
-	slots []uint32     // strings by hash, at most half full; None: free
-
-	entities, routes []uint32 // by string; None: there is none of that name
-	namesakes        []uint32 // by entity: another one of its name, or None
-}
-
-func (v *View) index() {
-	n := &v.names
-	strings := len(v.spans) / spanSize
-	n.seed, n.slots = maphash.MakeSeed(), free(2<<bits.Len(uint(strings)))
-	mask := uint64(len(n.slots) - 1)
-	for s := range uint32(strings) {
-		i := maphash.Bytes(n.seed, v.String(s)) & mask
-		for n.slots[i] != None {
-			i = (i + 1) & mask
-		}
-		n.slots[i] = s
-	}
-	n.entities, n.routes, n.namesakes = free(strings), free(strings), free(len(v.entities)/entitySize)
-	for e := range uint32(len(n.namesakes)) {
-		name := word(v.entities, 6*e+1)
-		n.namesakes[e], n.entities[name] = n.entities[name], e
-	}
-	for r := range uint32(len(v.routes) / routeSize) {
-		n.routes[word(v.routes, 4*r)] = r
-	}
-}
-
-func free(n int) []uint32 {
-	list := make([]uint32, n)
-	for i := range list {
-		list[i] = None
-	}
-	return list
-}
-
-// search returns the first of n indices for which reached holds, or None.
-func search(n int, reached func(uint32) bool) uint32 {
-	lo, hi := 0, n
-	for lo < hi {
-		if mid := (lo + hi) / 2; reached(uint32(mid)) {
-			hi = mid
+	up := v.Above(i)
+	for up.Len() > 8 { // the half of what ascends
+		if mid := up.Len() / 2; up.At(mid) <= j {
+			up = up[4*mid:]
 		} else {
-			lo = mid + 1
+			up = up[:4*mid]
 		}
 	}
-	if lo == n {
-		return None
+	for k := range up.Len() {
+		if up.At(k) == j {
+			return true
+		}
 	}
-	return uint32(lo)
+	return false
 }

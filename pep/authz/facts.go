@@ -134,7 +134,7 @@ func store[T string | []byte](w *workspace, i int, a *authz.Attribute, raw T, fo
 	case !found:
 		put(w, i, cedar.Value{})
 	case a.Type == authz.TypeString:
-		w.eval.Set(i, w.eval.Text(note(w, kindText, 0, raw)))
+		w.eval.Set(i, w.eval.Text(note(w, kindText, raw)))
 	default:
 		v, err := cedar.Parse(a.Type, []byte(raw))
 		if err != nil {
@@ -148,7 +148,7 @@ func store[T string | []byte](w *workspace, i int, a *authz.Attribute, raw T, fo
 // storeSet reads attribute i from an array, and puts it.
 func storeSet(w *workspace, i int, a *authz.Attribute, v strictjson.Value) *problem {
 	w.elements = w.elements[:0]
-	note(w, kindSet, 0, "")
+	note(w, kindSet, "")
 	err := strictjson.Elements(v, func(x strictjson.Value) error {
 		if err := cedar.Fits(a.Type, x.Kind); err != nil {
 			return err
@@ -157,19 +157,19 @@ func storeSet(w *workspace, i int, a *authz.Attribute, v strictjson.Value) *prob
 			return fmt.Errorf("it has more than %d elements", authz.MaxElements)
 		}
 		if a.Type == authz.TypeString {
-			w.elements = append(w.elements, w.eval.Text(note(w, kindText, 0, x.Text)))
+			w.elements = append(w.elements, w.eval.Text(note(w, kindText, x.Text)))
 			return nil
 		}
 		e, err := cedar.Parse(a.Type, numeral(a.Type, x))
 		if err == nil {
-			w.elements = append(w.elements, e.Over(note(w, e.Kind(), e.Number(), e.Bytes())))
+			w.elements, w.key = append(w.elements, e), e.AppendKey(w.key)
 		}
 		return err
 	})
 	if err != nil {
 		return malformed(a, err)
 	}
-	note(w, kindEnd, 0, "")
+	note(w, kindEnd, "")
 	w.eval.Set(i, w.eval.Elements(w.elements...))
 	return nil
 }
@@ -185,7 +185,8 @@ func numeral(t authz.Type, v strictjson.Value) []byte {
 
 // put stores attribute i, and appends it to the key.
 func put(w *workspace, i int, v cedar.Value) {
-	w.eval.Set(i, v.Over(note(w, v.Kind(), v.Number(), v.Bytes())))
+	w.eval.Set(i, v)
+	w.key = v.AppendKey(w.key)
 }
 
 // What the key has for texts, and around the elements of a set, where scalars have the
@@ -196,11 +197,9 @@ const (
 	kindEnd
 )
 
-// note appends to the key what no two different values have in common: kind, number,
-// length and bytes. It returns where the bytes lie there.
-func note[T string | []byte](w *workspace, kind uint8, number int64, s T) []byte {
+// note appends a kind and a text to the key, and returns where that lies there.
+func note[T string | []byte](w *workspace, kind uint8, s T) []byte {
 	w.key = append(w.key, kind)
-	w.key = binary.LittleEndian.AppendUint64(w.key, uint64(number))
 	w.key = binary.LittleEndian.AppendUint32(w.key, uint32(len(s)))
 	at := len(w.key)
 	w.key = append(w.key, s...)

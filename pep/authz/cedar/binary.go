@@ -17,20 +17,18 @@ func (e *Evaluation) binary(op authz.Op, a, b *Value) Value {
 		return Bool(e.contains(a, b))
 	case authz.OpGetTag, authz.OpHasTag:
 		return e.tag(op, a, b)
+	case authz.OpLt, authz.OpLe, authz.OpGt, authz.OpGe:
+		if a.k != b.k || a.k != long && a.k != datetime && a.k != duration {
+			return e.none(faultType)
+		}
+		return ordered(op-authz.OpLt, a.n, b.n)
 	}
-	x, y, ok := operands(op)
-	if ok && (a.k != x || b.k != y) || !ok && !(a.k == b.k && (a.k == long || a.k == datetime || a.k == duration)) {
+	if x, y := operands(op); a.k != x || b.k != y {
 		return e.none(faultType)
 	}
 	switch op {
-	case authz.OpLt, authz.OpDecimalLt:
-		return Bool(a.n < b.n)
-	case authz.OpLe, authz.OpDecimalLe:
-		return Bool(a.n <= b.n)
-	case authz.OpGt, authz.OpDecimalGt:
-		return Bool(a.n > b.n)
-	case authz.OpGe, authz.OpDecimalGe:
-		return Bool(a.n >= b.n)
+	case authz.OpDecimalLt, authz.OpDecimalLe, authz.OpDecimalGt, authz.OpDecimalGe:
+		return ordered(op-authz.OpDecimalLt, a.n, b.n)
 	case authz.OpAdd:
 		return e.sum(long, a.n, b.n)
 	case authz.OpOffset:
@@ -54,24 +52,34 @@ func (e *Evaluation) binary(op authz.Op, a, b *Value) Value {
 	return Bool(false)
 }
 
-// operands returns the kinds that an operation takes; ok is false for those that compare
-// two of one kind.
-func operands(op authz.Op) (a, b kind, ok bool) {
-	switch op {
-	case authz.OpAdd, authz.OpSub, authz.OpMul:
-		return long, long, true
-	case authz.OpDecimalLt, authz.OpDecimalLe, authz.OpDecimalGt, authz.OpDecimalGe:
-		return decimal, decimal, true
-	case authz.OpContainsAll, authz.OpContainsAny:
-		return set, set, true
-	case authz.OpInRange:
-		return ip, ip, true
-	case authz.OpOffset:
-		return datetime, duration, true
-	case authz.OpDurationSince:
-		return datetime, datetime, true
+// ordered compares numbers: less, at most, more, at least, by the number of the relation.
+func ordered(relation authz.Op, x, y int64) Value {
+	switch relation {
+	case 0:
+		return Bool(x < y)
+	case 1:
+		return Bool(x <= y)
+	case 2:
+		return Bool(x > y)
 	}
-	return absent, absent, false
+	return Bool(x >= y)
+}
+
+// operands returns the kinds that an operation takes.
+func operands(op authz.Op) (a, b kind) {
+	switch op {
+	case authz.OpDecimalLt, authz.OpDecimalLe, authz.OpDecimalGt, authz.OpDecimalGe:
+		return decimal, decimal
+	case authz.OpContainsAll, authz.OpContainsAny:
+		return set, set
+	case authz.OpInRange:
+		return ip, ip
+	case authz.OpOffset:
+		return datetime, duration
+	case authz.OpDurationSince:
+		return datetime, datetime
+	}
+	return long, long // OpAdd, OpSub, OpMul
 }
 
 func (e *Evaluation) sum(k kind, x, y int64) Value {
@@ -136,8 +144,23 @@ func (e *Evaluation) membership(a, b *Value) Value {
 
 // inAny reports whether an entity is in one of a set of entities.
 func (e *Evaluation) inAny(a, s *Value) bool {
-	for i := range s.c {
-		if of := e.element(s, i); e.in(a, &of) {
+	if e.contains(s, a) || a.n >= 0 && e.meets(s, e.view.Above(uint32(a.n))) {
+		return true
+	}
+	if len(e.parents) > 0 && e.equal(a, &e.scope[authz.ScopePrincipal]) {
+		for _, p := range e.parents {
+			if x := Known(p); e.contains(s, &x) || e.meets(s, e.view.Above(p)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// meets reports whether a set has one of some entities.
+func (e *Evaluation) meets(s *Value, list authz.List) bool {
+	for k := range list.Len() {
+		if x := Known(list.At(k)); e.contains(s, &x) {
 			return true
 		}
 	}

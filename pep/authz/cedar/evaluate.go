@@ -6,8 +6,6 @@
 package cedar
 
 import (
-	"slices"
-
 	"lorica.dev/lorica/abi/authz"
 )
 
@@ -46,19 +44,30 @@ type Evaluation struct {
 	scope     [3]Value // principal, action, resource
 	parents   []uint32 // of the principal, besides those that the program knows: entities
 	context   Value
-	whole     bool    // context is made
-	attrs     []Value // of the context, by attribute
+	whole     bool      // context is made
+	attrs     []Value   // of the context, by attribute
+	texts     []passage // first the names of the attributes
 	strangers []stranger
-	arena     []Value // what sets and records hold
-	facts     int     // as many elements are the request's
+	types     [3]typeName // a few that requests had
+	oldest    int         // of types
+	arena     []Value     // what sets and records hold
+	facts     int         // as many elements are the request's
 	stack     [authz.MaxStack]Value
-	rules     []uint32
+	marks     marks    // of rules, while the index is walked
+	rules     []uint32 // candidates
 	fault     Fault
 }
 
 // New returns an Evaluation for the programs of a view.
 func New(v *authz.View) *Evaluation {
-	return &Evaluation{view: v, attrs: make([]Value, len(v.Attributes)), arena: make([]Value, 0, min(v.Elements, maxRoom))}
+	e := &Evaluation{view: v, attrs: make([]Value, len(v.Attributes)), arena: make([]Value, 0, min(v.Elements, maxRoom)), marks: newMarks(len(v.Rules))}
+	for i := range v.Attributes {
+		e.Text([]byte(v.Attributes[i].Name))
+	}
+	for i := range e.types {
+		e.types[i].of = v.Index("")
+	}
+	return e
 }
 
 // maxRoom is how many elements there is room for from the start.
@@ -67,7 +76,7 @@ const maxRoom = 256
 // Start forgets the facts of the request before.
 func (e *Evaluation) Start() {
 	e.scope, e.context, e.whole, e.fault = [3]Value{}, Value{}, false, NoFault
-	e.parents, e.strangers, e.arena, e.facts = e.parents[:0], e.strangers[:0], e.arena[:0], 0
+	e.parents, e.texts, e.strangers, e.arena, e.facts = e.parents[:0], e.texts[:len(e.attrs)], e.strangers[:0], e.arena[:0], 0
 	clear(e.attrs)
 }
 
@@ -89,11 +98,32 @@ func (e *Evaluation) Context(v Value) { e.context, e.whole = v, true }
 
 // Entity returns the entity of a type and name, known or not.
 func (e *Evaluation) Entity(kind, id string) Value {
-	if i := e.view.Find(kind, id); i != authz.None {
+	of := e.kind(kind)
+	if i := e.view.Find(of, id); i != authz.None {
 		return Known(i)
 	}
-	e.strangers = append(e.strangers, stranger{e.view.Index(kind), kind, id})
+	e.strangers = append(e.strangers, stranger{of, kind, id})
 	return Value{k: entity, n: -int64(len(e.strangers))}
+}
+
+// A typeName is the name of a type and its string in the program, or None.
+type typeName struct {
+	name string
+	of   uint32
+}
+
+// kind returns the string that the name of a type is, or None. Those of a request are mostly
+// those of the one before.
+func (e *Evaluation) kind(name string) uint32 {
+	for i := range e.types {
+		if t := &e.types[i]; t.name == name {
+			return t.of
+		}
+	}
+	e.types[e.oldest] = typeName{name, e.view.Index(name)}
+	of := e.types[e.oldest].of
+	e.oldest = (e.oldest + 1) % len(e.types)
+	return of
 }
 
 // Known returns an entity of the program.
@@ -128,17 +158,16 @@ func (e *Evaluation) Applies(rule uint32) (bool, Fault) {
 // Candidates returns the rules that may apply or fault, ascending; all others would do
 // neither. The list is good until the next call.
 func (e *Evaluation) Candidates() []uint32 {
-	e.rules = e.rules[:0]
 	e.visit(0)
-	slices.Sort(e.rules)
-	e.rules = slices.Compact(e.rules)
+	e.rules = e.marks.drain(e.rules[:0])
 	return e.rules
 }
 
 func (e *Evaluation) visit(node uint32) {
 	n := e.view.Node(node)
-	for i := range n.Rules.Count {
-		e.rules = append(e.rules, e.view.List(n.Rules.First+i))
+	rules := e.view.Listed(n.Rules)
+	for i := range rules.Len() {
+		e.marks.add(rules.At(i))
 	}
 	for i := range n.Groups.Count {
 		g := e.view.Group(n.Groups.First + i)
@@ -148,28 +177,40 @@ func (e *Evaluation) visit(node uint32) {
 
 // follow visits the nodes that a group leads to.
 func (e *Evaluation) follow(g *authz.Group) {
-	e.arena = e.arena[:e.facts]
-	v, _ := e.run(e.view.Code(g.Code))
-	if e.fault != NoFault || (g.Kind == authz.GroupIn || g.Kind == authz.GroupIs) && v.k != entity {
-		if e.fault = NoFault; g.Fault != authz.None {
+	v := e.subject(g)
+	switch {
+	case v.k == absent, (g.Kind == authz.GroupIn || g.Kind == authz.GroupIs) && v.k != entity:
+		if g.Fault != authz.None {
 			e.visit(g.Fault)
 		}
-		return
-	}
-	key := authz.None
-	switch {
-	case g.Kind == authz.GroupString && v.k == text && v.n != unnamed, g.Kind == authz.GroupEntity && v.k == entity && v.n >= 0,
-		g.Kind == authz.GroupLong && v.k == long && v.n >= 0 && v.n <= int64(^uint32(0)):
-		key = uint32(v.n)
-	case g.Kind == authz.GroupIs:
-		key = e.typeOf(&v)
 	case g.Kind == authz.GroupIn:
 		e.upwards(g, &v)
-		return
-	default:
-		return
+	case g.Kind == authz.GroupIs:
+		e.lead(g, e.typeOf(&v))
+	case g.Kind == authz.GroupString && v.k == text:
+		e.lead(g, e.index(&v))
+	case g.Kind == authz.GroupEntity && v.k == entity && v.n >= 0,
+		g.Kind == authz.GroupLong && v.k == long && v.n >= 0 && v.n <= int64(^uint32(0)):
+		e.lead(g, uint32(v.n))
 	}
-	e.lead(g, key)
+}
+
+// subject returns the value of the code of a group, absent where it faults. Most are one
+// instruction.
+func (e *Evaluation) subject(g *authz.Group) Value {
+	code := e.view.Code(g.Code)
+	if code.Len() == 1 {
+		switch x := code.At(0); x.Op {
+		case authz.OpPrincipal, authz.OpAction, authz.OpResource:
+			return e.scope[x.Op-authz.OpPrincipal]
+		case authz.OpAttr:
+			return e.attrs[x.A]
+		}
+	}
+	e.arena = e.arena[:e.facts]
+	v, _ := e.run(code)
+	e.fault = NoFault
+	return v
 }
 
 func (e *Evaluation) lead(g *authz.Group, key uint32) {
@@ -191,10 +232,14 @@ func (e *Evaluation) upwards(g *authz.Group, v *Value) {
 }
 
 func (e *Evaluation) ancestors(g *authz.Group, i uint32) {
-	e.lead(g, i)
-	x := e.view.Entity(i)
-	for k := range x.Parents {
-		e.lead(g, e.view.List(x.First+k))
+	if e.view.Leads(i) {
+		e.lead(g, i)
+	}
+	up := e.view.Above(i)
+	for k := range up.Len() {
+		if x := up.At(k); e.view.Leads(x) {
+			e.lead(g, x)
+		}
 	}
 }
 

@@ -45,7 +45,7 @@ func (e *Evaluation) run(code authz.Code) (v Value, ok bool) {
 			top -= int(x.B)
 			for i := range x.B {
 				name := e.view.List(x.A + i)
-				e.arena = append(e.arena, Value{k: text, n: int64(name), s: e.view.String(name)}, s[top+int(i)])
+				e.arena = append(e.arena, Value{k: text, n: int64(name)}, s[top+int(i)])
 			}
 			s[top] = r
 			top++
@@ -125,8 +125,7 @@ func (e *Evaluation) everything() Value {
 	r := Value{k: record, n: int64(len(e.arena))}
 	for i := range e.attrs {
 		if e.attrs[i].k != absent {
-			name := []byte(e.view.Attributes[i].Name)
-			e.arena = append(e.arena, e.Text(name), e.attrs[i])
+			e.arena = append(e.arena, Value{k: text, n: -1 - int64(i)}, e.attrs[i])
 			r.c++
 		}
 	}
@@ -166,12 +165,12 @@ func (e *Evaluation) unary(x authz.Instruction, a *Value) Value {
 		if a.k != text {
 			return e.none(faultType)
 		}
-		return Bool(like(a.s, e.view.String(x.A)))
+		return Bool(like(e.bytes(a), e.view.String(x.A)))
 	case authz.OpParse:
 		if a.k != text {
 			return e.none(faultType)
 		}
-		v, ok := construct(authz.Type(x.A), string(a.s))
+		v, ok := construct(authz.Type(x.A), string(e.bytes(a)))
 		if !ok {
 			return e.none(faultParse)
 		}

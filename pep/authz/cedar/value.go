@@ -2,7 +2,7 @@ package cedar
 
 import (
 	"bytes"
-	"cmp"
+	"encoding/binary"
 	"net/netip"
 
 	"lorica.dev/lorica/abi/authz"
@@ -31,19 +31,16 @@ var kinds = [...]kind{
 	authz.ValueString: text, authz.ValueEntity: entity, authz.ValueIP: ip, authz.ValueSet: set, authz.ValueRecord: record,
 }
 
-// A Value is a Cedar value. It owns nothing: bytes alias the sealed program or the facts
-// of the request, and what sets and records hold lies in the evaluation or the program.
-// The zero Value is absent.
+// A Value is a Cedar value. It points to nothing, so that it is cheap to copy: texts of a
+// request, and what sets and records hold, lie in the evaluation or the program. The zero
+// Value is absent.
 type Value struct {
 	k     kind
-	fixed bool   // set and record: in the program
-	c     uint32 // set and record: how many elements or members
-	n     int64  // boolean and numbers; text: its index, or unnamed; entity: its index, or -1 minus that of one that the program does not name; ip: prefix length; set and record: the first element
-	s     []byte // text; ip: 4 or 16 bytes
+	fixed bool   // set and record: in the program; ip: of four bytes
+	c     uint32 // set and record: how many elements or members; ip: prefix length
+	n     int64  // boolean and numbers; text: its index, or -1 minus that among those of the request; entity: the same; ip: its last half; set and record: the first element
+	upper uint64 // ip: the first half of 16 bytes
 }
-
-// unnamed is the number of a text that is no string of the program.
-const unnamed = -1
 
 // Bool, Long, Decimal (in ten-thousandths), Datetime (in milliseconds since 1970),
 // Duration (in milliseconds) return values.
@@ -59,42 +56,79 @@ func Datetime(n int64) Value { return Value{k: datetime, n: n} }
 func Duration(n int64) Value { return Value{k: duration, n: n} }
 
 // IP returns the value of an address, of 4 or 16 bytes, and the length of a prefix.
-func IP(addr []byte, bits int) Value { return Value{k: ip, n: int64(bits), s: addr} }
+func IP(addr []byte, bits int) Value {
+	if len(addr) == 4 {
+		return Value{k: ip, fixed: true, c: uint32(bits), n: int64(binary.BigEndian.Uint32(addr))}
+	}
+	return Value{k: ip, c: uint32(bits), upper: binary.BigEndian.Uint64(addr), n: int64(binary.BigEndian.Uint64(addr[8:]))}
+}
 
-// Kind, Number and Bytes tell one scalar value from every other.
-func (v Value) Kind() uint8   { return uint8(v.k) }
-func (v Value) Number() int64 { return v.n }
-func (v Value) Bytes() []byte { return v.s }
+func (v *Value) prefix() netip.Prefix {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[8:], uint64(v.n))
+	if v.fixed {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte(b[12:])), int(v.c))
+	}
+	binary.BigEndian.PutUint64(b[:], v.upper)
+	return netip.PrefixFrom(netip.AddrFrom16(b), int(v.c))
+}
 
-// Over returns v with equal bytes that lie elsewhere.
-func (v Value) Over(b []byte) Value {
-	v.s = b
-	return v
+// AppendKey appends to b what no two different scalars, but for texts and entities, have in
+// common.
+func (v Value) AppendKey(b []byte) []byte {
+	b = append(b, byte(v.k))
+	b = binary.LittleEndian.AppendUint64(b, uint64(v.n))
+	if v.k != ip {
+		return b
+	}
+	if v.fixed {
+		return append(b, 4, byte(v.c))
+	}
+	return binary.LittleEndian.AppendUint64(append(b, 6, byte(v.c)), v.upper)
+}
+
+// A passage is a text of the request. Its index in the program is looked up where somebody
+// asks for it: most texts nobody compares with anything.
+type passage struct {
+	text  []byte
+	asked bool
+	index uint32 // where asked: a string of the program, or None
 }
 
 // Text returns the value of b, which must stay as it is until the next Start.
 func (e *Evaluation) Text(b []byte) Value {
-	if i := e.view.Intern(b); i != authz.None {
-		return Value{k: text, n: int64(i), s: b}
-	}
-	return Value{k: text, n: unnamed, s: b}
+	e.texts = append(e.texts, passage{text: b})
+	return Value{k: text, n: -int64(len(e.texts))}
 }
 
-func (v Value) prefix() netip.Prefix {
-	a, _ := netip.AddrFromSlice(v.s)
-	return netip.PrefixFrom(a, int(v.n))
+// index returns the string of the program that a text is, or None.
+func (e *Evaluation) index(v *Value) uint32 {
+	if v.n >= 0 {
+		return uint32(v.n)
+	}
+	p := &e.texts[-1-v.n]
+	if !p.asked {
+		p.index, p.asked = e.view.Intern(p.text), true
+	}
+	return p.index
+}
+
+// bytes returns those of a text.
+func (e *Evaluation) bytes(v *Value) []byte {
+	if v.n >= 0 {
+		return e.view.String(uint32(v.n))
+	}
+	return e.texts[-1-v.n].text
 }
 
 // constant returns constant i of the program.
 func (e *Evaluation) constant(i uint32) Value {
 	x := e.view.Value(i)
 	switch x.Kind {
-	case authz.ValueString:
-		return Value{k: text, n: int64(x.A), s: e.view.String(x.A)}
-	case authz.ValueIP:
-		return Value{k: ip, n: int64(x.B), s: e.view.String(x.A)}
-	case authz.ValueEntity, authz.ValueBool:
+	case authz.ValueString, authz.ValueEntity, authz.ValueBool:
 		return Value{k: kinds[x.Kind], n: int64(x.A)}
+	case authz.ValueIP:
+		return IP(e.view.String(x.A), int(x.B))
 	case authz.ValueSet, authz.ValueRecord:
 		return Value{k: kinds[x.Kind], fixed: true, n: int64(x.A), c: x.B}
 	}
@@ -113,25 +147,25 @@ func (e *Evaluation) element(s *Value, i uint32) Value {
 func (e *Evaluation) member(r *Value, i uint32) (name, v Value) {
 	if r.fixed {
 		at := uint32(r.n) + 2*i
-		name := e.view.List(at)
-		return Value{k: text, n: int64(name), s: e.view.String(name)}, e.constant(e.view.List(at + 1))
+		return Value{k: text, n: int64(e.view.List(at))}, e.constant(e.view.List(at + 1))
 	}
 	return e.arena[r.n+2*int64(i)], e.arena[r.n+2*int64(i)+1]
 }
 
 // lookup returns the member of a record with a name, a text; an absent one where there is
-// none. Equal texts have one number, where they are strings of the program.
+// none.
 func (e *Evaluation) lookup(r, name *Value) Value {
 	if r.fixed {
+		key := e.index(name)
 		for i := range r.c {
-			if at := uint32(r.n) + 2*i; int64(e.view.List(at)) == name.n {
+			if at := uint32(r.n) + 2*i; e.view.List(at) == key {
 				return e.constant(e.view.List(at + 1))
 			}
 		}
 		return Value{}
 	}
 	for list := e.arena[r.n:][:2*r.c]; len(list) > 0; list = list[2:] {
-		if list[0].n == name.n && (name.n != unnamed || e.equal(&list[0], name)) {
+		if e.equal(&list[0], name) {
 			return list[1]
 		}
 	}
@@ -145,14 +179,12 @@ func (e *Evaluation) equal(a, b *Value) bool {
 	}
 	switch a.k {
 	case text:
-		if a.n != unnamed || b.n != unnamed {
-			return a.n == b.n
-		}
-		return bytes.Equal(a.s, b.s)
+		x, y := e.index(a), e.index(b)
+		return x == y && (x != authz.None || bytes.Equal(e.bytes(a), e.bytes(b)))
 	case entity:
 		return a.n == b.n || a.n < 0 && b.n < 0 && e.strangers[-1-a.n].same(&e.strangers[-1-b.n])
 	case ip:
-		return a.n == b.n && bytes.Equal(a.s, b.s)
+		return *a == *b
 	case set: // no element is twice in one
 		return a.c == b.c && e.within(a, b)
 	case record:
@@ -184,17 +216,22 @@ func (e *Evaluation) contains(s, x *Value) bool {
 
 // finds looks for a scalar among the elements of a constant, which are in order.
 func (e *Evaluation) finds(s, x *Value) bool {
-	lo, hi := uint32(0), s.c
-	for lo < hi {
-		mid := (lo + hi) / 2
-		y := e.element(s, mid)
-		switch cmp.Or(cmp.Compare(y.k, x.k), cmp.Compare(uint64(y.n), uint64(x.n))) {
-		case 0:
+	n := x.n
+	if x.k == text {
+		n = int64(e.index(x))
+	}
+	list := e.view.Listed(authz.Span{First: uint32(s.n), Count: s.c})
+	for list.Len() > 8 {
+		mid := list.Len() / 2
+		if y := e.view.Value(list.At(mid)); kinds[y.Kind] < x.k || kinds[y.Kind] == x.k && uint64(y.Number()) <= uint64(n) {
+			list = list[4*mid:]
+		} else {
+			list = list[:4*mid]
+		}
+	}
+	for i := range list.Len() {
+		if y := e.view.Value(list.At(i)); kinds[y.Kind] == x.k && y.Number() == n {
 			return true
-		case 1:
-			hi = mid
-		default:
-			lo = mid + 1
 		}
 	}
 	return false
