@@ -11,18 +11,16 @@ import (
 	"testing"
 )
 
-// A reader that shares code is no second one, and nobody reads one that is long.
+// A reader that shares code is no second one, and nobody reads one that is long: what reads
+// authorization has less than 500 lines, all counted, and the firewall less than 250 more.
 func TestItIsSmallAndAlone(t *testing.T) {
-	lines := 0
-	for _, name := range []string{"verify.go", "authz.go", "firewall.go"} {
+	for name, most := range map[string]int{"verify.go": 175, "authz.go": 325, "firewall.go": 250} {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for line := range strings.Lines(string(b)) {
-			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "//") {
-				lines++
-			}
+		if lines := bytes.Count(b, []byte{'\n'}); lines >= most {
+			t.Errorf("%s has %d lines", name, lines)
 		}
 		f, err := parser.ParseFile(token.NewFileSet(), name, b, parser.ImportsOnly)
 		if err != nil {
@@ -36,9 +34,6 @@ func TestItIsSmallAndAlone(t *testing.T) {
 	}
 	if others, err := os.ReadDir("."); err != nil || len(others) != 4 {
 		t.Errorf("files that are not counted: %v %v", others, err)
-	}
-	if lines >= 550 {
-		t.Errorf("%d lines of code", lines)
 	}
 }
 
