@@ -61,58 +61,18 @@ func LevelsTo(p *api.SecurityPolicy, level string) []string {
 	return p.Levels.Names[:slices.Index(p.Levels.Names, level)+1]
 }
 
-// Authorize is the reference for what images decide, by cedar-go's evaluator.
-// The request must be allowed at every level up to its own. At each level, in
-// file order, the first rule that denies decides (a forbid that holds, or any
-// rule that cannot be evaluated), else the first permit that holds, else the
-// default. A call that lacks a required attribute that a rule for its route
-// reads is denied, and so is everything where there is no authorization.
-func (d *Deployment) Authorize(c Call) Decision {
-	if d.Authorization == nil {
-		return Decision{Rule: abi.Rule{ID: abi.RuleAuthz}, Reason: "the policy has no authorization"}
-	}
-	fallback := AuthorizationDefault(d.Policy)
-	deny := func(id, level, format string, args ...any) Decision {
-		return Decision{Rule: abi.Rule{ID: id, Line: fallback.Line}, Level: level, Reason: fmt.Sprintf(format, args...)}
-	}
-	levels := LevelsTo(d.Policy, c.Level)
-	if len(levels) == 0 {
-		return deny(abi.RuleError, "", "there is no level %q", c.Level)
-	}
-	top := levels[len(levels)-1]
-	r := d.route(c.Route)
-	switch {
-	case c.Principal == "":
-		return deny(abi.RuleAuthz, top, "nobody authenticated the request")
-	case r == nil:
-		return deny(abi.RuleAuthz, top, "there is no route %q", c.Route)
-	}
-	reads := d.Authorization.reads(r)
-	if lacking := d.lacking(reads, c.Context); len(lacking) > 0 {
-		return deny(abi.RuleAttribute, top, "attribute %q has no value", lacking[0])
-	}
-	if !d.readsLevel(reads) {
-		levels = levels[len(levels)-1:]
-	}
-	var dec Decision
-	for _, level := range levels {
-		dec = d.judge(r, d.environment(r, c, reads, level), level, fallback)
-		if dec.Verdict != abi.Allow {
-			break
-		}
-	}
-	return dec
-}
+// Authorize is Reference's, for one call.
+func (d *Deployment) Authorize(c Call) Decision { return d.Reference().Authorize(c) }
 
-func (d *Deployment) judge(r *api.Route, env eval.Env, level string, fallback abi.Rule) Decision {
+func (d *Deployment) judge(rules []*CedarRule, env eval.Env, level string, fallback abi.Rule) Decision {
 	var permit *CedarRule
-	for _, rule := range d.Authorization.rulesFor(r) {
+	for _, rule := range rules {
 		cited := abi.Rule{ID: rule.ID, Line: rule.Pos.Short()}
 		holds, err := holds(rule, env)
 		switch {
 		case err != nil:
 			return Decision{Rule: cited, Level: level, Reason: "the rule could not be evaluated: " + err.Error()}
-		case holds && rule.forbids():
+		case holds && rule.Forbids():
 			return Decision{Rule: cited, Level: level, Reason: "forbidden by " + rule.ID}
 		case holds && permit == nil:
 			permit = rule
@@ -127,7 +87,8 @@ func (d *Deployment) judge(r *api.Route, env eval.Env, level string, fallback ab
 	return Decision{Rule: fallback, Level: level, Reason: "no rule matched"}
 }
 
-func (r *CedarRule) forbids() bool { return !bool(r.Policy.Effect) }
+// Forbids reports whether it is a forbid, and not a permit.
+func (r *CedarRule) Forbids() bool { return !bool(r.Policy.Effect) }
 
 func holds(r *CedarRule, env eval.Env) (bool, error) {
 	v, err := eval.Eval(eval.PolicyToNode(r.Policy).AsIsNode(), env)
@@ -139,34 +100,6 @@ func holds(r *CedarRule, env eval.Env) (bool, error) {
 		return false, fmt.Errorf("a condition is %T, not a boolean", v)
 	}
 	return bool(b), nil
-}
-
-// environment is the world as the rules of a route see it: the entities, the principal in
-// its groups, and the attributes that they read.
-func (d *Deployment) environment(r *api.Route, c Call, reads []string, level string) eval.Env {
-	a := d.Authorization
-	who := cedar.NewEntityUID(a.Principal, cedar.String(c.Principal))
-	what := cedar.NewEntityUID(a.Resource, cedar.String(r.Name))
-	var member []cedar.EntityUID
-	if a.Group != "" {
-		for _, g := range c.Groups {
-			member = append(member, cedar.NewEntityUID(a.Group, cedar.String(g)))
-		}
-	}
-	context := make(cedar.RecordMap, len(reads))
-	for _, x := range a.Attributes {
-		if !slices.Contains(reads, x.Name) {
-			continue
-		}
-		if x.Source.Kind == authz.SourceLevel {
-			context[cedar.String(x.Name)] = cedar.String(level)
-		} else if v, ok := c.Context[x.Name]; ok {
-			context[cedar.String(x.Name)] = v
-		}
-	}
-	entities := d.World()
-	put(entities, who, member)
-	return eval.Env{Principal: who, Action: a.Action, Resource: what, Context: cedar.NewRecord(context), Entities: entities}
 }
 
 // lacking returns the required attributes among reads that have no value.
@@ -229,15 +162,15 @@ func (d *Deployment) firstRule(level int, k api.Packet) *api.IngressRule {
 	}
 	for i := range d.Policy.Network.Ingress {
 		r := &d.Policy.Network.Ingress[i]
-		if applies(d.Policy, r, level) && fromMatches(d.Policy, r, k.From) && portMatches(r, k) {
+		if Applies(d.Policy, r, level) && fromMatches(d.Policy, r, k.From) && portMatches(r, k) {
 			return r
 		}
 	}
 	return nil
 }
 
-// applies reports whether a rule exists at the level with this index.
-func applies(p *api.SecurityPolicy, r *api.IngressRule, level int) bool {
+// Applies reports whether a rule exists at the level with this index.
+func Applies(p *api.SecurityPolicy, r *api.IngressRule, level int) bool {
 	lo, hi := 0, len(p.Levels.Names)-1
 	if r.MinLevel != "" {
 		lo = slices.Index(p.Levels.Names, r.MinLevel)

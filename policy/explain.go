@@ -22,7 +22,7 @@ func (d *Deployment) explain(a *Answer, r *api.Route, c Call) {
 		}
 		return
 	}
-	env := d.environment(r, c, d.Authorization.reads(r), a.Level)
+	env := d.Reference().Environment(c, a.Level)
 	about := d.Authorization.rulesFor(r)
 	var nearest [][]string // the permits with the fewest failing clauses
 	for i := range d.Authorization.Rules {
@@ -38,7 +38,7 @@ func (d *Deployment) explain(a *Answer, r *api.Route, c Call) {
 		switch {
 		case err != nil:
 			o.Text = "cannot be evaluated: " + err.Error()
-		case held && rule.forbids():
+		case held && rule.Forbids():
 			o.Text = "forbids"
 		case held:
 			o.Text = "permits"
@@ -50,7 +50,7 @@ func (d *Deployment) explain(a *Answer, r *api.Route, c Call) {
 		if a.Verdict == abi.Deny && a.Rule.ID == rule.ID {
 			a.Missing = d.blame(rule, env)
 		}
-		if rule.forbids() || len(failing) == 0 {
+		if rule.Forbids() || len(failing) == 0 {
 			continue
 		}
 		if len(nearest) > 0 && len(failing) < len(nearest[0]) {
@@ -102,7 +102,7 @@ func (d *Deployment) blame(rule *CedarRule, env eval.Env) []string {
 		return []string{"rule " + rule.ID + " forbids this whatever the request says"}
 	}
 	what := "forbids this"
-	if !rule.forbids() {
+	if !rule.Forbids() {
 		what = "cannot be evaluated"
 	}
 	return []string{strings.Join(facts, ", ") + "; rule " + rule.ID + " " + what}
@@ -223,7 +223,7 @@ func (d *Deployment) whyPacket(level string, k api.Packet) Answer {
 	for i := range d.Policy.Network.Ingress {
 		r := &d.Policy.Network.Ingress[i]
 		var not []string
-		if !applies(d.Policy, r, at) {
+		if !Applies(d.Policy, r, at) {
 			not = append(not, "it does not exist at level "+dec.Level)
 		}
 		if !fromMatches(d.Policy, r, k.From) {

@@ -29,7 +29,7 @@ func (p *parsing) unreachable(w *workload, s *securityPolicy) {
 // allows, limits of TLS without TLS, a network rule that one earlier rule covers
 // at every level where it exists.
 func (p *parsing) lint(s *securityPolicy) {
-	forbids := func(r CedarRule) bool { return r.forbids() }
+	forbids := func(r CedarRule) bool { return r.Forbids() }
 	if s.auth != nil && s.Default.Authorization == abi.Allow && !slices.ContainsFunc(s.auth.Rules, forbids) {
 		p.warn(s.src, s.Authorization.Pos, "write default: {authorization: Deny}, or a forbid", "no policy forbids anything, and default.authorization is Allow: whom no permit names may do everything as well")
 	}
@@ -99,7 +99,7 @@ func (p *parsing) shadowed(s *securityPolicy) {
 
 func covers(p *api.SecurityPolicy, a, b *api.IngressRule, wide, narrow []netip.Prefix) bool {
 	for level := range p.Levels.Names {
-		if applies(p, b, level) && !applies(p, a, level) {
+		if Applies(p, b, level) && !Applies(p, a, level) {
 			return false
 		}
 	}

@@ -1,0 +1,143 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/types"
+	"github.com/cedar-policy/cedar-go/x/exp/eval"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/authz"
+	"lorica.dev/lorica/api"
+)
+
+// A Reference answers many questions about one deployment as its methods do, and looks up
+// once which rules are about which route. It is for one goroutine at a time.
+type Reference struct {
+	d     *Deployment
+	world types.EntityMap
+	about map[string]*About
+}
+
+// An About is what a route is decided by.
+type About struct {
+	Route      *api.Route
+	Rules      []*CedarRule // in file order
+	Reads      []string     // attributes of the context, sorted
+	ReadsLevel bool         // whether levels tell requests of it apart
+}
+
+// Reference prepares the answers.
+func (d *Deployment) Reference() *Reference {
+	x := &Reference{d: d, about: make(map[string]*About)}
+	if d.Authorization != nil {
+		x.world = d.World()
+	}
+	return x
+}
+
+// World is that of the deployment; it must not be changed.
+func (x *Reference) World() types.EntityMap { return x.world }
+
+// About returns nil where there is no such route. The policy must have an authorization
+// section.
+func (x *Reference) About(route string) *About {
+	if a, ok := x.about[route]; ok {
+		return a
+	}
+	var a *About
+	if r := x.d.route(route); r != nil {
+		a = &About{Route: r, Rules: x.d.Authorization.rulesFor(r), Reads: x.d.Authorization.reads(r)}
+		a.ReadsLevel = x.d.readsLevel(a.Reads)
+	}
+	x.about[route] = a
+	return a
+}
+
+// Authorize is the reference for what images decide, by cedar-go's evaluator.
+// The request must be allowed at every level up to its own. At each level, in
+// file order, the first rule that denies decides (a forbid that holds, or any
+// rule that cannot be evaluated), else the first permit that holds, else the
+// default. A call that lacks a required attribute that a rule for its route
+// reads is denied, and so is everything where there is no authorization.
+func (x *Reference) Authorize(c Call) Decision {
+	d := x.d
+	if d.Authorization == nil {
+		return Decision{Rule: abi.Rule{ID: abi.RuleAuthz}, Reason: "the policy has no authorization"}
+	}
+	fallback := AuthorizationDefault(d.Policy)
+	deny := func(id, level, format string, args ...any) Decision {
+		return Decision{Rule: abi.Rule{ID: id, Line: fallback.Line}, Level: level, Reason: fmt.Sprintf(format, args...)}
+	}
+	levels := LevelsTo(d.Policy, c.Level)
+	if len(levels) == 0 {
+		return deny(abi.RuleError, "", "there is no level %q", c.Level)
+	}
+	top := levels[len(levels)-1]
+	r := x.About(c.Route)
+	switch {
+	case c.Principal == "":
+		return deny(abi.RuleAuthz, top, "nobody authenticated the request")
+	case r == nil:
+		return deny(abi.RuleAuthz, top, "there is no route %q", c.Route)
+	}
+	if lacking := d.lacking(r.Reads, c.Context); len(lacking) > 0 {
+		return deny(abi.RuleAttribute, top, "attribute %q has no value", lacking[0])
+	}
+	if !r.ReadsLevel {
+		levels = levels[len(levels)-1:]
+	}
+	var dec Decision
+	for _, level := range levels {
+		dec = d.judge(r.Rules, x.Environment(c, level), level, fallback)
+		if dec.Verdict != abi.Allow {
+			break
+		}
+	}
+	return dec
+}
+
+// Environment is the world as the rules of the call's route see it, which must exist: the
+// entities, the principal in its groups, and the attributes that they read.
+func (x *Reference) Environment(c Call, level string) eval.Env {
+	a, about := x.d.Authorization, x.About(c.Route)
+	who := cedar.NewEntityUID(a.Principal, cedar.String(c.Principal))
+	what := cedar.NewEntityUID(a.Resource, cedar.String(about.Route.Name))
+	var member []cedar.EntityUID
+	if a.Group != "" {
+		for _, g := range c.Groups {
+			member = append(member, cedar.NewEntityUID(a.Group, cedar.String(g)))
+		}
+	}
+	context := make(cedar.RecordMap, len(about.Reads))
+	for _, at := range a.Attributes {
+		if !slices.Contains(about.Reads, at.Name) {
+			continue
+		}
+		if at.Source.Kind == authz.SourceLevel {
+			context[cedar.String(at.Name)] = cedar.String(level)
+		} else if v, ok := c.Context[at.Name]; ok {
+			context[cedar.String(at.Name)] = v
+		}
+	}
+	with := types.EntityMap{}
+	if e, ok := x.world[who]; ok {
+		with[who] = e
+	}
+	put(with, who, member)
+	return eval.Env{Principal: who, Action: a.Action, Resource: what, Context: cedar.NewRecord(context), Entities: Overlay{with, x.world}}
+}
+
+// An Overlay is entities of which the first map that has one says what it is.
+type Overlay [2]types.EntityMap
+
+// Get is that of types.EntityGetter.
+func (o Overlay) Get(uid cedar.EntityUID) (types.Entity, bool) {
+	if e, ok := o[0][uid]; ok {
+		return e, true
+	}
+	e, ok := o[1][uid]
+	return e, ok
+}
