@@ -204,7 +204,7 @@ func (p *parsing) checkParam(s *securityPolicy, x authz.Attribute, at api.Pos, r
 	some := false
 	for i := range s.Routes {
 		r := &s.Routes[i]
-		has := slices.Contains(params(r.Path), x.Source.Arg)
+		has := slices.Contains(Params(r.Path), x.Source.Arg)
 		some = some || has
 		if !has && !x.Optional && slices.Contains(reads[i], x.Name) {
 			s.failAt(at, fmt.Sprintf("add {%s} to the path, or declare %q?: and ask `context has %s` first", x.Source.Arg, x.Name, x.Name),
@@ -214,7 +214,7 @@ func (p *parsing) checkParam(s *securityPolicy, x authz.Attribute, at api.Pos, r
 	if !some && len(s.Routes) > 0 {
 		var all []string
 		for _, r := range s.Routes {
-			all = append(all, params(r.Path)...)
+			all = append(all, Params(r.Path)...)
 		}
 		slices.Sort(all)
 		s.failAt(at, didYouMean(x.Source.Arg, slices.Compact(all)), "attribute %q: no route has a parameter {%s}", x.Name, x.Source.Arg)

@@ -99,8 +99,8 @@ func shape(pattern string) string {
 	return strings.Join(segs, "/")
 }
 
-// params returns the names of a pattern's parameters.
-func params(pattern string) []string {
+// Params returns the names of a pattern's parameters.
+func Params(pattern string) []string {
 	var ps []string
 	for s := range strings.SplitSeq(pattern, "/") {
 		if strings.HasPrefix(s, "{") {
