@@ -3,6 +3,9 @@ package space
 import (
 	"fmt"
 	"slices"
+	"strings"
+
+	"github.com/cedar-policy/cedar-go"
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/policy"
@@ -12,12 +15,12 @@ import (
 type CallRule struct {
 	Rule  abi.Rule
 	Index int    // in Authorization.Rules; -1: the default
-	Route string // where the witnesses are; of the default: the one that it is about
+	Route string // that the default is about; empty for rules
 
 	// Status says whether there are calls that it decides at any level: a permit by allowing
 	// them, a forbid by denying them, each as the first in file order. None is a proof.
 	Status Status
-	Why    string // it was not analysed
+	Why    string // it was not analysed, or not at all levels
 
 	// At has, for each level of the policy, a call that the rule decides when the policy is
 	// at that level; nil where none was found.
@@ -45,30 +48,50 @@ func Calls(b *Budget, d *policy.Deployment) ([]CallRule, error) {
 	}
 	x := &asking{m: newModel(d), b: b, problems: make(map[string]*problem)}
 	var out []CallRule
+	levels := len(d.Policy.Levels.Names)
 	for i := range d.Authorization.Rules {
 		r := &d.Authorization.Rules[i]
-		c := CallRule{Rule: abi.Rule{ID: r.ID, Line: r.Pos.Short()}, Index: i, Status: None, At: make([]*policy.Call, len(d.Policy.Levels.Names))}
+		c := CallRule{Rule: abi.Rule{ID: r.ID, Line: r.Pos.Short()}, Index: i, At: make([]*policy.Call, levels)}
 		for _, route := range x.routes(r) {
-			one := c
-			one.At = make([]*policy.Call, len(c.At))
-			x.decided(&one, route, r)
-			if one.Status == Found {
-				c = one
+			if x.decided(&c, route, r); !slices.Contains(c.At, nil) {
 				c.Why = ""
 				break
 			}
-			if one.Status == NotAnalysed {
-				c.Status, c.Why = NotAnalysed, one.Why
+		}
+		out = append(out, c.judged())
+	}
+	like := make(map[string]CallRule)
+	for _, r := range d.Policy.Routes {
+		kind := x.kind(r.Name)
+		c, ok := like[kind]
+		if !ok {
+			c = CallRule{Rule: policy.AuthorizationDefault(d.Policy), Index: noRule, Route: r.Name, At: make([]*policy.Call, levels)}
+			x.decided(&c, r.Name, nil)
+			c = c.judged()
+			like[kind] = c
+		}
+		c.Route, c.At = r.Name, slices.Clone(c.At)
+		for l, w := range c.At {
+			if w != nil {
+				here := *w
+				here.Route = r.Name
+				c.At[l] = &here
 			}
 		}
 		out = append(out, c)
 	}
-	for _, r := range d.Policy.Routes {
-		c := CallRule{Rule: policy.AuthorizationDefault(d.Policy), Index: noRule, Route: r.Name, At: make([]*policy.Call, len(d.Policy.Levels.Names))}
-		x.decided(&c, r.Name, nil)
-		out = append(out, c)
-	}
 	return out, b.Err()
+}
+
+// judged gives a rule its status.
+func (r CallRule) judged() CallRule {
+	switch {
+	case r.First() != nil:
+		r.Status = Found
+	case r.Why == "":
+		r.Status = None
+	}
+	return r
 }
 
 // asking puts questions to the problems of one deployment, or of two.
@@ -87,53 +110,78 @@ func (x *asking) problem(route string) *problem {
 	return p
 }
 
-// routes returns those that a rule can be about.
+// routes returns those that a rule can be about, one of each kind.
 func (x *asking) routes(r *policy.CedarRule) []string {
 	var out []string
+	seen := make(map[string]bool)
 	for _, route := range x.m.sides[0].d.Policy.Routes {
-		if slices.Contains(x.problem(route.Name).about[0].Rules, r) {
+		if slices.Contains(x.problem(route.Name).about[0].Rules, r) && !seen[x.kind(route.Name)] {
+			seen[x.kind(route.Name)] = true
 			out = append(out, route.Name)
 		}
 	}
 	return out
 }
 
+// kind is the same for routes between which no rule distinguishes.
+func (x *asking) kind(route string) string {
+	p := x.problem(route)
+	if p.kind != "" {
+		return p.kind
+	}
+	var b strings.Builder
+	r := p.route()
+	fmt.Fprintln(&b, r.Method, r.Group, policy.Params(r.Path))
+	for s, side := range x.m.sides {
+		uid := cedar.NewEntityUID(side.a.Resource, cedar.String(route))
+		_, known := side.a.Entities[uid]
+		for _, rule := range p.rules[s] {
+			fmt.Fprintln(&b, rule.rule.ID)
+			known = known || slices.Contains(rule.names, uid)
+		}
+		if known {
+			fmt.Fprintln(&b, route)
+		}
+	}
+	p.kind = b.String()
+	return p.kind
+}
+
 // decided looks for calls on a route that a rule decides, or the default for nil, at each
-// level.
+// level that has none yet.
 func (x *asking) decided(c *CallRule, route string, r *policy.CedarRule) {
 	p := x.problem(route)
-	c.Route, c.Status = route, None
 	rule := (*ruleExpr)(nil)
 	if r != nil {
 		rule = x.m.rule(0, r)
 	}
 	d := x.m.sides[0].d
+	at := func(w policy.Call, l int) {
+		w.Level = d.Policy.Levels.Names[l]
+		c.At[l] = &w
+	}
+	var first *policy.Call
 	for l := range c.At {
 		if l > 0 && !p.about[0].ReadsLevel { // as at the first
-			if c.At[0] != nil {
-				w := *c.At[0]
-				w.Level = d.Policy.Levels.Names[l]
-				c.At[l] = &w
+			if first != nil && c.At[l] == nil {
+				at(*first, l)
 			}
 			continue
 		}
-		if l > 0 && c.At[l-1] != nil && d.Authorize(*c.At[l-1]).Verdict == abi.Deny {
-			w := *c.At[l-1] // denied at all higher levels, too
-			w.Level = d.Policy.Levels.Names[l]
-			c.At[l] = &w
+		if c.At[l] != nil && p.about[0].ReadsLevel {
 			continue
 		}
-		g, possible := p.cited(0, rule, l)
-		if !possible {
+		if l > 0 && c.At[l-1] != nil && x.m.sides[0].ref.Authorize(*c.At[l-1]).Verdict == abi.Deny && x.problem(c.At[l-1].Route).about[0].ReadsLevel {
+			at(*c.At[l-1], l) // denied at all higher levels, too
 			continue
 		}
-		w, status, why := x.solve(p, g, l, func(w policy.Call) bool { return d.Authorize(w).Rule == c.Rule })
-		switch status {
-		case Found:
-			c.At[l], c.Status, c.Why = w, Found, ""
-		case NotAnalysed:
-			if c.Status == None {
-				c.Status, c.Why = NotAnalysed, why
+		w, status, why := x.solve(p, p.cited(0, rule, l), l, func(w policy.Call) bool { return x.m.sides[0].ref.Authorize(w).Rule == c.Rule })
+		if status == NotAnalysed {
+			c.Why = why
+		}
+		if status == Found {
+			if first = w; c.At[l] == nil {
+				at(*w, l)
 			}
 		}
 	}
@@ -186,7 +234,7 @@ func (p *problem) allowed(g *goal, side, level int) {
 
 // cited returns what a call must be like that a rule decides at a level (nil: the default),
 // where levels below allow it.
-func (p *problem) cited(side int, rule *ruleExpr, level int) (goal, bool) {
+func (p *problem) cited(side int, rule *ruleExpr, level int) goal {
 	var g goal
 	if rule != nil {
 		want := need{rule, level, holds}
@@ -215,5 +263,5 @@ func (p *problem) cited(side int, rule *ruleExpr, level int) (goal, bool) {
 			p.allowed(&g, side, l)
 		}
 	}
-	return g, rule == nil || !before
+	return g
 }

@@ -123,7 +123,7 @@ func (d *pairing) pairs(s int) (why string) {
 		if permit != nil && permit.rule.Forbids() || permit == nil && d.m.sides[s].d.Policy.Default.Authorization != abi.Allow {
 			continue
 		}
-		allow, _ := d.p.cited(s, permit, d.levels[s])
+		allow := d.p.cited(s, permit, d.levels[s])
 		for _, l := range d.p.levels(o, d.levels[o]) {
 			for _, deny := range append(slices.Clone(d.p.rules[o]), nil) {
 				if deny == nil && d.m.sides[o].d.Policy.Default.Authorization == abi.Allow {
@@ -138,7 +138,7 @@ func (d *pairing) pairs(s int) (why string) {
 				}
 				goal.needs = append(goal.needs, allow.needs...)
 				goal.choices = append(goal.choices, allow.choices...)
-				if w := d.pair(s, goal); w != "" && why == "" {
+				if w := d.pair(goal); w != "" && why == "" {
 					why = w
 				}
 				if d.b.Left() == 0 {
@@ -150,7 +150,7 @@ func (d *pairing) pairs(s int) (why string) {
 	return why
 }
 
-func (d *pairing) pair(s int, g goal) (why string) {
+func (d *pairing) pair(g goal) (why string) {
 	x, y := d.m.sides[0].d, d.m.sides[1].d
 	var change CallChange
 	c, status, why := d.solve(d.p, g, d.levels[0], func(c policy.Call) bool {
@@ -170,7 +170,7 @@ func (d *pairing) pair(s int, g goal) (why string) {
 // be it a forbid, or a permit that cannot be evaluated.
 func (p *problem) denied(side int, rule *ruleExpr, level int) (goal, bool) {
 	if rule == nil || rule.rule.Forbids() {
-		return p.cited(side, rule, level)
+		return p.cited(side, rule, level), true
 	}
 	if !p.mayErr(rule.e) {
 		return goal{}, false

@@ -75,6 +75,7 @@ type ruleExpr struct {
 	e     *expr
 	facts []int // sorted
 	level bool
+	names []cedar.EntityUID // that it compares with
 }
 
 // A model is the rules of one policy or of two, in terms of the same facts.
@@ -156,6 +157,11 @@ func (m *model) expr(x *ruleExpr, n ast.IsNode) *expr {
 	a := m.newAtom(x.side, n)
 	m.atoms = append(m.atoms, a)
 	x.facts, x.level = append(x.facts, a.facts...), x.level || a.level
+	for _, v := range a.consts {
+		if uid, ok := v.(cedar.EntityUID); ok {
+			x.names = append(x.names, uid)
+		}
+	}
 	return &expr{op: isAtom, atom: len(m.atoms) - 1}
 }
 

@@ -15,6 +15,7 @@ import (
 type problem struct {
 	m       *model
 	name    string // of the route
+	kind    string
 	about   []*policy.About
 	rules   [][]*ruleExpr // of each side, in file order
 	domains map[int]*domain
