@@ -230,15 +230,13 @@ func Allowing(b *Budget, d *policy.Deployment, c policy.Call) (facts []Fact, cal
 		return nil, c, None, ""
 	}
 	x := &asking{m: newModel(d), b: b, problems: make(map[string]*problem)}
+	x.m.sides[0].extra = c.Groups
 	levels := policy.LevelsTo(d.Policy, c.Level)
 	if len(levels) == 0 || x.m.sides[0].ref.About(c.Route) == nil {
 		return nil, c, None, ""
 	}
 	p := x.problem(c.Route)
 	level := len(levels) - 1
-	for _, g := range c.Groups {
-		x.m.fact(factKey{aGroup, g})
-	}
 	var g goal
 	for _, l := range p.levels(0, level) {
 		p.allowed(&g, 0, l)
@@ -252,7 +250,7 @@ func Allowing(b *Budget, d *policy.Deployment, c policy.Call) (facts []Fact, cal
 		case Found:
 			w := s.call(level, 0, nil)
 			for _, name := range c.Groups { // those that no rule asks about stay
-				if !slices.Contains(all, x.m.ids[factKey{aGroup, name}]) {
+				if i, ok := x.m.ids[factKey{aGroup, name}]; !ok || !slices.Contains(all, i) {
 					w.Groups = append(w.Groups, name)
 				}
 			}

@@ -93,13 +93,24 @@ type modelSide struct {
 	rules map[*policy.CedarRule]*ruleExpr
 	conds map[*policy.CedarRule]*ruleExpr // without their scopes
 	look  map[string][]types.Value        // values of attributes of entities
+
+	extra  []string // groups of a call that is asked about
+	groups []string
+	unders map[cedar.EntityUID][]string
 }
 
 func newModel(list ...*policy.Deployment) *model {
 	m := &model{ids: make(map[factKey]int)}
 	m.fact(factKey{aUser, ""})
 	for _, d := range list {
-		m.sides = append(m.sides, &modelSide{d: d, ref: d.Reference(), a: d.Authorization, rules: make(map[*policy.CedarRule]*ruleExpr), conds: make(map[*policy.CedarRule]*ruleExpr)})
+		m.sides = append(m.sides, &modelSide{d: d, ref: d.Reference(), a: d.Authorization, rules: make(map[*policy.CedarRule]*ruleExpr), conds: make(map[*policy.CedarRule]*ruleExpr), unders: make(map[cedar.EntityUID][]string)})
+	}
+	if len(m.sides) > 1 { // what one policy names may be in something of the other
+		all := slices.Clone(m.sides[0].candidates())
+		all = append(all, m.sides[1].candidates()...)
+		for _, s := range m.sides {
+			s.extra, s.groups = all, nil
+		}
 	}
 	return m
 }
@@ -353,27 +364,68 @@ func (s *modelSide) groupsOf(left, target ast.IsNode) []string {
 		return nil
 	}
 	v, ok := constant(target)
-	var named []types.Value
-	if ok {
-		named = spread(v)
-	} else { // what entities have
-		for _, list := range s.lookups() {
-			named = append(named, list...)
-		}
+	if !ok { // what entities have
+		return s.candidates()
 	}
 	var out []string
-	for _, x := range named {
-		uid, ok := x.(cedar.EntityUID)
-		switch {
-		case !ok:
-		case uid.Type == s.a.Group:
-			out = append(out, string(uid.ID))
-		case uid.Type != s.a.Principal: // groups may be in it
-			out = append(out, s.below(uid)...)
+	for _, x := range spread(v) {
+		if uid, ok := x.(cedar.EntityUID); ok {
+			out = append(out, s.under(uid)...)
+		}
+	}
+	return out
+}
+
+// under returns the candidates that are a target, or in it.
+func (s *modelSide) under(target cedar.EntityUID) []string {
+	if list, ok := s.unders[target]; ok {
+		return list
+	}
+	var list []string
+	for _, g := range s.candidates() {
+		if s.isIn(cedar.NewEntityUID(s.a.Group, cedar.String(g)), target) {
+			list = append(list, g)
+		}
+	}
+	s.unders[target] = list
+	return list
+}
+
+// candidates are the groups that a call may name: those that rules or entities name, and
+// those in something else that they name. Any other group is in no more of these than the
+// principal can be by being in each of them.
+func (s *modelSide) candidates() []string {
+	if s.groups != nil {
+		return s.groups
+	}
+	out := slices.Clone(s.extra)
+	add := func(v types.Value) {
+		for _, x := range spread(v) {
+			switch uid, ok := x.(cedar.EntityUID); {
+			case !ok:
+			case uid.Type == s.a.Group:
+				out = append(out, string(uid.ID))
+			case uid.Type != s.a.Principal && uid.Type != s.a.Resource && uid.Type != s.a.RouteGroup && uid.Type != s.a.Action.Type: // groups may be in it
+				out = append(out, s.below(uid)...)
+			}
+		}
+	}
+	for i := range s.a.Rules {
+		ast.Inspect(eval.PolicyToNode(s.a.Rules[i].Policy), func(n ast.IsNode) bool {
+			if v, ok := n.(ast.NodeValue); ok {
+				add(v.Value)
+			}
+			return true
+		})
+	}
+	for _, list := range s.lookups() {
+		for _, v := range list {
+			add(v)
 		}
 	}
 	slices.Sort(out)
-	return slices.Compact(out)
+	s.groups = append([]string{}, slices.Compact(out)...)
+	return s.groups
 }
 
 // below returns the groups that are in an entity.
