@@ -6,6 +6,8 @@
 package policy
 
 import (
+	"iter"
+
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
@@ -18,6 +20,31 @@ import (
 type Bundle struct {
 	Deployments []*Deployment // in file order of their workloads
 	Warnings    Errors        // what is valid and probably not meant, by position
+
+	sources []*source
+}
+
+// Line returns the line of a document at a position, as errors show it.
+func (b *Bundle) Line(at api.Pos) string {
+	for _, s := range b.sources {
+		if s.name == at.File {
+			return s.line(at.Line)
+		}
+	}
+	return ""
+}
+
+// Lines are all lines of the documents, whole, each with its place.
+func (b *Bundle) Lines() iter.Seq2[api.Pos, string] {
+	return func(yield func(api.Pos, string) bool) {
+		for _, s := range b.sources {
+			for i, line := range s.lines {
+				if !yield(api.Pos{File: s.name, Line: i + 1, Column: 1}, line) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Retarget has every workload run on target and with network instead of its own; ""

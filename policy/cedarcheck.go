@@ -70,7 +70,7 @@ func (p *parsing) checkLiterals(s *securityPolicy, i int, routes, groups map[str
 	if len(routes) == 0 {
 		return
 	}
-	for _, uid := range literals(r.Policy) {
+	for _, uid := range Literals(r.Policy) {
 		id, what, known := string(uid.ID), "", map[string]bool(nil)
 		switch uid.Type {
 		case a.Resource:
@@ -86,8 +86,8 @@ func (p *parsing) checkLiterals(s *securityPolicy, i int, routes, groups map[str
 	}
 }
 
-// literals returns the entities that a policy names.
-func literals(p *ast.Policy) []cedar.EntityUID {
+// Literals returns the entities that a policy names.
+func Literals(p *ast.Policy) []cedar.EntityUID {
 	var out []cedar.EntityUID
 	for _, scope := range []any{p.Principal, p.Action, p.Resource} {
 		switch x := scope.(type) {

@@ -132,6 +132,7 @@ func Parse(files []File) (*Bundle, error) {
 func parse(files []File, mixed bool) (*Bundle, []string, error) {
 	p, count := parsing{}, 0
 	var other []string
+	var sources []*source
 	for _, f := range files {
 		if int64(len(f.Data)) > MaxFileSize {
 			p.errs = append(p.errs, tooLarge(f.Name, int64(len(f.Data))))
@@ -143,6 +144,7 @@ func parse(files []File, mixed bool) (*Bundle, []string, error) {
 			other = append(other, f.Name)
 			continue
 		}
+		sources = append(sources, src)
 		for _, n := range docs {
 			if count++; count > maxDocs {
 				p.add(src, api.Pos{File: src.name, Line: n.Line, Column: n.Column}, "split the folder", "more than %d documents", maxDocs)
@@ -159,7 +161,7 @@ func parse(files []File, mixed bool) (*Bundle, []string, error) {
 	if es := p.sorted(); len(es) > 0 {
 		return nil, other, es
 	}
-	b.Warnings = inOrder(p.warnings)
+	b.Warnings, b.sources = inOrder(p.warnings), sources
 	return b, other, nil
 }
 

@@ -11,6 +11,8 @@ import (
 
 	"lorica.dev/lorica/compiler"
 	"lorica.dev/lorica/policy"
+	"lorica.dev/lorica/policy/lint"
+	"lorica.dev/lorica/policy/space"
 )
 
 // checked is what check answers in JSON.
@@ -20,6 +22,7 @@ type checked struct {
 	Tests       int           `json:"tests"`
 	Errors      policy.Errors `json:"errors,omitempty"`
 	Warnings    policy.Errors `json:"warnings,omitempty"`
+	*lint.Report
 }
 
 func (c *cli) checkCommand() *cobra.Command {
@@ -29,11 +32,12 @@ func (c *cli) checkCommand() *cobra.Command {
 		GroupID: "write",
 		Short:   "Show everything that is wrong with the documents",
 		Long: `Reads workloads and policies strictly and shows all errors at once, each with its
-place, the text, and what to write instead. The tests in the policies are run.
+place, the text, and what to write instead. The tests in the policies are run. What
+is right and probably not meant is a warning; lint shows what is worth a note as well.
 Exit code 1 where anything is wrong.`,
 		Example: "  lorica check -f examples/payments",
 		Args:    args(cobra.NoArgs),
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			bundle, err := policy.Load(path)
 			if err == nil {
 				err = compiles(bundle)
@@ -48,6 +52,9 @@ Exit code 1 where anything is wrong.`,
 				for _, d := range bundle.Deployments {
 					report.Deployments = append(report.Deployments, d.Name())
 					report.Tests += len(d.Policy.Tests)
+				}
+				if report.Report, err = lint.Lint(cmd.Context(), bundle, space.DefaultSteps); err != nil {
+					return err
 				}
 			}
 			if err := c.print(report, func(w io.Writer) { printChecked(w, &report) }); err != nil {
@@ -86,6 +93,10 @@ func printChecked(w io.Writer, r *checked) {
 	printErrors(w, "error", r.Errors)
 	printErrors(w, "warning", r.Warnings)
 	if r.OK {
+		printFindings(w, r.Report, lint.Warning)
+		if n := r.Count(lint.Note); n+len(r.NotAnalysed) > 0 {
+			fmt.Fprintf(w, "%s, %d not analysed: `lorica lint` shows them\n", count(n, "note"), len(r.NotAnalysed))
+		}
 		fmt.Fprintf(w, "ok: %s; %d tests in the policies hold\n", strings.Join(r.Deployments, ", "), r.Tests)
 		return
 	}
@@ -95,25 +106,33 @@ func printChecked(w io.Writer, r *checked) {
 // printErrors shows each error with the line it is about and a mark under it.
 func printErrors(w io.Writer, kind string, list policy.Errors) {
 	for _, e := range list {
-		place := e.Pos.File
-		if e.Pos.Line > 0 {
-			place = e.Pos.String()
+		printError(w, kind, e, "")
+	}
+}
+
+// printError shows one, and below it what shows that it is so.
+func printError(w io.Writer, kind string, e *policy.Error, witness string) {
+	place := e.Pos.File
+	if e.Pos.Line > 0 {
+		place = e.Pos.String()
+	}
+	if place != "" {
+		place += ": "
+	}
+	fmt.Fprintf(w, "%s%s: %s\n", plain(place), kind, plain(e.Message))
+	if e.Text != "" {
+		text := strings.ReplaceAll(e.Text, "\t", " ")
+		fmt.Fprintf(w, "  | %s\n", plain(text))
+		// Columns count bytes; the mark counts characters.
+		if at := e.Pos.Column - 1; at >= 0 && at < len(text) {
+			fmt.Fprintf(w, "  | %s^\n", strings.Repeat(" ", utf8.RuneCountInString(text[:at])))
 		}
-		if place != "" {
-			place += ": "
-		}
-		fmt.Fprintf(w, "%s%s: %s\n", plain(place), kind, plain(e.Message))
-		if e.Text != "" {
-			text := strings.ReplaceAll(e.Text, "\t", " ")
-			fmt.Fprintf(w, "  | %s\n", plain(text))
-			// Columns count bytes; the mark counts characters.
-			if at := e.Pos.Column - 1; at >= 0 && at < len(text) {
-				fmt.Fprintf(w, "  | %s^\n", strings.Repeat(" ", utf8.RuneCountInString(text[:at])))
-			}
-		}
-		if e.Fix != "" {
-			fmt.Fprintf(w, "  = %s\n", plain(e.Fix))
-		}
+	}
+	if witness != "" {
+		fmt.Fprintf(w, "  > %s\n", plain(witness))
+	}
+	if e.Fix != "" {
+		fmt.Fprintf(w, "  = %s\n", plain(e.Fix))
 	}
 }
 

@@ -42,11 +42,26 @@ const share = 64
 
 // Calls looks for calls that each Cedar rule decides, in file order, then for those that
 // the default of each route does. Its error is that of the context.
-func Calls(b *Budget, d *policy.Deployment) ([]CallRule, error) {
-	if d.Authorization == nil {
-		return nil, b.Err()
+func Calls(b *Budget, d *policy.Deployment) ([]CallRule, error) { return Requests(b, d).Rules() }
+
+// An Analysis answers questions about the requests of one deployment.
+type Analysis struct{ asking }
+
+// Requests begins an analysis.
+func Requests(b *Budget, d *policy.Deployment) *Analysis {
+	x := &Analysis{asking{b: b, problems: make(map[string]*problem)}}
+	if d.Authorization != nil {
+		x.m = newModel(d)
 	}
-	x := &asking{m: newModel(d), b: b, problems: make(map[string]*problem)}
+	return x
+}
+
+// Rules is Calls.
+func (x *Analysis) Rules() ([]CallRule, error) {
+	if x.m == nil {
+		return nil, x.b.Err()
+	}
+	d := x.m.sides[0].d
 	var out []CallRule
 	levels := len(d.Policy.Levels.Names)
 	for i := range d.Authorization.Rules {
@@ -80,7 +95,74 @@ func Calls(b *Budget, d *policy.Deployment) ([]CallRule, error) {
 		}
 		out = append(out, c)
 	}
-	return out, b.Err()
+	return out, x.b.Err()
+}
+
+// A Condition is what is known of a rule's conditions alone, without its scope.
+type Condition struct {
+	Holds, Fails Status // whether there are calls for which they do
+	Why          string // something was not analysed
+}
+
+// Condition asks about the conditions of a rule.
+func (x *Analysis) Condition(r *policy.CedarRule) Condition {
+	e := x.m.conditions(0, r)
+	c := Condition{None, None, ""}
+	for _, route := range x.routes(r) {
+		p := x.problem(route)
+		for l := range x.m.sides[0].d.Policy.Levels.Names {
+			if l > 0 && !e.level {
+				break
+			}
+			for _, q := range []struct {
+				mask outcome
+				s    *Status
+			}{{holds, &c.Holds}, {fails | errs, &c.Fails}} {
+				if *q.s == Found {
+					continue
+				}
+				_, s, why := x.solve(p, goal{needs: []need{{e, l, q.mask}}}, l, func(policy.Call) bool { return true })
+				if s == Found || s == NotAnalysed {
+					*q.s = s
+				}
+				if s == NotAnalysed {
+					c.Why = why
+				}
+			}
+		}
+	}
+	return c
+}
+
+// Holding looks for a call for which a rule holds, whatever decides about it.
+func (x *Analysis) Holding(r *policy.CedarRule) (*policy.Call, Status) {
+	status := None
+	for _, route := range x.routes(r) {
+		for l := range x.m.sides[0].d.Policy.Levels.Names {
+			e := x.m.rule(0, r)
+			if l > 0 && !e.level {
+				break
+			}
+			c, s, _ := x.solve(x.problem(route), goal{needs: []need{{e, l, holds}}}, l, func(policy.Call) bool { return true })
+			if s == Found {
+				return c, s
+			}
+			if s == NotAnalysed {
+				status = s
+			}
+		}
+	}
+	return nil, status
+}
+
+// Open looks for a call on a route that is allowed at the lowest level; higher ones only
+// remove access.
+func (x *Analysis) Open(route string) (c *policy.Call, s Status, why string) {
+	p := x.problem(route)
+	var g goal
+	p.allowed(&g, 0, 0)
+	ref := x.m.sides[0].ref
+	return x.solve(p, g, 0, func(c policy.Call) bool { return ref.Authorize(c).Verdict == abi.Allow })
 }
 
 // judged gives a rule its status.

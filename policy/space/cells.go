@@ -114,6 +114,7 @@ type netRule struct {
 	from   []netip.Prefix
 	asks   [][2]int32
 	boxes  []box
+	bounds box // around them
 }
 
 // sources returns the networks of a rule.
@@ -158,14 +159,9 @@ type side struct {
 // A field is the rules of one policy, or of two, in their plane.
 type field struct {
 	plane
-	sides   []side
-	rules   []netRule
-	entries []entry // of all rules, in their order
-}
-
-type entry struct {
-	box
-	rule int32
+	sides []side
+	rules []netRule
+	items [2][]item // of each side, in the order of rules
 }
 
 func newField(list ...*policy.Deployment) *field {
@@ -227,8 +223,13 @@ func newField(list ...*policy.Deployment) *field {
 			kinds[key] = int32(len(kinds))
 		}
 		r.like = kinds[key]
-		for _, b := range r.boxes {
-			f.entries = append(f.entries, entry{b, int32(i)})
+		r.bounds = box{s0: 1, s1: 0, p0: 1, p1: 0} // meets nothing
+		for n, b := range r.boxes {
+			if n == 0 {
+				r.bounds = b
+			}
+			r.bounds = box{min(r.bounds.s0, b.s0), max(r.bounds.s1, b.s1), min(r.bounds.p0, b.p0), max(r.bounds.p1, b.p1)}
+			f.items[r.side] = append(f.items[r.side], item{box: b, rule: int32(i)})
 		}
 	}
 	return f

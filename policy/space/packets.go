@@ -42,7 +42,7 @@ func Network(b *Budget, d *policy.Deployment) ([]NetworkRule, error) {
 	for i := range v.at {
 		v.at[i] = make([]*api.Packet, len(d.Policy.Levels.Names))
 	}
-	complete := f.walk(b, v, f.whole(), f.entries)
+	complete := f.walk(b, v, f.whole(), f.items)
 	if err := b.Err(); err != nil {
 		return nil, err
 	}
@@ -118,13 +118,14 @@ func (v *reaching) leaf(c *cell) {
 
 // instead returns what decides about the packets of a rule that decides none.
 func (f *field) instead(b *Budget, d *policy.Deployment, i int) []abi.Rule {
-	n, _ := slices.BinarySearchFunc(f.entries, int32(i), func(e entry, i int32) int { return int(e.rule - i) })
-	if len(d.Policy.Levels.Names) > 1 {
-		n = len(f.entries) // of a lower level, later rules may deny its packets
+	items := f.items
+	if len(d.Policy.Levels.Names) == 1 { // else later rules may deny its packets at a lower level
+		n, _ := slices.BinarySearchFunc(items[0], int32(i), func(x item, i int32) int { return int(x.rule - i) })
+		items[0] = items[0][:n]
 	}
 	v := &deciding{f: f, levels: f.rules[i].levels, cited: make(map[int32]bool)}
 	for _, x := range f.rules[i].boxes {
-		if !f.walk(b, v, x, f.entries[:n]) {
+		if !f.walk(b, v, x, items) {
 			return nil
 		}
 	}
@@ -193,7 +194,7 @@ func DiffNetwork(b *Budget, before, after *policy.Deployment) (PacketDiff, error
 		v.sameLevels = l == 0 && v.other[0] == 0 || v.sameLevels && v.other[l] == l
 	}
 	v.sameLevels = v.sameLevels && len(after.Policy.Levels.Names) == len(v.other)
-	out := PacketDiff{Complete: f.walk(b, v, f.whole(), f.entries)}
+	out := PacketDiff{Complete: f.walk(b, v, f.whole(), f.items)}
 	if !out.Complete {
 		out.Why = b.why()
 	}

@@ -2,7 +2,7 @@ package space
 
 import "slices"
 
-// An item is an entry in a cell: the levels at which no earlier rule has decided there.
+// An item is a box of a rule in a cell: the levels at which no earlier rule has decided there.
 type item struct {
 	box
 	rule  int32
@@ -35,25 +35,17 @@ type walker struct {
 	begins, ends []int32
 }
 
-// walk shows v the cells of a box with the entries given. It reports whether the budget
-// sufficed.
-func (f *field) walk(b *Budget, v visitor, in box, entries []entry) bool {
+// walk shows v the cells of a box, where of each side the given items can decide. It
+// reports whether the budget sufficed.
+func (f *field) walk(b *Budget, v visitor, in box, items [2][]item) bool {
 	w := &walker{f: f, b: b, v: v}
 	for _, part := range f.holed(in) {
-		if !b.spend(len(entries)) {
-			return false
-		}
 		c := &cell{box: part, f: f}
-		var all [2][]item
-		for i := range entries {
-			e := &entries[i]
-			if e.meets(&part) {
-				r := &f.rules[e.rule]
-				all[r.side] = append(all[r.side], item{box: e.box, rule: e.rule, alive: r.levels})
-			}
-		}
 		for s := range f.sides {
-			w.keep(c, s, all[s])
+			seen := w.keep(c, s, items[s])
+			if !b.spend(seen / 8) { // these were only compared
+				return false
+			}
 		}
 		if !w.divide(c) {
 			return false
@@ -62,13 +54,15 @@ func (f *field) walk(b *Budget, v visitor, in box, entries []entry) bool {
 	return true
 }
 
-// keep gives a cell those of a side's items that can decide in it.
-func (w *walker) keep(c *cell, s int, from []item) {
+// keep gives a cell those of a side's items that can decide in it, and returns how many it
+// looked at.
+func (w *walker) keep(c *cell, s int, from []item) (seen int) {
 	start := len(w.stack)
 	all := w.f.sides[s].levels
 	covered, touched := uint32(0), uint32(0)
 	for i := range from {
 		x := &from[i]
+		seen++
 		if !x.meets(&c.box) {
 			continue
 		}
@@ -93,6 +87,7 @@ func (w *walker) keep(c *cell, s int, from []item) {
 		}
 	}
 	c.items[s], c.covered[s] = w.stack[start:len(w.stack):len(w.stack)], covered
+	return seen
 }
 
 func (w *walker) divide(c *cell) bool {
