@@ -185,31 +185,6 @@ func TestWhatChangesNothingIsAWarning(t *testing.T) {
 	}
 }
 
-func TestShadowedRuleIsAWarning(t *testing.T) {
-	const rule = "      - {name: web-in, action: Allow, from: [local], ports: [{protocol: TCP, port: 8080}]}\n"
-	cases := []struct {
-		name, first string
-		shadowed    bool
-	}{
-		{"wider ports", "{name: a, action: Deny, from: [local]}", true},
-		{"any source", "{name: a, action: Deny, from: [any], ports: [{protocol: any, portRange: \"8000-9000\"}]}", true},
-		{"not at every level", "{name: a, action: Deny, from: [any], minLevel: lockdown}", false},
-		{"other protocol", "{name: a, action: Deny, from: [any], ports: [{protocol: UDP}]}", false},
-		{"other port", "{name: a, action: Deny, from: [any], ports: [{protocol: TCP, port: 22}]}", false},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			b, err := parse("", strings.Replace(base, rule, "      - "+c.first+"\n"+rule, 1))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := len(b.Warnings) == 1 && strings.Contains(b.Warnings[0].Message, `"web-in" can never decide`); got != c.shadowed {
-				t.Errorf("warnings: %v", b.Warnings)
-			}
-		})
-	}
-}
-
 // A megabyte made to be expensive costs a bounded amount of memory, and the
 // stack of no parser.
 func TestHostileFilesAreBounded(t *testing.T) {

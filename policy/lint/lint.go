@@ -99,6 +99,8 @@ type linting struct {
 	d *policy.Deployment
 	p *api.SecurityPolicy
 	r Report
+
+	ref *policy.Reference
 }
 
 func (x *linting) find(kind, severity string, at api.Pos, witness, fix, format string, args ...any) {

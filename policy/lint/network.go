@@ -43,7 +43,7 @@ func (x *linting) network(b *space.Budget) error {
 	if open > 1 {
 		x.unknown(x.p.Network.Pos, "whether %d more network rules can decide", open-1)
 	}
-	return x.overlaps(b)
+	return x.overlaps(b, list)
 }
 
 func witness(r *space.NetworkRule) string {
@@ -83,9 +83,9 @@ func named(r abi.Rule) string {
 	return fmt.Sprintf("%q (line %s)", r.ID, line)
 }
 
-func (x *linting) overlaps(b *space.Budget) error {
+func (x *linting) overlaps(b *space.Budget, known []space.NetworkRule) error {
 	rules := x.p.Network.Ingress
-	list, more, complete, err := space.Overlaps(b, x.d, maxOverlaps)
+	list, next, err := space.Overlaps(b, x.d, known, maxOverlaps)
 	if err != nil {
 		return err
 	}
@@ -98,11 +98,12 @@ func (x *linting) overlaps(b *space.Budget) error {
 		x.find(Overlap, Note, j.Pos, space.PacketText(o.Packet), "leave it where the order is meant; else move the one that should win up",
 			"rule %q (%s) overlaps with %q (%s, line %d), which decides about what both match%s, because it is first", j.Name, j.Action, i.Name, i.Action, i.Pos.Line, at)
 	}
-	if more > 0 {
-		x.unknown(x.p.Network.Pos, "up to %d more pairs of network rules that overlap: %d are shown, one for each rule", more, len(list))
-	}
-	if !complete {
-		x.unknown(x.p.Network.Pos, "which other network rules overlap: the budget is used up")
+	if next < len(rules) {
+		why := "the budget is used up"
+		if len(list) == maxOverlaps {
+			why = fmt.Sprintf("%d are shown", maxOverlaps)
+		}
+		x.unknown(rules[next].Pos, "which rules from %q on overlap with earlier ones: %s", rules[next].Name, why)
 	}
 	return nil
 }

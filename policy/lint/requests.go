@@ -15,6 +15,7 @@ import (
 
 func (x *linting) requests(b *space.Budget) error {
 	a := space.Requests(b, x.d)
+	x.ref = x.d.Reference()
 	list, err := a.Rules()
 	if err != nil {
 		return err
@@ -103,7 +104,7 @@ func (x *linting) never(a *space.Analysis, rule *policy.CedarRule) {
 		x.find(NeverDecides, Warning, rule.Pos, "", "remove it, or correct it", "%s can never decide: %s", rule.ID, why)
 		return
 	}
-	dec := x.d.Authorize(*c)
+	dec := x.ref.Authorize(*c)
 	by := named(dec.Rule)
 	shown := space.CallText(x.p, *c)
 	if dec.Verdict == abi.Deny && !rule.Forbids() {
@@ -145,6 +146,9 @@ func (x *linting) groups() {
 	}
 	for i := range a.Rules {
 		r := &a.Rules[i]
+		if _, anybody := r.Policy.Principal.(ast.ScopeTypeAll); anybody && !r.Forbids() {
+			return // every group is granted that
+		}
 		for _, uid := range policy.Literals(r.Policy) {
 			if uid.Type != a.Group {
 				continue
@@ -187,10 +191,9 @@ func (x *linting) inGranted(g cedar.EntityUID, granted map[string]bool) bool {
 
 // attributes finds those that no rule reads.
 func (x *linting) attributes() {
-	ref := x.d.Reference()
 	read := make(map[string]bool)
 	for _, r := range x.p.Routes {
-		for _, name := range ref.About(r.Name).Reads {
+		for _, name := range x.ref.About(r.Name).Reads {
 			read[name] = true
 		}
 	}

@@ -13,6 +13,7 @@ var (
 	token      = regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*`)
 	accessKey  = regexp.MustCompile(`\b(AKIA|ASIA)[A-Z0-9]{16}\b`)
 	verifier   = regexp.MustCompile(`\$(argon2id?|2[aby]|6|5|y)\$\S{16,}`)
+	within     = regexp.MustCompile(`[A-Za-z][0-9]+[A-Za-z]`) // names have digits at their ends
 	random     = regexp.MustCompile(`[A-Za-z0-9+/_-]{32,}={0,2}`)
 )
 
@@ -34,7 +35,26 @@ func (x *linting) secrets() {
 	}
 }
 
+// mayHold reports whether a line has what all secrets have: few do.
+func mayHold(line string) bool {
+	run := 0
+	for i := range len(line) {
+		switch c := line[i]; {
+		case c >= '0' && c <= '9', c >= 'A' && c <= 'Z', c >= 'a' && c <= 'z', c == '-', c == '+', c == '_', c == '/', c == '$', c == '=':
+			if run++; run >= 16 {
+				return true
+			}
+		default:
+			run = 0
+		}
+	}
+	return strings.Contains(line, "://") || strings.Contains(line, "-----BEGIN")
+}
+
 func secretIn(line string) (what string, at int) {
+	if !mayHold(line) {
+		return "", 0
+	}
 	for _, k := range []struct {
 		form *regexp.Regexp
 		what string
@@ -45,7 +65,7 @@ func secretIn(line string) (what string, at int) {
 	}
 	for _, m := range random.FindAllStringIndex(line, -1) {
 		s := line[m[0]:m[1]]
-		if strings.ContainsAny(s, "0123456789") && strings.ToLower(s) != s && strings.ToUpper(s) != s && entropy(s) >= randomness {
+		if within.MatchString(s) && strings.ToLower(s) != s && strings.ToUpper(s) != s && entropy(s) >= randomness {
 			return "a secret: a long text without any pattern", m[0]
 		}
 	}

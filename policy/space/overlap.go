@@ -15,43 +15,46 @@ type Overlap struct {
 	Packet        api.Packet // matched by both, decided by the first
 }
 
-// Overlaps returns the first overlaps, at most one for each second rule and limit in all,
-// and how many more pairs may be. A narrow rule before a wider one is an exception and no
-// overlap, and neither is a rule that an earlier one covers. Its error is that of the
-// context; complete is false where the budget did not suffice.
-func Overlaps(b *Budget, d *policy.Deployment, limit int) (list []Overlap, more int, complete bool, err error) {
+// Overlaps returns overlaps in the order of second rules, at most one for each, as long as
+// there are fewer than limit, and the index of the first rule that was not looked at. A narrow
+// rule before a wider one is an exception and no overlap, and neither is a rule that an
+// earlier one covers; rules that decide nothing, as known says, are left out. Its error is that
+// of the context.
+func Overlaps(b *Budget, d *policy.Deployment, known []NetworkRule, limit int) (list []Overlap, next int, err error) {
 	f := newField(d)
 	for j := range f.rules {
-		y := &f.rules[j]
-		if !b.spend(1 + j/8) {
-			return list, more, false, b.Err()
+		if known[j].Status == None {
+			continue
 		}
-		shown := false
-		for i := range j {
-			x := &f.rules[i]
-			if x.deny == y.deny || x.levels&y.levels == 0 || !x.bounds.meets(&y.bounds) || !meets(x.boxes, y.boxes) ||
-				inside(x.boxes, y.boxes) || inside(y.boxes, x.boxes) {
-				continue
-			}
-			if shown || len(list) == limit {
-				more++
-				continue
-			}
-			v := &seeking{rule: int32(i), levels: x.levels & y.levels}
-			for _, p := range x.boxes {
-				for _, q := range y.boxes {
-					if v.packet == nil && p.meets(&q) && !f.walk(b, v, p.and(&q), f.items) {
-						return list, more, false, b.Err()
-					}
-				}
-			}
-			if v.packet != nil {
-				shown = true
-				list = append(list, Overlap{i, j, d.Policy.Levels.Names[v.level], *v.packet})
-			}
+		if y := &f.rules[j]; len(list) == limit || !b.spend(1+j/8) || !f.overlap(b, y, j, d, &list) {
+			return list, j, b.Err()
 		}
 	}
-	return list, more, true, b.Err()
+	return list, len(f.rules), b.Err()
+}
+
+// overlap adds the first overlap of a rule, and reports whether the budget sufficed.
+func (f *field) overlap(b *Budget, y *netRule, j int, d *policy.Deployment, list *[]Overlap) bool {
+	for i := range j {
+		x := &f.rules[i]
+		if x.deny == y.deny || x.levels&y.levels == 0 || !x.bounds.meets(&y.bounds) || !meets(x.boxes, y.boxes) ||
+			inside(x.boxes, y.boxes) || inside(y.boxes, x.boxes) {
+			continue
+		}
+		v := &seeking{rule: int32(i), levels: x.levels & y.levels}
+		for _, p := range x.boxes {
+			for _, q := range y.boxes {
+				if v.packet == nil && p.meets(&q) && !f.walk(b, v, p.and(&q), f.items) {
+					return false
+				}
+			}
+		}
+		if v.packet != nil {
+			*list = append(*list, Overlap{i, j, d.Policy.Levels.Names[v.level], *v.packet})
+			return true
+		}
+	}
+	return true
 }
 
 func meets(a, b []box) bool {

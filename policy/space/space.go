@@ -45,7 +45,7 @@ func NewBudget(ctx context.Context, steps int64) *Budget {
 
 // part returns a budget within b.
 func (b *Budget) part(steps int64) *Budget {
-	steps = min(steps, b.left)
+	steps = max(0, min(steps, b.left))
 	return &Budget{ctx: b.ctx, parent: b, all: steps, left: steps, until: steps}
 }
 
@@ -74,6 +74,9 @@ func (b *Budget) Left() int64 { return max(0, b.left) }
 func (b *Budget) why() string {
 	if b.ctx.Err() != nil {
 		return "it was interrupted"
+	}
+	if b.parent != nil && b.parent.left <= 0 {
+		return b.parent.why()
 	}
 	return fmt.Sprintf("%d steps were not enough", b.all)
 }
