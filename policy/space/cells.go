@@ -262,11 +262,6 @@ func (p *plane) ask(v int32) int32 {
 	return int32(sort.Search(len(p.asks), func(i int) bool { return p.asks[i] > v })) - 1
 }
 
-// all is the plane without its hole.
-func (p *plane) all() []box {
-	return p.holed(box{0, int32(len(p.addrs)) - 1, 0, int32(len(p.asks)) - 1})
-}
-
 // holed returns a box without the hole.
 func (p *plane) holed(b box) []box {
 	var out []box

@@ -134,6 +134,11 @@ func (p *problem) attribute(d *domain, f int, name string) {
 	switch at.Source.Kind {
 	case authz.SourceHour, authz.SourceMinute, authz.SourceWeekday, authz.SourcePeer, authz.SourceMethod:
 		required = true
+	case authz.SourceClaimHas: // a token lacks it or not; only who has no token has no answer
+		required = required || !slices.ContainsFunc(p.m.sides, func(s *modelSide) bool {
+			a := s.d.Policy.Authentication
+			return a == nil || !a.Require || a.Basic != nil || a.MTLS != nil
+		})
 	case authz.SourceRoute:
 		if required = slices.Contains(policy.Params(route.Path), at.Source.Arg); !required {
 			d.values = []value{{}}

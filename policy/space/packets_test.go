@@ -102,7 +102,7 @@ var every = func() []api.Packet {
 // A rule decides none <=> none of all packets is decided by it; and every witness is one.
 func TestWhatRulesDecideIsWhatAllPacketsShow(t *testing.T) {
 	never := 0
-	for seed := range uint64(150) {
+	for seed := range uint64(60) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		d := network(r, 1+r.IntN(12))
 		list, err := Network(NewBudget(context.Background(), DefaultSteps), d)
@@ -136,7 +136,7 @@ func TestWhatRulesDecideIsWhatAllPacketsShow(t *testing.T) {
 			}
 		}
 	}
-	if never < 50 {
+	if never < 20 {
 		t.Fatalf("only %d rules decide nothing", never)
 	}
 }
@@ -177,7 +177,7 @@ func checkInstead(t *testing.T, d *policy.Deployment, x *NetworkRule) {
 // The changes that are found are those that all packets show, by rules.
 func TestDifferencesOfNetworksAreWhatAllPacketsShow(t *testing.T) {
 	equal, changed := 0, 0
-	for seed := range uint64(150) {
+	for seed := range uint64(60) {
 		r := rand.New(rand.NewPCG(seed, 2))
 		before := network(r, 1+r.IntN(10))
 		after := network(r, 1+r.IntN(10))
@@ -232,7 +232,7 @@ func TestDifferencesOfNetworksAreWhatAllPacketsShow(t *testing.T) {
 			changed++
 		}
 	}
-	if equal < 20 || changed < 50 {
+	if equal < 8 || changed < 20 {
 		t.Fatalf("%d equal, %d changed", equal, changed)
 	}
 }

@@ -65,7 +65,7 @@ var smalls = []small{
 	{"s", `"s"?: String`, "header.S", []string{`context has s && context.s == "ab"`, `context has s && context.s like "a*"`, `context has s && context.s like "*b"`, `context has s && context.s like "a*b*"`, `context has s && context.s != ""`},
 		append(words(2), types.String("aab"), types.String("axb"), types.String("abx"), types.String("axbx"))},
 	{"w", `"w"?: String`, "header.W", []string{`context has w && context.w == "ab"`, `context has w && ["x", "b"].contains(context.w)`, `context has w && context.w != "b"`}, words(2)},
-	{"f", `"f"?: Bool`, `'jwt.amr has "mfa"'`, []string{"context has f && context.f", "context has f && !context.f", "!(context has f)"}, []types.Value{nil, types.True, types.False}},
+	{"f", `"f"?: Bool`, `'jwt.amr has "mfa"'`, []string{"context has f && context.f", "context has f && !context.f", "!(context has f)"}, []types.Value{types.True, types.False}},
 	{"t", `"t"?: Set<String>`, "jwt.t", []string{`context has t && context.t.contains("a")`, `context has t && context.t.containsAll(["a", "b"])`, `context has t && context.t.containsAny(["b", "x"])`, "context has t && context.t.isEmpty()", `context has t && context.t == ["a"]`}, sets("a", "b", "x", "q")},
 	{"p", `"p": ipaddr`, "peer.address", []string{`context.p.isInRange(ip("10.0.0.0/8"))`, `context.p.isInRange(ip("10.1.0.0/16"))`, `context.p == ip("10.1.2.3")`, "context.p.isIpv6()", "context.p.isLoopback()"},
 		[]types.Value{ip("9.0.0.1"), ip("10.0.0.1"), ip("10.1.2.3"), ip("10.1.2.4"), ip("127.0.0.1"), ip("::1"), ip("2001:db8::1")}},
