@@ -121,7 +121,7 @@ func (x *Analysis) Condition(r *policy.CedarRule) Condition {
 				if *q.s == Found {
 					continue
 				}
-				_, s, why := x.solve(p, goal{needs: []need{{e, l, q.mask}}}, l, func(policy.Call) bool { return true })
+				_, s, why := x.solve(p, goal{needs: []need{{rule: e, level: l, mask: q.mask}}}, l, func(policy.Call) bool { return true })
 				if s == Found || s == NotAnalysed {
 					*q.s = s
 				}
@@ -143,7 +143,7 @@ func (x *Analysis) Holding(r *policy.CedarRule) (*policy.Call, Status) {
 			if l > 0 && !e.level {
 				break
 			}
-			c, s, _ := x.solve(x.problem(route), goal{needs: []need{{e, l, holds}}}, l, func(policy.Call) bool { return true })
+			c, s, _ := x.solve(x.problem(route), goal{needs: []need{{rule: e, level: l, mask: holds}}}, l, func(policy.Call) bool { return true })
 			if s == Found {
 				return c, s
 			}
@@ -303,10 +303,10 @@ func (p *problem) allowed(g *goal, side, level int) {
 	var permits choice
 	for _, r := range p.rules[side] {
 		if r.rule.Forbids() {
-			g.needs = append(g.needs, need{r, level, fails})
+			g.needs = append(g.needs, need{rule: r, level: level, mask: fails})
 		} else {
-			g.needs = append(g.needs, need{r, level, holds | fails})
-			permits = append(permits, need{r, level, holds})
+			g.needs = append(g.needs, need{rule: r, level: level, mask: holds | fails})
+			permits = append(permits, need{rule: r, level: level, mask: holds})
 		}
 	}
 	if p.m.sides[side].d.Policy.Default.Authorization != abi.Allow {
@@ -319,7 +319,7 @@ func (p *problem) allowed(g *goal, side, level int) {
 func (p *problem) cited(side int, rule *ruleExpr, level int) goal {
 	var g goal
 	if rule != nil {
-		want := need{rule, level, holds}
+		want := need{rule: rule, level: level, mask: holds}
 		if rule.rule.Forbids() {
 			want.mask |= errs // which denies as well
 		}
@@ -332,12 +332,12 @@ func (p *problem) cited(side int, rule *ruleExpr, level int) goal {
 		case r == rule:
 			before = false
 		case forbids && (before || !rule.rule.Forbids()):
-			g.needs = append(g.needs, need{r, level, fails})
+			g.needs = append(g.needs, need{rule: r, level: level, mask: fails})
 		case forbids:
 		case rule == nil || before && !rule.rule.Forbids():
-			g.needs = append(g.needs, need{r, level, fails})
+			g.needs = append(g.needs, need{rule: r, level: level, mask: fails})
 		case before || !rule.rule.Forbids():
-			g.needs = append(g.needs, need{r, level, holds | fails})
+			g.needs = append(g.needs, need{rule: r, level: level, mask: holds | fails})
 		}
 	}
 	for _, l := range p.levels(side, level) {

@@ -175,15 +175,15 @@ func (p *problem) denied(side int, rule *ruleExpr, level int) (goal, bool) {
 	if !p.mayErr(rule.e) {
 		return goal{}, false
 	}
-	g := goal{needs: []need{{rule, level, errs}}}
+	g := goal{needs: []need{{rule: rule, level: level, mask: errs}}}
 	for _, r := range p.rules[side] {
 		if r == rule {
 			break
 		}
 		if r.rule.Forbids() {
-			g.needs = append(g.needs, need{r, level, fails})
+			g.needs = append(g.needs, need{rule: r, level: level, mask: fails})
 		} else {
-			g.needs = append(g.needs, need{r, level, holds | fails})
+			g.needs = append(g.needs, need{rule: r, level: level, mask: holds | fails})
 		}
 	}
 	for _, l := range p.levels(side, level) {
@@ -197,8 +197,7 @@ func (p *problem) denied(side int, rule *ruleExpr, level int) (goal, bool) {
 // mayErr reports whether an expression computes, or looks something up that may not be there.
 func (p *problem) mayErr(e *expr) bool {
 	if e.op == isAtom {
-		a := &p.m.atoms[e.atom]
-		return !a.simple || len(a.looks) > 0
+		return p.m.atoms[e.atom].mayErr
 	}
 	return slices.ContainsFunc(e.kids, p.mayErr)
 }

@@ -66,6 +66,7 @@ type atom struct {
 	consts []types.Value
 	likes  []types.Pattern
 	looks  []string // attributes of entities that are looked up
+	mayErr bool     // it computes, or looks up what may not be there; the validator refuses what else may fail
 }
 
 // A ruleExpr is a rule of one policy.
@@ -231,6 +232,7 @@ func (m *model) newAtom(s int, n ast.IsNode) atom {
 	})
 	slices.Sort(a.facts)
 	a.facts = slices.Compact(a.facts)
+	a.mayErr = !a.simple || len(a.looks) > 0
 	return a
 }
 

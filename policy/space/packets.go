@@ -188,13 +188,13 @@ type PacketDiff struct {
 // those that only one policy has are not. Its error is that of the context.
 func DiffNetwork(b *Budget, before, after *policy.Deployment) (PacketDiff, error) {
 	f := newField(before, after)
-	v := &differing{f: f, before: before, after: after, seen: make(map[change]bool)}
+	v := &differing{f: f, b: b, seen: make(map[change]bool)}
 	for l, name := range before.Policy.Levels.Names {
 		v.other = append(v.other, slices.Index(after.Policy.Levels.Names, name))
 		v.sameLevels = l == 0 && v.other[0] == 0 || v.sameLevels && v.other[l] == l
 	}
 	v.sameLevels = v.sameLevels && len(after.Policy.Levels.Names) == len(v.other)
-	out := PacketDiff{Complete: f.walk(b, v, f.whole(), f.items)}
+	out := PacketDiff{Complete: f.walk(b, v, f.whole(), f.items) && b.left >= 0}
 	if !out.Complete {
 		out.Why = b.why()
 	}
@@ -215,13 +215,13 @@ type found struct {
 }
 
 type differing struct {
-	f             *field
-	before, after *policy.Deployment
-	other         []int // of each level of the one policy, that of the other
-	sameLevels    bool
-	seen          map[change]bool
-	changes       []found
-	was, is       []int32
+	f          *field
+	b          *Budget
+	other      []int // of each level of the one policy, that of the other
+	sameLevels bool
+	seen       map[change]bool
+	changes    []found
+	was, is    []int32
 }
 
 // done: the rules that are left say the same, or all have one verdict.
@@ -264,6 +264,9 @@ func (v *differing) leaf(c *cell) {
 		x := change{int32(l), was, is}
 		if v.denies(0, was) == v.denies(1, is) || v.seen[x] {
 			continue
+		}
+		if !v.b.spend(1 + len(v.f.rules)/4) { // the reference asks each rule
+			return
 		}
 		v.seen[x] = true
 		v.changes = append(v.changes, found{x, c.f.packet(&c.box)})

@@ -72,6 +72,8 @@ type need struct {
 	rule  *ruleExpr
 	level int
 	mask  outcome
+
+	chosen int // the choice that it was taken from, counted from one
 }
 
 // A choice is needs of which one must be met.
@@ -174,16 +176,13 @@ func (s *solver) lacks(f int) bool {
 	return s.base[f] == none && slices.Contains(s.p.facts(), f)
 }
 
-// A conflict is facts that together contradict.
+// A conflict is facts that together contradict, and choices, as negative numbers.
 type conflict map[int]bool
 
 func (s *solver) search(changed int) (bool, conflict) {
-	f, dead := s.next()
-	if dead != nil {
-		return false, dead
-	}
+	f := s.next()
 	if f == none {
-		return true, nil
+		return s.choose(changed)
 	}
 	d := s.p.domain(f)
 	all := conflict{}
@@ -227,7 +226,7 @@ func (s *solver) search(changed int) (bool, conflict) {
 					continue // whatever else is chosen
 				}
 				if s.out[n] = s.eval(need.rule.e, need.level); s.out[n]&need.mask == 0 {
-					ok, why = false, s.because(need.rule)
+					ok, why = false, s.because(need)
 				}
 			}
 		}
@@ -255,50 +254,83 @@ func (s *solver) search(changed int) (bool, conflict) {
 }
 
 // because returns the facts that an outcome came from.
-func (s *solver) because(r *ruleExpr) conflict {
+func (s *solver) because(n *need) conflict {
 	c := conflict{}
-	for _, f := range r.facts {
+	for _, f := range n.rule.facts {
 		if s.value[f] != none {
 			c[f] = true
 		}
 	}
+	if n.chosen > 0 {
+		c[-n.chosen] = true
+	}
 	return c
 }
 
-// next returns a fact that an undecided need asks for; none where all are met, or a
-// conflict where no need of a choice can be.
-func (s *solver) next() (int, conflict) {
+// next returns a fact that an undecided need asks for; none where all are met.
+func (s *solver) next() int {
 	for i, n := range s.g.needs {
 		if s.out[i]&^n.mask != 0 {
 			if f := s.ask(n.rule.e, n.level); f != none {
-				return f, nil
+				return f
 			}
 		}
 	}
-	for _, c := range s.g.choices {
-		f, met, dead := none, false, conflict{}
+	return none
+}
+
+// choose meets the first choice that is not met, by each of its needs in turn.
+func (s *solver) choose(changed int) (bool, conflict) {
+	for i, c := range s.g.choices {
+		tag := i + 1
+		all := conflict{}
+		var open []need
+		met := false
 		for _, n := range c {
-			out := s.eval(n.rule.e, n.level)
-			if out&^n.mask == 0 {
+			switch out := s.eval(n.rule.e, n.level); {
+			case out&^n.mask == 0:
 				met = true
-				break
-			}
-			if out&n.mask == 0 {
-				for o := range s.because(n.rule) {
-					dead[o] = true
+			case out&n.mask == 0:
+				for f := range s.because(&n) {
+					all[f] = true
 				}
-			} else if f == none {
-				f = s.ask(n.rule.e, n.level)
+			default:
+				n.chosen = tag
+				open = append(open, n)
 			}
 		}
-		if !met {
-			if f == none {
-				return none, dead
-			}
-			return f, nil
+		if met {
+			continue
 		}
+		for _, n := range open {
+			if !s.b.spend(1) {
+				s.failed = true
+				return false, nil
+			}
+			at := len(s.g.needs)
+			s.g.needs, s.out = append(s.g.needs, n), append(s.out, s.eval(n.rule.e, n.level))
+			for _, f := range n.rule.facts {
+				s.reads[f] = append(s.reads[f], at)
+			}
+			ok, why := s.search(changed)
+			if ok || s.failed {
+				return ok, nil
+			}
+			s.g.needs, s.out = s.g.needs[:at], s.out[:at]
+			for _, f := range n.rule.facts {
+				s.reads[f] = s.reads[f][:len(s.reads[f])-1]
+			}
+			if !why[-tag] {
+				return false, why // no other need of this choice would help
+			}
+			for f := range why {
+				all[f] = true
+			}
+		}
+		delete(all, -tag)
+		return false, all
 	}
-	return none, nil
+	return true, nil
 }
 
 // ask returns the first fact that has no value and may matter to an expression.
@@ -375,7 +407,10 @@ func (s *solver) atom(i, level int) outcome {
 	fits := true
 	for _, f := range a.facts {
 		if s.value[f] == none {
-			return anything
+			if a.mayErr {
+				return anything
+			}
+			return holds | fails
 		}
 		n := uint64(len(s.p.domain(f).values))
 		fits = fits && k.values < 1<<40/n
