@@ -134,6 +134,12 @@ func (d *Deployment) route(name string) *api.Route {
 // Classify is the reference for the firewall: at every level up to the given one
 // (empty: the initial one) the first rule that matches must allow.
 func (d *Deployment) Classify(level string, k api.Packet) Decision {
+	return (&Reference{d: d}).Classify(level, k)
+}
+
+// Classify is that of the deployment, for many packets.
+func (x *Reference) Classify(level string, k api.Packet) Decision {
+	d := x.d
 	fallback := NetworkDefault(d.Policy)
 	levels := LevelsTo(d.Policy, level)
 	if len(levels) == 0 {
@@ -142,7 +148,7 @@ func (d *Deployment) Classify(level string, k api.Packet) Decision {
 	var dec Decision
 	for i, l := range levels {
 		dec = Decision{Verdict: d.Policy.Default.Network, Rule: fallback, Level: l}
-		if r := d.firstRule(i, k); r != nil {
+		if r := x.firstRule(i, k); r != nil {
 			dec.Verdict, dec.Rule = r.Action, abi.Rule{ID: r.Name, Line: r.Pos.Short()}
 		}
 		if dec.Verdict == abi.Deny {
@@ -156,13 +162,24 @@ func (d *Deployment) Classify(level string, k api.Packet) Decision {
 	return dec
 }
 
-func (d *Deployment) firstRule(level int, k api.Packet) *api.IngressRule {
-	if d.Policy.Network == nil {
+func (x *Reference) firstRule(level int, k api.Packet) *api.IngressRule {
+	p := x.d.Policy
+	if p.Network == nil {
 		return nil
 	}
-	for i := range d.Policy.Network.Ingress {
-		r := &d.Policy.Network.Ingress[i]
-		if Applies(d.Policy, r, level) && fromMatches(d.Policy, r, k.From) && portMatches(r, k) {
+	if x.cidrs == nil {
+		x.cidrs = make(map[string][]netip.Prefix)
+		for _, e := range p.Endpoints {
+			x.cidrs[e.Name] = append(x.cidrs[e.Name], e.CIDRs...)
+		}
+	}
+	a := k.From.Unmap().WithZone("")
+	from := func(name string) bool {
+		return name == api.AnyEndpoint || slices.ContainsFunc(x.cidrs[name], func(x netip.Prefix) bool { return x.Contains(a) })
+	}
+	for i := range p.Network.Ingress {
+		r := &p.Network.Ingress[i]
+		if Applies(p, r, level) && portMatches(r, k) && slices.ContainsFunc(r.From, from) {
 			return r
 		}
 	}

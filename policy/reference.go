@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/cedar-policy/cedar-go"
@@ -19,6 +20,7 @@ type Reference struct {
 	d     *Deployment
 	world types.EntityMap
 	about map[string]*About
+	cidrs map[string][]netip.Prefix // by endpoint
 }
 
 // An About is what a route is decided by.

@@ -199,9 +199,10 @@ func DiffNetwork(b *Budget, before, after *policy.Deployment) (PacketDiff, error
 		out.Why = b.why()
 	}
 	slices.SortFunc(v.changes, func(x, y found) int { return slices.Compare(x.change[:], y.change[:]) })
+	was, is := before.Reference(), after.Reference()
 	for _, x := range v.changes {
 		level := before.Policy.Levels.Names[x.change[0]]
-		out.Changes = append(out.Changes, PacketChange{level, x.packet, before.Classify(level, x.packet), after.Classify(level, x.packet)})
+		out.Changes = append(out.Changes, PacketChange{level, x.packet, was.Classify(level, x.packet), is.Classify(level, x.packet)})
 	}
 	return out, b.Err()
 }
