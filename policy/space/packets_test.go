@@ -236,3 +236,15 @@ func TestDifferencesOfNetworksAreWhatAllPacketsShow(t *testing.T) {
 		t.Fatalf("%d equal, %d changed", equal, changed)
 	}
 }
+
+// Nobody comes from an IPv4-mapped address: a rule that has nothing else left decides none.
+func TestMappedAddressesAreNobody(t *testing.T) {
+	d := network(rand.New(rand.NewPCG(1, 1)), 2)
+	p := d.Policy
+	p.Endpoints = []api.Endpoint{{Name: "before", CIDRs: []netip.Prefix{netip.MustParsePrefix("::fffe:0:0/96")}}, {Name: "both", CIDRs: []netip.Prefix{netip.MustParsePrefix("::fffe:0:0/95")}}}
+	p.Network.Ingress = []api.IngressRule{{Name: "a", Action: abi.Allow, From: []string{"before"}}, {Name: "b", Action: abi.Allow, From: []string{"both"}}}
+	list, err := Network(budget(), d)
+	if err != nil || list[1].Status != None {
+		t.Fatal(list, err)
+	}
+}
