@@ -19,10 +19,10 @@ import (
 	"lorica.dev/lorica/pep"
 )
 
-// rawRequests are those of the corpus of test/e2e.
+// rawRequests are those of internal/corpus.
 func rawRequests(t testing.TB) (list []string) {
 	t.Helper()
-	f, err := os.Open("../test/e2e/testdata/requests.txt")
+	f, err := os.Open("../internal/corpus/requests.txt")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,18 +1,18 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"lorica.dev/lorica/internal/corpus"
 )
 
 // witness is an application that remembers what reached it, and tells at /seen.
@@ -107,67 +107,6 @@ type seen struct {
 	Headers, Trailers             []string
 }
 
-// An entry of the corpus.
-type entry struct {
-	name   string
-	raw    []byte
-	status string // as in "200 400", or "none"
-	sees   []string
-}
-
-var sends = regexp.MustCompile(`^> (?:(\d+)\*)?(".*")$`)
-
-// corpus reads testdata/requests.txt. Anything in it that is not understood, and
-// an entry without a name, a request or an expectation, is an error.
-func corpus(t *testing.T) (list []entry) {
-	t.Helper()
-	b, err := os.ReadFile("testdata/requests.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, line := range strings.Split(string(b), "\n") {
-		kind, rest, _ := strings.Cut(line, " ")
-		m := sends.FindStringSubmatch(line)
-		switch {
-		case line == "" || kind == "#":
-			continue
-		case kind == "==":
-			list = append(list, entry{name: rest})
-			continue
-		case len(list) == 0:
-		case m != nil:
-			e := &list[len(list)-1]
-			times := 1
-			if m[1] != "" {
-				times, err = strconv.Atoi(m[1])
-			}
-			s, err2 := strconv.Unquote(m[2])
-			if err == nil && err2 == nil {
-				e.raw = append(e.raw, bytes.Repeat([]byte(s), times)...)
-				continue
-			}
-		case kind == "<":
-			list[len(list)-1].status = rest
-			continue
-		case kind == "=":
-			e := &list[len(list)-1]
-			e.sees = append(e.sees, rest)
-			continue
-		}
-		t.Fatalf("testdata/requests.txt:%d: not understood: %s", i+1, line)
-	}
-	names := map[string]bool{}
-	for _, e := range list {
-		if names[e.name] || e.name == "" || len(e.raw) == 0 || e.status == "" {
-			t.Fatalf("entry %q has no request, no expectation, or the name of another", e.name)
-		}
-		names[e.name] = true
-	}
-	return list
-}
-
-var statusLine = regexp.MustCompile(`(?m)^HTTP/1\.[01] (\d{3})`)
-
 // send writes an entry, ends its side, and returns the statuses that came back.
 func send(t *testing.T, addr string, raw []byte) string {
 	t.Helper()
@@ -183,14 +122,7 @@ func send(t *testing.T, addr string, raw []byte) string {
 	if ne, ok := err.(net.Error); ok && ne.Timeout() {
 		return "open"
 	}
-	var list []string
-	for _, m := range statusLine.FindAllSubmatch(b, -1) {
-		list = append(list, string(m[1]))
-	}
-	if len(list) == 0 {
-		return "none"
-	}
-	return strings.Join(list, " ")
+	return corpus.Statuses(b)
 }
 
 // kept are headers that no client may give to the application.
@@ -200,9 +132,9 @@ var kept = regexp.MustCompile(`(?i)^(lorica[-_].*|x-http-method(-override)?|x-me
 // no others, with the paths that were judged; and each entry of the corpus ends as
 // it says.
 func TestNothingIsSmuggled(t *testing.T) {
-	list := corpus(t)
-	if len(list) < 300 {
-		t.Fatalf("only %d entries", len(list))
+	list, err := corpus.Entries()
+	if err != nil {
+		t.Fatal(err)
 	}
 	u := newUser(t)
 	port := freePort(t)
@@ -210,15 +142,15 @@ func TestNothingIsSmuggled(t *testing.T) {
 	addr := "127.0.0.1:" + port
 	refused, answered, wrong := 0, 0, 0
 	for _, e := range list {
-		status := send(t, addr, e.raw)
+		status := send(t, addr, e.Raw)
 		allowed, saw := x.reached(addr)
 		var problems []string
-		if status != e.status {
-			problems = append(problems, fmt.Sprintf("answered %s, want %s", status, e.status))
+		if status != e.Status {
+			problems = append(problems, fmt.Sprintf("answered %s, want %s", status, e.Status))
 		}
 		problems = append(problems, agree(e, allowed, saw)...)
 		for _, p := range problems {
-			t.Errorf("%s: %s\n%.300q", e.name, p, e.raw)
+			t.Errorf("%s: %s\n%.300q", e.Name, p, e.Raw)
 		}
 		if len(problems) > 0 {
 			wrong++
@@ -230,7 +162,7 @@ func TestNothingIsSmuggled(t *testing.T) {
 	}
 	denials := 0
 	for _, e := range list {
-		for s := range strings.FieldsSeq(e.status) {
+		for s := range strings.FieldsSeq(e.Status) {
 			if s >= "400" {
 				denials++
 			}
@@ -292,7 +224,7 @@ func (x *upping) count(verdict string) (n int) {
 
 // agree holds what was recorded, what the application saw and what the corpus
 // says to each other.
-func agree(e entry, allowed []decision, saw []seen) (problems []string) {
+func agree(e corpus.Entry, allowed []decision, saw []seen) (problems []string) {
 	say := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	var got []string
 	for _, s := range saw {
@@ -313,8 +245,8 @@ func agree(e entry, allowed []decision, saw []seen) (problems []string) {
 			}
 		}
 	}
-	if !slices.Equal(got, e.sees) {
-		say("the application saw %q, want %q", got, e.sees)
+	if !slices.Equal(got, e.Sees) {
+		say("the application saw %q, want %q", got, e.Sees)
 	}
 	if len(allowed) != len(saw) {
 		say("%d requests were allowed, %d reached the application", len(allowed), len(saw))
@@ -353,22 +285,25 @@ func decode(path string) (string, bool) {
 func TestDisagreementIsNoticed(t *testing.T) {
 	good := seen{Method: "GET", Path: "/app/%2e", Decoded: "/app/.", Target: "/app/%2e?q", Body: 0, Headers: []string{"X"}}
 	judged := decision{Method: "GET", Path: "/app/%2e", Route: "app"}
-	e := entry{sees: []string{"GET /app/%2e 0"}}
+	e := corpus.Entry{Sees: []string{"GET /app/%2e 0"}}
 	if p := agree(e, []decision{judged}, []seen{good}); len(p) > 0 {
 		t.Fatalf("control: %q", p)
 	}
-	for name, change := range map[string]func(e *entry, d *[]decision, s *[]seen){
-		"another path":         func(_ *entry, d *[]decision, _ *[]seen) { (*d)[0].Path = "/app/." },
-		"another method":       func(_ *entry, d *[]decision, _ *[]seen) { (*d)[0].Method = "PUT" },
-		"another route":        func(_ *entry, d *[]decision, _ *[]seen) { (*d)[0].Route = "seen" },
-		"no record":            func(_ *entry, d *[]decision, _ *[]seen) { *d = nil },
-		"nothing seen":         func(_ *entry, _ *[]decision, s *[]seen) { *s = nil },
-		"one more seen":        func(e *entry, _ *[]decision, s *[]seen) { *s = append(*s, good); e.sees = append(e.sees, e.sees[0]) },
-		"two paths":            func(_ *entry, _ *[]decision, s *[]seen) { (*s)[0].Target = "/admin" },
-		"decoded twice":        func(_ *entry, _ *[]decision, s *[]seen) { (*s)[0].Decoded = "/app" },
-		"a header of ours":     func(_ *entry, _ *[]decision, s *[]seen) { (*s)[0].Headers = []string{"Lorica_principal"} },
-		"a trailer of framing": func(_ *entry, _ *[]decision, s *[]seen) { (*s)[0].Trailers = []string{"Transfer-Encoding"} },
-		"a broken body":        func(_ *entry, _ *[]decision, s *[]seen) { (*s)[0].Broken = true },
+	for name, change := range map[string]func(e *corpus.Entry, d *[]decision, s *[]seen){
+		"another path":   func(_ *corpus.Entry, d *[]decision, _ *[]seen) { (*d)[0].Path = "/app/." },
+		"another method": func(_ *corpus.Entry, d *[]decision, _ *[]seen) { (*d)[0].Method = "PUT" },
+		"another route":  func(_ *corpus.Entry, d *[]decision, _ *[]seen) { (*d)[0].Route = "seen" },
+		"no record":      func(_ *corpus.Entry, d *[]decision, _ *[]seen) { *d = nil },
+		"nothing seen":   func(_ *corpus.Entry, _ *[]decision, s *[]seen) { *s = nil },
+		"one more seen": func(e *corpus.Entry, _ *[]decision, s *[]seen) {
+			*s = append(*s, good)
+			e.Sees = append(e.Sees, e.Sees[0])
+		},
+		"two paths":            func(_ *corpus.Entry, _ *[]decision, s *[]seen) { (*s)[0].Target = "/admin" },
+		"decoded twice":        func(_ *corpus.Entry, _ *[]decision, s *[]seen) { (*s)[0].Decoded = "/app" },
+		"a header of ours":     func(_ *corpus.Entry, _ *[]decision, s *[]seen) { (*s)[0].Headers = []string{"Lorica_principal"} },
+		"a trailer of framing": func(_ *corpus.Entry, _ *[]decision, s *[]seen) { (*s)[0].Trailers = []string{"Transfer-Encoding"} },
+		"a broken body":        func(_ *corpus.Entry, _ *[]decision, s *[]seen) { (*s)[0].Broken = true },
 	} {
 		e, d, s := e, []decision{judged}, []seen{good}
 		if change(&e, &d, &s); len(agree(e, d, s)) == 0 {
