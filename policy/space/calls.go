@@ -56,6 +56,13 @@ func Requests(b *Budget, d *policy.Deployment) *Analysis {
 	return x
 }
 
+// CallsWithin is Calls among some calls: what it finds and proves is about these.
+func CallsWithin(b *Budget, d *policy.Deployment, within Within) ([]CallRule, error) {
+	x := Requests(b, d)
+	x.within = within
+	return x.Rules()
+}
+
 // Rules is Calls.
 func (x *Analysis) Rules() ([]CallRule, error) {
 	if x.m == nil {
@@ -77,6 +84,9 @@ func (x *Analysis) Rules() ([]CallRule, error) {
 	}
 	like := make(map[string]CallRule)
 	for _, r := range d.Policy.Routes {
+		if !x.within.route(r.Name) {
+			continue
+		}
 		kind := x.kind(r.Name)
 		c, ok := like[kind]
 		if !ok {
@@ -181,12 +191,14 @@ type asking struct {
 	m        *model
 	b        *Budget
 	problems map[string]*problem
+	within   Within
 }
 
 func (x *asking) problem(route string) *problem {
 	p, ok := x.problems[route]
 	if !ok {
 		p = x.m.problem(route)
+		p.within = x.within
 		x.problems[route] = p
 	}
 	return p
@@ -197,7 +209,7 @@ func (x *asking) routes(r *policy.CedarRule) []string {
 	var out []string
 	seen := make(map[string]bool)
 	for _, route := range x.m.sides[0].d.Policy.Routes {
-		if slices.Contains(x.problem(route.Name).about[0].Rules, r) && !seen[x.kind(route.Name)] {
+		if x.within.route(route.Name) && slices.Contains(x.problem(route.Name).about[0].Rules, r) && !seen[x.kind(route.Name)] {
 			seen[x.kind(route.Name)] = true
 			out = append(out, route.Name)
 		}

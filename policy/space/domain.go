@@ -53,6 +53,7 @@ func (p *problem) domain(f int) *domain {
 	case anAttribute:
 		p.attribute(d, f, k.name)
 	}
+	p.narrow(p.m.facts[f], d)
 	if len(d.values) > maxValues {
 		d.values, d.short = d.values[:maxValues], "there are too many values to tell apart"
 	}

@@ -21,6 +21,7 @@ type problem struct {
 	domains map[int]*domain
 	list    []int // of atoms
 	memo    map[memoKey]outcome
+	within  Within
 }
 
 type memoKey struct {
