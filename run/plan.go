@@ -187,3 +187,19 @@ func (l *Level) Syscalls() []catalog.Syscall { return l.Build.Syscalls() }
 
 // Devices returns the devices of the level's image, where that is a microVM.
 func (l *Level) Devices() []string { return l.Build.Devices() }
+
+// Differs says in what running what is written at a level would change what runs; empty:
+// in nothing.
+func (p *Plan) Differs(l *Level) string {
+	switch p.Change(l) {
+	case ChangeNone:
+		return ""
+	case ChangeStart:
+		return "nothing runs"
+	case ChangeProgram:
+		return fmt.Sprintf("the policy at level %s is another: its content is %s, and %s is in force", l.Name, l.content(p.Deployment), p.Running.Content)
+	case ChangeLaunch:
+		return "ports, network, resources or confinement of the workload are others"
+	}
+	return "the modules or the application are others"
+}

@@ -19,6 +19,7 @@ import (
 // A User is what one shows who one is. Written as text it is a password.
 type User struct {
 	Password    string       `yaml:"password"`
+	Bearer      string       `yaml:"bearer"` // a token of a real issuer, as it is
 	Token       *Token       `yaml:"token"`
 	Certificate *Certificate `yaml:"certificate"`
 }
@@ -69,6 +70,8 @@ func (f *File) present(r Request, ids Identities) (authorization string, config 
 	switch {
 	case r.Token != "":
 		authorization = "Bearer " + r.Token
+	case u.Bearer != "":
+		authorization = "Bearer " + u.Bearer
 	case u.Token != nil && ids != nil:
 		token, err := ids.Token(r.As, *u.Token)
 		if err != nil {
@@ -132,6 +135,8 @@ func (f *File) Curl(by Reach, r Request) (string, bool) {
 		return "", false
 	case r.Token != "":
 		args = append(args, "-H", quote("Authorization: Bearer "+r.Token))
+	case u.Bearer != "":
+		args = append(args, "-H", quote("Authorization: Bearer "+u.Bearer))
 	case u.Token != nil:
 		token, ok := u.Token.command(by, r.As)
 		if !ok {

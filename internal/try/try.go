@@ -86,11 +86,32 @@ func Load(path string) (*File, error) {
 	return f, nil
 }
 
-func parse(b []byte) (*File, error) {
+// LoadUsers reads the users of such a file, which may have no requests.
+func LoadUsers(path string) (map[string]User, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := decode(b)
+	if err == nil && len(f.Users) == 0 {
+		err = errors.New("no users: write users: {NAME: PASSWORD}")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return f.Users, nil
+}
+
+func decode(b []byte) (*File, error) {
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
 	var f File
-	if err := d.Decode(&f); err != nil {
+	return &f, d.Decode(&f)
+}
+
+func parse(b []byte) (*File, error) {
+	f, err := decode(b)
+	if err != nil {
 		return nil, err
 	}
 	if len(f.Requests) == 0 {
@@ -108,7 +129,7 @@ func parse(b []byte) (*File, error) {
 			return nil, fmt.Errorf("request %d (%s): %q is not among the users", i+1, r.Name, r.As)
 		}
 	}
-	return &f, nil
+	return f, nil
 }
 
 // Run makes the requests one after the other against addr. Without identities
@@ -124,24 +145,26 @@ func (f *File) Run(ctx context.Context, addr string, ids Identities, lookup Look
 func (f *File) one(ctx context.Context, addr string, r Request, ids Identities, lookup Lookup) Result {
 	res := Result{Name: r.Name, Send: r.Send, As: r.As, Expect: r.Expect, By: r.By}
 	start := time.Now()
-	status, id, local, err := f.exchange(ctx, addr, r, ids)
-	var alert *net.OpError
+	head, config, err := f.present(r, ids)
+	var got Answer
+	if err == nil {
+		method, _, _ := strings.Cut(r.Send, " ")
+		got, err = Exchange(ctx, addr, r.From, config, method, text(addr, r, head))
+	}
 	switch {
-	case errors.Is(err, errClosed):
-		res.Got = Closed
-	case errors.As(err, &alert) && alert.Op == "remote error": // how crypto/tls names an alert
-		res.Got = Handshake
 	case err != nil:
 		res.Got = err.Error()
+	case got.Refused != "":
+		res.Got = got.Refused
 	default:
-		res.Got, res.ID = strconv.Itoa(status), id
+		res.Got, res.ID = strconv.Itoa(got.Status), got.Decision
 	}
 	rec, found := lookup(ctx, func(a *audit.Record) bool {
-		if id != "" {
-			return a.ID == id
+		if got.Decision != "" {
+			return a.ID == got.Decision
 		}
 		// A refused connection has shown no client a name of its decision.
-		return (a.Stage == abi.StageFirewall || a.Stage == abi.StageTLS) && a.Source == local && a.Time >= start.Add(-clockSlack).UnixNano()
+		return (a.Stage == abi.StageFirewall || a.Stage == abi.StageTLS) && a.Source == got.From && a.Time >= start.Add(-clockSlack).UnixNano()
 	})
 	if found {
 		res.Rule, res.Line, res.Reason = rec.Rule.ID, rec.Rule.Line, rec.Reason
@@ -150,61 +173,75 @@ func (f *File) one(ctx context.Context, addr string, r Request, ids Identities, 
 	return res
 }
 
-var errClosed = errors.New("the connection was closed")
+// An Answer is what came of one request.
+type Answer struct {
+	Status   int
+	Decision string // its id, as the answer names it
+	Refused  string // Closed or Handshake: there was no answer
+	From     string // address that the request came from
+}
 
-// exchange makes one request on a connection of its own, byte for byte as
-// written: an http.Client would tidy the target first.
-func (f *File) exchange(ctx context.Context, addr string, r Request, ids Identities) (status int, id, local string, err error) {
-	head, config, err := f.present(r, ids)
-	if err != nil {
-		return 0, "", "", err
-	}
+// Exchange sends one request on a connection of its own, byte for byte as written: an
+// http.Client would tidy the target first. from is the local address to call from; without
+// a configuration there is no TLS.
+func Exchange(ctx context.Context, addr, from string, config *tls.Config, method, raw string) (a Answer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	var d net.Dialer
-	if r.From != "" {
-		ip := net.ParseIP(r.From)
-		if ip == nil {
-			return 0, "", "", fmt.Errorf("%q is not an address", r.From)
-		}
-		d.LocalAddr = &net.TCPAddr{IP: ip}
-	}
-	c, err := d.DialContext(ctx, "tcp", addr)
-	if keptOut(err) {
-		return 0, "", source(addr, r.From), errClosed
+	c, err := Dial(ctx, addr, from)
+	if KeptOut(err) {
+		a.Refused, a.From = Closed, source(addr, from)
+		return a, nil
 	}
 	if err != nil {
-		return 0, "", "", err
+		return a, err
 	}
 	defer c.Close()
-	deadline, _ := ctx.Deadline()
-	c.SetDeadline(deadline)
-	if a, ok := c.LocalAddr().(*net.TCPAddr); ok {
-		local = a.AddrPort().Addr().Unmap().String()
+	defer context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })()
+	if l, ok := c.LocalAddr().(*net.TCPAddr); ok {
+		a.From = l.AddrPort().Addr().Unmap().String()
 	}
 	if config != nil {
 		c = tls.Client(c, config)
 	}
 
 	// A refusal may already have closed the connection: what counts is the answer.
-	_, _ = io.WriteString(c, text(addr, r, head))
-	method, _, _ := strings.Cut(r.Send, " ")
+	_, _ = io.WriteString(c, raw)
 	resp, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: method})
+	var alert *net.OpError
 	switch {
+	case err == nil:
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return 0, "", local, errClosed
-	case err != nil:
-		return 0, "", local, err
+		a.Refused = Closed
+		return a, nil
+	case errors.As(err, &alert) && alert.Op == "remote error": // how crypto/tls names an alert
+		a.Refused = Handshake
+		return a, nil
+	default:
+		return a, err
 	}
 	defer resp.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
-	return resp.StatusCode, resp.Header.Get("Lorica-Decision"), local, nil
+	a.Status, a.Decision = resp.StatusCode, resp.Header.Get("Lorica-Decision")
+	return a, nil
 }
 
-// keptOut reports whether a dial failed because a firewall does not let the client in. One
+// Dial connects to addr from a local address; empty: any.
+func Dial(ctx context.Context, addr, from string) (net.Conn, error) {
+	var d net.Dialer
+	if from != "" {
+		ip := net.ParseIP(from)
+		if ip == nil {
+			return nil, fmt.Errorf("%q is not an address", from)
+		}
+		d.LocalAddr = &net.TCPAddr{IP: ip}
+	}
+	return d.DialContext(ctx, "tcp", addr)
+}
+
+// KeptOut reports whether a dial failed because a firewall does not let the client in. One
 // that sees packets tells him by ICMP, for IPv4 and IPv6; one behind a forwarder lets the
 // forwarder end a connection that the client may not even have seen made.
-func keptOut(err error) bool {
+func KeptOut(err error) bool {
 	return errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.ECONNRESET)
 }
 

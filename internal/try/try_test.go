@@ -117,11 +117,11 @@ func TestARefusedConnection(t *testing.T) {
 // come from is written or not.
 func TestAConnectionThatIsNotLetIn(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.EHOSTUNREACH, syscall.EACCES, syscall.ECONNRESET} {
-		if err := (&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", errno)}); !keptOut(err) {
+		if err := (&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", errno)}); !KeptOut(err) {
 			t.Errorf("%v counts as something else", err)
 		}
 	}
-	if err := (&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}); keptOut(err) || keptOut(nil) {
+	if err := (&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}); KeptOut(err) || KeptOut(nil) {
 		t.Error("a port that nobody listens on counts as one that keeps out")
 	}
 	if a, b := source("127.0.0.1:1", "127.0.0.2"), source("127.0.0.1:1", ""); a != "127.0.0.2" || b != "127.0.0.1" {

@@ -4,16 +4,17 @@ import (
 	"slices"
 
 	"github.com/cedar-policy/cedar-go"
-	"github.com/cedar-policy/cedar-go/types"
 
+	"lorica.dev/lorica/abi/authz"
 	"lorica.dev/lorica/policy"
 )
 
 // Within narrows the calls that are looked at. The zero Within is all of them.
 type Within struct {
-	Routes []string                 // nil: every route
-	Values map[string][]types.Value // that attributes may have, by name; nil among them: absent
-	Who    *Somebody                // nil: everybody
+	Routes []string            // nil: every route
+	Values map[string][]string // that attributes may have, by name, as policy.ParseValue reads them
+	Absent []string            // attributes that have none
+	Who    *Somebody           // nil: everybody
 }
 
 // Somebody is a principal with its groups.
@@ -41,28 +42,47 @@ func (p *problem) narrow(k factKey, d *domain) {
 			})}}
 		}
 	case anAttribute:
-		if list, ok := w.Values[k.name]; ok {
+		list, given := w.Values[k.name]
+		switch {
+		case slices.Contains(w.Absent, k.name):
+			*d = domain{values: []value{{}}}
+		case given:
 			*d = domain{}
-			for _, v := range list {
-				d.values = append(d.values, value{v: v})
+			for _, text := range list {
+				if v, err := policy.ParseValue(p.declared(k.name), text); err == nil {
+					d.values = append(d.values, value{v: v})
+				}
 			}
 		}
 	}
 }
 
+// declared returns an attribute by its name.
+func (p *problem) declared(name string) authz.Attribute {
+	list := p.m.sides[0].a.Attributes
+	return list[slices.IndexFunc(list, func(x authz.Attribute) bool { return x.Name == name })]
+}
+
 // Values returns one value of each kind that the rules of a route tell apart, of each
-// attribute that they read; nil among them: absent.
-func Values(d *policy.Deployment, route string) map[string][]types.Value {
+// attribute that they read, as policy.ParseValue reads them.
+func Values(d *policy.Deployment, route string) map[string][]string {
 	if d.Authorization == nil || d.Reference().About(route) == nil {
 		return nil
 	}
 	m := newModel(d)
 	p := m.problem(route)
-	out := make(map[string][]types.Value)
+	out := make(map[string][]string)
 	for _, f := range p.facts() {
-		if k := m.facts[f]; k.kind == anAttribute {
-			for _, x := range p.domain(f).values {
-				out[k.name] = append(out[k.name], x.v)
+		k := m.facts[f]
+		if k.kind != anAttribute {
+			continue
+		}
+		for _, x := range p.domain(f).values {
+			if x.v == nil {
+				continue
+			}
+			if text, err := policy.FormatValue(p.declared(k.name), x.v); err == nil {
+				out[k.name] = append(out[k.name], text)
 			}
 		}
 	}
