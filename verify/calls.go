@@ -25,7 +25,8 @@ type found struct {
 
 // Bounds of what is looked at and sent.
 const (
-	maxWitnesses = 8    // of one rule
+	maxWitnesses = 16   // of one rule
+	maxMore      = 2000 // of all, beyond the first of each
 	maxTried     = 4000 // neighbours of witnesses
 	maxUsers     = 16   // of those given who are looked at one by one
 )
@@ -35,12 +36,13 @@ type search struct {
 	*verifier
 	now  time.Time
 	by   map[string]*found // by rule
+	near string            // the rule whose neighbours are tried
 	seen map[string]bool   // requests, by their words
 }
 
 // cases looks for requests that each Cedar rule decides, now and from here.
 func (v *verifier) cases(ctx context.Context) map[string]*found {
-	s := &search{v, time.Now(), map[string]*found{}, map[string]bool{}}
+	s := &search{verifier: v, now: v.now(), by: map[string]*found{}, seen: map[string]bool{}}
 	if v.Deployment.Authorization == nil || len(v.doors) == 0 {
 		return s.by
 	}
@@ -186,8 +188,21 @@ func (s *search) try(d draft) error {
 			s.by[a.Rule.ID] = f
 		}
 		words := q.words() + q.door.from.String()
+		if s.seen[words] {
+			continue
+		}
+		q.edge = s.near != "" && s.near != a.Rule.ID
+		if len(f.requests) == maxWitnesses {
+			i := maxWitnesses - 1
+			for i > 0 && f.requests[i].edge {
+				i--
+			}
+			if i == 0 || !q.edge {
+				continue
+			}
+			f.requests = slices.Delete(f.requests, i, i+1)
+		}
 		switch {
-		case s.seen[words] || len(f.requests) >= maxWitnesses:
 		case len(f.requests) > 0 && a.Verdict == abi.Allow && q.safe() && !f.requests[0].safe():
 			s.seen[words], f.requests = true, append([]*request{q}, f.requests...)
 		default:
@@ -219,6 +234,7 @@ func (s *search) spread(ctx context.Context) {
 	tried := 0
 	for _, id := range slices.Sorted(maps.Keys(s.by)) {
 		q := s.by[id].requests[0]
+		s.near = id
 		if values[q.route] == nil {
 			values[q.route] = space.Values(s.Deployment, q.route)
 		}
@@ -289,61 +305,74 @@ func (s *search) needs(ctx context.Context, id string, c *policy.Call) string {
 	if err != nil {
 		return err.Error()
 	}
-	all := s.variants()
-	for _, kind := range []struct {
-		loosen func(*space.Within)
-		says   func(draft) string
-	}{
-		{func(w *space.Within) {
-			for name := range s.clock(s.now) {
-				delete(w.Values, name)
+	var clocks, peers []string
+	for _, a := range s.attributes() {
+		switch a.Source.Kind {
+		case authz.SourceHour, authz.SourceMinute, authz.SourceWeekday:
+			clocks = append(clocks, a.Name)
+		case authz.SourcePeer:
+			peers = append(peers, a.Name)
+		}
+	}
+	if len(s.people.issuers) == 0 {
+		if _, ok := s.loosened(ctx, id, nil, false); !ok {
+			if d, ok := s.loosened(ctx, id, nil, true); ok {
+				return "it needs " + d.user + inGroups(d.groups) + ": give --users"
 			}
-		}, func(d draft) string {
+		}
+	}
+	for _, x := range []struct {
+		names []string
+		what  string
+	}{{clocks, "it needs another time"}, {peers, "it needs another source"}} {
+		if len(x.names) == 0 {
+			continue
+		}
+		if d, ok := s.loosened(ctx, id, x.names, false); ok {
 			var list []string
-			for _, name := range slices.Sorted(maps.Keys(s.clock(s.now))) {
+			for _, name := range x.names {
 				if text, ok := d.set[name]; ok {
 					list = append(list, name+" "+text)
 				}
 			}
-			return "it needs another time, such as " + strings.Join(list, ", ")
-		}},
-		{func(w *space.Within) {
-			for _, a := range s.attributes() {
-				if a.Source.Kind == authz.SourcePeer {
-					delete(w.Values, a.Name)
-				}
-			}
-		}, func(d draft) string {
-			for _, a := range s.attributes() {
-				if text, ok := d.set[a.Name]; ok && a.Source.Kind == authz.SourcePeer {
-					return "it needs a source such as " + text
-				}
-			}
-			return "it needs another source"
-		}},
-		{func(w *space.Within) { w.Who = nil }, func(d draft) string {
-			return "it needs somebody such as " + d.user + inGroups(d.groups) + ": give --users"
-		}},
-	} {
-		for _, w := range append(all, s.bounds(nil)) {
-			kind.loosen(&w)
-			list, err := space.CallsWithin(space.NewBudget(ctx, space.DefaultSteps/8), s.Deployment, w)
-			if err != nil {
-				return err.Error()
-			}
-			for _, x := range list {
-				if c := x.At[s.level]; x.Rule.ID == id && c != nil {
-					if d, err := s.draft(c); err == nil {
-						return kind.says(d)
-					}
+			return x.what + ", such as " + strings.Join(list, ", ")
+		}
+	}
+	why := fmt.Sprintf("no request from here can be such: %s as %s%s", d.route, d.user, inGroups(d.groups))
+	if len(d.set) > 0 {
+		why += " with " + pairs(d.set)
+	}
+	if len(s.people.issuers) == 0 {
+		why += " (users can be given with --users)"
+	}
+	return why
+}
+
+// loosened looks for a call that a rule decides, and that can be made from here if some
+// attributes were otherwise, or somebody else made it.
+func (s *search) loosened(ctx context.Context, id string, names []string, anybody bool) (draft, bool) {
+	list := s.variants()
+	if anybody {
+		list = []space.Within{s.bounds(nil)}
+		list[0].Absent = nil
+	}
+	for _, w := range list {
+		for _, name := range names {
+			delete(w.Values, name)
+		}
+		found, err := space.CallsWithin(space.NewBudget(ctx, space.DefaultSteps/8), s.Deployment, w)
+		if err != nil {
+			return draft{}, false
+		}
+		for _, x := range found {
+			if c := x.At[s.level]; x.Rule.ID == id && c != nil {
+				if d, err := s.draft(c); err == nil {
+					return d, true
 				}
 			}
 		}
 	}
-	if err := s.try(d); err != nil {
-		return "no request from here can be such: " + err.Error()
-	}
-	return fmt.Sprintf("no request from here can be such: %s as %s%s with %s", d.route, d.user, inGroups(d.groups), pairs(d.set))
+	return draft{}, false
 }
 
 func pairs(m map[string]string) string {
@@ -382,7 +411,7 @@ func (v *verifier) calls(ctx context.Context, r *Result, f *found, more bool) {
 // call makes a request that a rule decides at this moment.
 func (v *verifier) call(ctx context.Context, q *request, rule string) (t Trial, err error) {
 	for range 3 {
-		a, err := v.expect(q, time.Now())
+		a, err := v.expect(q, v.now())
 		switch {
 		case err != nil:
 			return t, err
@@ -394,7 +423,7 @@ func (v *verifier) call(ctx context.Context, q *request, rule string) (t Trial, 
 		if t, err = v.send(ctx, q, expected(&a)); err != nil || t.OK {
 			return t, err
 		}
-		if again, err := v.expect(q, time.Now()); err == nil && again.Rule == a.Rule {
+		if again, err := v.expect(q, v.now()); err == nil && again.Rule == a.Rule {
 			return t, nil
 		}
 	}

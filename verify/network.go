@@ -22,9 +22,10 @@ type passage struct {
 	said policy.Decision
 }
 
-// connections returns passages that are judged differently: one for each rule and listener,
-// from addresses that this machine has, the most usual first. Of those let in there are
-// several.
+// maxPassages are tried of each rule at each listener.
+const maxPassages = 12
+
+// connections returns passages from addresses that this machine has, the most usual first.
 func (v *verifier) connections() (list []passage) {
 	per := map[string]int{}
 	for _, to := range v.Listeners {
@@ -34,11 +35,7 @@ func (v *verifier) connections() (list []passage) {
 			if v.guarded() {
 				said = v.Deployment.Classify(v.Level.Name, d.packet())
 			}
-			most := 1
-			if said.Verdict == abi.Allow {
-				most = 16
-			}
-			if k := said.Rule.ID + " " + to.String(); per[k] < most {
+			if k := said.Rule.ID + " " + to.String(); per[k] < maxPassages {
 				per[k]++
 				list = append(list, passage{d, said})
 			}
@@ -116,12 +113,12 @@ func interfaces() (list []netip.Addr) {
 
 // network shows what a rule for connections does, at each listener.
 func (v *verifier) network(ctx context.Context, r *Result, all []passage) {
-	tried := map[netip.AddrPort]bool{}
+	none := true
 	for _, p := range all {
-		if p.said.Rule.ID != r.Rule || tried[p.to] || ctx.Err() != nil {
+		if p.said.Rule.ID != r.Rule || ctx.Err() != nil {
 			continue
 		}
-		tried[p.to] = true
+		none = false
 		e := expectation{p.said.Verdict, abi.StageFirewall, p.said.Rule}
 		t := Trial{Witness: p.words(), Expected: e.String()}
 		var err error
@@ -132,7 +129,7 @@ func (v *verifier) network(ctx context.Context, r *Result, all []passage) {
 		}
 		r.add(t, err)
 	}
-	if len(tried) == 0 {
+	if none {
 		r.Why = v.unreachable(ctx, r)
 	}
 }

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
 	"time"
@@ -39,6 +40,9 @@ func follow(ctx context.Context, stream func(context.Context, func(tender.Decisi
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if ctx.Err() == nil {
+			if err == nil {
+				err = errors.New("it has ended")
+			}
 			r.err, r.closed = err, true
 			close(r.more)
 			r.more = make(chan struct{})

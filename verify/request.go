@@ -39,6 +39,7 @@ type request struct {
 	line   map[string]string // those that it shows
 	level  string
 	route  string
+	edge   bool // with one fact otherwise, another rule decides
 }
 
 // words is a request in words.

@@ -2,7 +2,6 @@ package verify
 
 import (
 	"context"
-	"time"
 
 	"lorica.dev/lorica/abi"
 )
@@ -19,7 +18,7 @@ func (v *verifier) routes(ctx context.Context, r *Result) {
 		return
 	}
 	for _, q := range v.unknown(l, r.Rule) {
-		a, err := v.expect(q, time.Now())
+		a, err := v.expect(q, v.now())
 		if err != nil || a.Rule.ID != r.Rule {
 			continue
 		}

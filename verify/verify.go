@@ -123,12 +123,13 @@ type verifier struct {
 	records *records
 	people  people
 	doors   []door // ways to the image that its network rules leave open
+	now     func() time.Time
 	report  Report
 }
 
 // Run verifies. Its error is that of the context, or that the instance could not be asked.
 func Run(ctx context.Context, t Target, o Options) (*Report, error) {
-	v := &verifier{Target: t, Options: o, level: slices.Index(t.Deployment.Policy.Levels.Names, t.Level.Name)}
+	v := &verifier{Target: t, Options: o, now: time.Now, level: slices.Index(t.Deployment.Policy.Levels.Names, t.Level.Name)}
 	if v.level < 0 {
 		return nil, fmt.Errorf("the policy has no level %q, which is in force", t.Level.Name)
 	}
@@ -147,7 +148,7 @@ func Run(ctx context.Context, t Target, o Options) (*Report, error) {
 
 	cases := v.cases(ctx)
 	for i, e := range t.Level.Enforced {
-		if err := ctx.Err(); err != nil {
+		if err := v.broken(ctx); err != nil {
 			return nil, err
 		}
 		v.Progress(fmt.Sprintf("%d of %d rules: %s", i+1, len(t.Level.Enforced), e.ID))
@@ -175,10 +176,12 @@ func Run(ctx context.Context, t Target, o Options) (*Report, error) {
 		v.report.Results = append(v.report.Results, r)
 	}
 	v.Progress("more witnesses of rules")
+	more := maxMore
 	for i := range v.report.Results {
 		r := &v.report.Results[i]
-		if r.Stage == abi.StageAuthz && ctx.Err() == nil {
-			v.calls(ctx, r, cases[r.Rule], true)
+		if f := cases[r.Rule]; r.Stage == abi.StageAuthz && ctx.Err() == nil && f != nil && more > 0 {
+			v.calls(ctx, r, f, true)
+			more -= len(f.requests)
 		}
 	}
 	v.corpus(ctx)
@@ -188,13 +191,21 @@ func Run(ctx context.Context, t Target, o Options) (*Report, error) {
 	for i := range v.report.Results {
 		v.report.Results[i].conclude()
 	}
-	if err := ctx.Err(); err != nil {
+	if err := v.broken(ctx); err != nil {
 		return nil, err
 	}
-	if err := v.records.failed(); err != nil {
-		return nil, fmt.Errorf("the records of the instance: %w", err)
-	}
 	return &v.report, nil
+}
+
+// broken says why nothing more can be found out.
+func (v *verifier) broken(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := v.records.failed(); err != nil {
+		return fmt.Errorf("the records of the instance: %w", err)
+	}
+	return nil
 }
 
 // add adds what came of a witness, or why nothing is shown by it.

@@ -83,8 +83,16 @@ func (c *cli) verify(ctx context.Context, path, name string, o verify.Options) e
 	}
 	report, err := verify.Run(ctx, t, o)
 	p.end()
+	if ctx.Err() != nil {
+		return errors.New("interrupted: nothing is shown")
+	}
 	if err != nil {
 		return err
+	}
+	if now, err := i.Client.Status(ctx); err != nil {
+		return err
+	} else if now.Program != t.Program || now.Restarts != i.Status.Restarts {
+		return errors.New("the program was replaced, or the image started again, while it was verified: ask again")
 	}
 	if err := c.print(report, func(w io.Writer) { printReport(w, report) }); err != nil {
 		return err
