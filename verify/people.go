@@ -324,6 +324,9 @@ func putAt(doc any, path []string, value any) (any, error) {
 		m = map[string]any{}
 	}
 	x, err := putAt(m[path[0]], path[1:], value)
+	if err != nil {
+		return nil, err
+	}
 	m[path[0]] = x
-	return m, err
+	return m, nil
 }
