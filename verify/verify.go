@@ -137,7 +137,7 @@ func Run(ctx context.Context, t Target, o Options) (*Report, error) {
 		v.Progress = func(string) {}
 	}
 	v.report = Report{Deployment: t.Deployment.Name(), Level: t.Level.Name, Program: t.Program}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithTimeoutCause(ctx, maxTime, fmt.Errorf("it is not done after %s: the instance answers slowly, or not at all", maxTime))
 	defer cancel()
 	// What was denied before counts, too, where a source may be blocked.
 	kept := slices.ContainsFunc(policy.Obligations(t.Deployment.Policy, v.level), func(o api.Obligation) bool { return o.Block > 0 })
@@ -199,8 +199,8 @@ func Run(ctx context.Context, t Target, o Options) (*Report, error) {
 
 // broken says why nothing more can be found out.
 func (v *verifier) broken(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if err := v.records.failed(); err != nil {
 		return fmt.Errorf("the records of the instance: %w", err)
@@ -260,6 +260,9 @@ func (v *verifier) held(e expectation, d *tender.Decision) (got string, ok bool)
 	}
 	return got, false
 }
+
+// maxTime bounds all of it.
+const maxTime = 10 * time.Minute
 
 // waitForRecord is how long a record may be on its way: an image with a stack of its own
 // reports denied packets from time to time.
