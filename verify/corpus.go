@@ -120,7 +120,7 @@ func (m *adaptation) adapt(e *corpus.Entry) (raw []byte, want, why string) {
 			return nil, "", "its path is a route of this policy"
 		}
 		return e.Raw, e.Status, ""
-	case len(statuses) > 1 || !strings.HasSuffix(e.Sees[0], " 0") || framed.Match(e.Raw) || !bytes.HasSuffix(e.Raw, []byte("\r\n\r\n")) || bytes.Count(e.Raw, []byte("\r\n\r\n")) > 1:
+	case !strings.HasSuffix(e.Sees[0], " 0") || framed.Match(e.Raw) || !bytes.HasSuffix(e.Raw, []byte("\r\n\r\n")) || bytes.Count(e.Raw, []byte("\r\n\r\n")) > 1:
 		return nil, "", "it is served, and what comes of its body or of what follows it only the application sees"
 	}
 	return put(m.missing, m.hidden), "404", ""
