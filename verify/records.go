@@ -69,14 +69,15 @@ func (r *records) find(ctx context.Context, id string) (tender.Decision, bool) {
 }
 
 // connection waits for the record of a connection from an address that began at a time:
-// one that was refused has shown no client a name of its decision.
-func (r *records) connection(ctx context.Context, late time.Duration, from netip.Addr, began time.Time) (tender.Decision, bool) {
+// one that was refused has shown no client a name of its decision. Of several, as others may
+// come from there too, it is the next behind a number.
+func (r *records) connection(ctx context.Context, late time.Duration, from netip.Addr, began time.Time, behind uint64) (tender.Decision, bool) {
 	at := 0
 	return r.wait(ctx, late, func() (tender.Decision, bool) {
 		for ; at < len(r.list); at++ {
 			d := &r.list[at]
 			if (d.Stage == abi.StageFirewall || d.Stage == abi.StageTLS || d.Stage == abi.StageObligations && d.Method == "") &&
-				d.Source == from.String() && !d.Time.Before(began.Add(-clockSlack)) {
+				d.Seq > behind && d.Source == from.String() && !d.Time.Before(began.Add(-clockSlack)) {
 				at++
 				return *d, true
 			}

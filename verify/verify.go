@@ -266,7 +266,7 @@ const maxTime = 10 * time.Minute
 
 // waitForRecord is how long a record may be on its way: an image with a stack of its own
 // reports denied packets from time to time.
-const waitForRecord = 5 * time.Second
+const waitForRecord = 10 * time.Second
 
 // clockSlack is how far the clock of an instance may be behind this one.
 const clockSlack = 50 * time.Millisecond

@@ -330,6 +330,41 @@ func TestABypassIsNoticed(t *testing.T) {
 	}
 }
 
+// A connection that is refused is told from those of others that come from the same address.
+func TestRefused(t *testing.T) {
+	v := at(t, "payments", "normal", noon)
+	e := expectation{abi.Deny, abi.StageTLS, abi.Rule{ID: "default:tls", Line: "p:1"}}
+	here := door{from: netip.MustParseAddr("127.0.0.1")}
+	record := func(seq uint64, change func(*tender.Decision)) tender.Decision {
+		d := tender.Decision{Seq: seq, ID: "x", Decision: "Deny", Stage: abi.StageTLS, Rule: "default:tls", Line: "p:1", Level: "normal", Program: "sha256:1", Source: "127.0.0.1", Time: time.Now().Add(time.Hour)}
+		change(&d)
+		return d
+	}
+	mine := record(9, func(*tender.Decision) {})
+	for name, x := range map[string]struct {
+		list   []tender.Decision
+		answer try.Answer
+		ok     bool
+	}{
+		"its own":                     {[]tender.Decision{mine}, try.Answer{Refused: try.Closed}, true},
+		"another's before it":         {[]tender.Decision{record(3, func(d *tender.Decision) { d.Stage, d.Rule = abi.StageFirewall, "r" }), mine}, try.Answer{Refused: try.Closed}, true},
+		"by another rule":             {[]tender.Decision{record(3, func(d *tender.Decision) { d.Rule = "r" })}, try.Answer{Refused: try.Closed}, false},
+		"of another source, and old":  {[]tender.Decision{record(3, func(d *tender.Decision) { d.Source = "127.0.0.2" }), record(4, func(d *tender.Decision) { d.Time = noon })}, try.Answer{Refused: try.Closed}, false},
+		"let in, whatever was denied": {[]tender.Decision{mine}, try.Answer{Status: 200}, false},
+	} {
+		v.records = follow(t.Context(), func(ctx context.Context, emit func(tender.Decision) error) error {
+			for _, d := range x.list {
+				emit(d)
+			}
+			return nil // no more will come
+		})
+		got, err := v.refused(t.Context(), Trial{}, e, here, func() (try.Answer, error) { return x.answer, nil })
+		if err != nil || got.OK != x.ok {
+			t.Errorf("%s: %+v (%v)", name, got, err)
+		}
+	}
+}
+
 // What has ended in the middle has shown nothing.
 func TestAnInstanceThatEnds(t *testing.T) {
 	v := at(t, "payments", "normal", noon)
