@@ -70,7 +70,7 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 	if err != nil {
 		return nil, err
 	}
-	level, err := plan.Level(o.Level)
+	initial, err := plan.Level(o.Level)
 	if err != nil {
 		return nil, err
 	}
@@ -88,25 +88,38 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 		return nil, errTakenDown
 	}
 	plan.Running = nil
+	at := standing{level: initial, stance: tender.Stance{Initial: initial.Name}}
 	if old != nil {
 		plan.Running = &old.Status
+		// What was set by hand, and what triggers raised, outlives a change of the documents.
+		var name string
+		at.stance, name = old.Status.Standing.Stance.Carry(initial.Name, plan.names())
+		if at.level, err = plan.Level(name); err != nil {
+			return nil, err
+		}
 	}
-	a := &Applied{Change: plan.Change(level), Instance: old}
-	if a.Change == ChangeNone && o.Refresh {
+	a := &Applied{Change: plan.Change(at.level), Instance: old}
+	if a.Change == ChangeNone && (o.Refresh || old.Status.Standing.Stance.Initial != initial.Name) {
 		a.Change = ChangeProgram
 	}
 	switch a.Change {
 	case ChangeNone:
 		return a, nil
 	case ChangeProgram:
-		err = m.replace(ctx, a, book, d, level)
+		err = m.replace(ctx, a, book, plan, at)
 	default:
-		err = m.takeOver(ctx, a, book, d, level, o)
+		err = m.takeOver(ctx, a, book, plan, at, o)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return a, nil
+}
+
+// A standing is a level that an instance is to be at, and why.
+type standing struct {
+	level  *Level
+	stance tender.Stance
 }
 
 // errTakenDown says that somebody took the instance down that was to be changed.
@@ -169,13 +182,17 @@ func (m *Machine) settle(ctx context.Context, deployment string) (*Instance, err
 }
 
 // replace puts a new program in force on the instance that runs.
-func (m *Machine) replace(ctx context.Context, a *Applied, book *ledger, d *policy.Deployment, l *Level) error {
-	in, err := m.sign(book, d, l)
+func (m *Machine) replace(ctx context.Context, a *Applied, book *ledger, p *Plan, at standing) error {
+	initial, err := p.Level(at.stance.Initial)
+	if err != nil {
+		return err
+	}
+	in, err := m.sign(book, p, initial, at.level)
 	if err != nil {
 		return err
 	}
 	start := time.Now()
-	_, err = a.Instance.Replace(ctx, in.program, in.secrets)
+	_, err = a.Instance.Replace(ctx, tender.Batch{Program: in.program, Others: in.others, Secrets: in.secrets})
 	a.Took = time.Since(start)
 	if err == nil {
 		a.Instance.Status, err = a.Instance.Client.Status(ctx)
@@ -209,8 +226,9 @@ func awake(ctx context.Context, i *Instance) (*Instance, error) {
 
 // takeOver starts a new instance, from a new image where the plan has none yet,
 // and ends the one before it, if any.
-func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, d *policy.Deployment, l *Level, o Options) error {
+func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, p *Plan, at standing, o Options) error {
 	var err error
+	d, l := p.Deployment, at.level
 	if l.Image == nil {
 		if a.Instance != nil && o.Leased && o.Held == nil {
 			// A build may take longer than an instance waits for the next up.
@@ -226,7 +244,7 @@ func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, d *pol
 			return err
 		}
 	}
-	in, err := m.sign(book, d, l)
+	in, err := m.sign(book, p, l, l)
 	if err != nil {
 		return err
 	}
@@ -244,7 +262,7 @@ func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, d *pol
 		a.Left = retire(ctx, old, last)
 		old = nil
 	}
-	if a.Instance, err = m.launch(ctx, d, l, in, old, o); err != nil {
+	if a.Instance, err = m.launch(ctx, d, at, in, old, o); err != nil {
 		if a.Gap {
 			err = fmt.Errorf("%w; what ran was ended before, since one instance at a time has the interface %s", err, d.Workload.Interface.Name)
 		}
@@ -281,16 +299,19 @@ func kill(i *Instance) {
 	}
 }
 
-// An input is what an instance is given: a signed program, its revision, and
-// the secrets that it refers to.
+// An input is what an instance is given: the signed program of the level to begin with,
+// those of the others, their revision, and the secrets that they refer to.
 type input struct {
 	program  []byte
+	others   []tender.Signed
 	revision uint64
 	secrets  []control.Secret
 }
 
-func (m *Machine) sign(book *ledger, d *policy.Deployment, l *Level) (input, error) {
-	secrets, err := m.secrets(d)
+// sign makes the programs of all levels for the image of one of them, under a revision
+// of their own: who selects a level later makes no policy.
+func (m *Machine) sign(book *ledger, p *Plan, first, image *Level) (input, error) {
+	secrets, err := m.secrets(p.Deployment)
 	if err != nil {
 		return input{}, err
 	}
@@ -298,8 +319,19 @@ func (m *Machine) sign(book *ledger, d *policy.Deployment, l *Level) (input, err
 	if err != nil {
 		return input{}, err
 	}
-	signed, err := program.Sign(l.Program(d, l.Build.ID, revision), m.key)
-	return input{signed, revision, secrets}, err
+	in := input{revision: revision, secrets: secrets}
+	for _, l := range p.Levels {
+		signed, err := program.Sign(l.Program(p.Deployment, image.Build.ID, revision), m.key)
+		if err != nil {
+			return input{}, err
+		}
+		if l == first {
+			in.program = signed
+		} else {
+			in.others = append(in.others, tender.Signed{Program: signed})
+		}
+	}
+	return in, nil
 }
 
 // newest returns the newest instance of a deployment, or nil.
@@ -313,7 +345,7 @@ func (m *Machine) newest(ctx context.Context, deployment string) (*Instance, err
 
 // launch starts a tender and waits until its image answers requests. What older
 // instances listen on is handed over, so that no connection is refused in between.
-func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in input, old *Instance, o Options) (*Instance, error) {
+func (m *Machine) launch(ctx context.Context, d *policy.Deployment, at standing, in input, old *Instance, o Options) (*Instance, error) {
 	if old == nil {
 		if o.Held != nil && !o.Held.takenDown() {
 			o.Held.killed = true
@@ -322,6 +354,7 @@ func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in
 			return nil, err
 		}
 	}
+	l := at.level
 	var suffix [4]byte
 	rand.Read(suffix[:])
 	name := d.Workload.Metadata.Name + "-" + hex.EncodeToString(suffix[:])
@@ -330,7 +363,7 @@ func (m *Machine) launch(ctx context.Context, d *policy.Deployment, l *Level, in
 		Dir:   filepath.Join(m.paths.Runtime, folderPrefix(d.Name())+hex.EncodeToString(suffix[:])),
 		Image: l.Image.Path, ImageDigest: l.Image.Digest, Plan: planText(l.Build.ID), Target: d.Workload.Target, Net: network(d.Workload), Interface: d.Workload.Interface,
 		Syscalls: l.Image.Syscalls, Devices: l.Image.Devices, Trust: m.Trust(),
-		MinRevision: in.revision, Program: in.program, Secrets: in.secrets,
+		MinRevision: in.revision, Program: in.program, Others: in.others, Stance: &at.stance, Secrets: in.secrets,
 		Memory: d.Workload.Memory, Minimum: d.Workload.Minimum, Leased: o.Leased,
 		Listen: listeners(d.Workload),
 	}

@@ -15,8 +15,8 @@ type Built struct {
 	Program program.Digest
 }
 
-// Build puts the images and the programs of all levels into the store. Each
-// program gets a revision of its own.
+// Build puts the images and the programs of all levels into the store. The
+// programs have one revision.
 func (m *Machine) Build(ctx context.Context, d *policy.Deployment, progress func(builder.Step)) ([]Built, error) {
 	plan, err := m.Plan(ctx, d)
 	if err != nil {
@@ -27,13 +27,13 @@ func (m *Machine) Build(ctx context.Context, d *policy.Deployment, progress func
 		return nil, err
 	}
 	defer book.close()
+	revision, err := book.next()
+	if err != nil {
+		return nil, err
+	}
 	var list []Built
 	for _, l := range plan.Levels {
 		img, err := m.store.Build(ctx, l.Build, progress)
-		if err != nil {
-			return nil, err
-		}
-		revision, err := book.next()
 		if err != nil {
 			return nil, err
 		}

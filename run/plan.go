@@ -122,7 +122,7 @@ func (p *Plan) Change(l *Level) Change {
 		!sameInterface(r.Interface, p.Deployment.Workload.Interface) ||
 		leaves(r) || weaker(r.Tier, p.Deployment.Workload.Minimum):
 		return ChangeLaunch
-	case r.Content != l.content(p.Deployment):
+	case r.Content != l.content(p.Deployment) || r.Batch != p.contents(l):
 		return ChangeProgram
 	}
 	return ChangeNone
@@ -132,6 +132,18 @@ func (p *Plan) Change(l *Level) Change {
 func weaker(reached string, minimum api.Tier) bool {
 	tier, ok := api.ParseTier(reached)
 	return !ok || tier > minimum
+}
+
+// names are the levels, from the lowest up.
+func (p *Plan) names() []string { return p.Deployment.Policy.Levels.Names }
+
+// contents names what the levels enforce in the image of one of them.
+func (p *Plan) contents(image *Level) string {
+	var list []program.Digest
+	for _, l := range p.Levels {
+		list = append(list, l.Program(p.Deployment, program.PlanID{}, 0).Content())
+	}
+	return tender.BatchContent(list)
 }
 
 // content names what the level enforces, whatever plan and revision carry it.

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/launch"
 )
 
@@ -64,7 +63,11 @@ func (c *Client) open(ctx context.Context, r request) (*net.UnixConn, func(), er
 	r.Length = len(r.Program)
 	b, err := json.Marshal(r)
 	if err == nil {
-		_, err = (&net.Buffers{append(b, '\n'), r.Program}).WriteTo(conn)
+		parts := net.Buffers{append(b, '\n'), r.Program}
+		for _, o := range r.Others {
+			parts = append(parts, o.program)
+		}
+		_, err = parts.WriteTo(conn)
 	}
 	if err != nil {
 		done()
@@ -118,11 +121,37 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return s, c.call(ctx, request{Op: opStatus}, &s)
 }
 
-// Replace puts a signed program and its secrets in force, all or nothing. A
-// refusal is an error with the image's reason; the program before then stays.
-func (c *Client) Replace(ctx context.Context, signed []byte, secrets []control.Secret) (Applied, error) {
+// Replace puts a signed batch and its secrets in force, all or nothing, at the level
+// that is asked for: that of its first program, unless a level was set by hand or raised
+// by a trigger. A refusal is an error with the image's reason; what was before then stays.
+func (c *Client) Replace(ctx context.Context, b Batch) (Applied, error) {
+	r := request{Op: opReplace, Program: b.Program, Secrets: b.Secrets}
+	for _, o := range b.Others {
+		r.Others = append(r.Others, behind{len(o.Program), o.Plan, o.Lacks, o.Program})
+	}
 	var a Applied
-	return a, c.call(ctx, request{Op: opReplace, Program: signed, Secrets: secrets}, &a)
+	return a, c.call(ctx, r, &a)
+}
+
+// SetLevel has another level in force: until it is set again, or for a time; with hold no
+// trigger raises it until then, or until it is released. It returns once the image
+// decides by it.
+func (c *Client) SetLevel(ctx context.Context, level string, d time.Duration, hold bool) (LevelChange, error) {
+	var l LevelChange
+	return l, c.call(ctx, request{Op: opLevel, Ask: &ask{Level: level, For: d, Hold: hold}}, &l)
+}
+
+// ReleaseLevel ends what holds the level: what was set by hand for a time or held, and
+// what triggers raised.
+func (c *Client) ReleaseLevel(ctx context.Context) (LevelChange, error) {
+	var l LevelChange
+	return l, c.call(ctx, request{Op: opLevel, Ask: &ask{Release: true}}, &l)
+}
+
+// Levels calls emit with the level in force, and again whenever that changes or why it
+// is in force, until ctx is done, emit fails, or the tender ends.
+func (c *Client) Levels(ctx context.Context, emit func(LevelChange) error) error {
+	return follower(ctx, c, request{Op: opLevels}, emit)
 }
 
 // Drain asks the instance to stop accepting, to answer with Connection: close

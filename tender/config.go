@@ -53,7 +53,9 @@ type Config struct {
 
 	Trust       []byte // Ed25519 public key, 32 bytes
 	MinRevision uint64
-	Program     []byte // signed
+	Program     []byte   // signed, of the level to begin with
+	Others      []Signed // of the other levels
+	Stance      *Stance  // which levels are asked for; nil: that of Program
 	Secrets     []control.Secret
 
 	Listen   []Listener
@@ -108,8 +110,6 @@ func (c *Config) validate() error {
 		return errors.New("tender: an interface is for the network direct, and for no sockets")
 	case len(c.Trust) != ed25519.PublicKeySize:
 		return fmt.Errorf("tender: the trust root has %d bytes, expected %d", len(c.Trust), ed25519.PublicKeySize)
-	case len(c.Program) == 0 || len(c.Program) > program.MaxSize:
-		return fmt.Errorf("tender: a program of %d bytes; the limit is %d", len(c.Program), program.MaxSize)
 	case len(c.Listen) == 0 || len(c.Listen) > launch.MaxListener:
 		return fmt.Errorf("tender: %d listeners; an image takes 1 to %d", len(c.Listen), launch.MaxListener)
 	}
@@ -129,6 +129,9 @@ func (c *Config) validate() error {
 	}
 	if c.MaxProcs <= 0 {
 		c.MaxProcs = runtime.NumCPU()
+	}
+	if err := checkPrograms(c.Program, c.Others); err != nil {
+		return err
 	}
 	return checkSecrets(c.Secrets)
 }

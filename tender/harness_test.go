@@ -108,7 +108,16 @@ var key = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
 // signed returns a program that lets GET reach the given paths.
 func signed(t *testing.T, revision uint64, paths ...string) []byte {
 	t.Helper()
-	net := flow.Section{Lists: []flow.List{{Level: "normal", Default: abi.Allow}}}
+	return signedAt(t, []string{"normal"}, revision, paths...)
+}
+
+// signedAt returns such a program for the last of some levels.
+func signedAt(t *testing.T, levels []string, revision uint64, paths ...string) []byte {
+	t.Helper()
+	net := flow.Section{}
+	for _, l := range levels {
+		net.Lists = append(net.Lists, flow.List{Level: l, Default: abi.Allow})
+	}
 	filter := route.Section{Limits: route.Limits{MaxHeaderBytes: 16 << 10, MaxBodyBytes: 1 << 20, MaxPathBytes: 2048, MaxConnections: 256, MaxHeaders: 100,
 		HeaderTimeout: 2 * time.Second, BodyTimeout: 2 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 10 * time.Second}}
 	for _, p := range paths {
@@ -119,7 +128,7 @@ func signed(t *testing.T, revision uint64, paths ...string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := program.Sign(&program.Program{Plan: id, Revision: revision, Tenant: "acme", Workload: "test", Policy: "p", Levels: []string{"normal"},
+	b, err := program.Sign(&program.Program{Plan: id, Revision: revision, Tenant: "acme", Workload: "test", Policy: "p", Levels: levels,
 		Sections: []program.Section{{Name: flow.Name, Data: net.Encode()}, {Name: route.Name, Data: filter.Encode()}, {Name: audit.Name, Data: record.Encode()}}}, key)
 	if err != nil {
 		t.Fatal(err)

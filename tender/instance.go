@@ -317,6 +317,11 @@ func (i *instance) commit() error {
 	return err
 }
 
+// abort has the image forget what it prepared.
+func (i *instance) abort(txn uint64) error {
+	return i.send(control.Txn{Txn: txn}.Frame(control.KindAbort))
+}
+
 // await sends f and waits for its answer. A silent image is killed; it is not
 // left half way because a caller lost patience, so ctx counts only before.
 func await[T any](ctx context.Context, i *instance, f control.Frame, answer <-chan T) (T, error) {

@@ -190,7 +190,7 @@ func TestReplace(t *testing.T) {
 		"0 bytes":    {},
 	}
 	for want, b := range refused {
-		if _, err := c.Replace(background, b, nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := c.Replace(background, tender.Batch{Program: b}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
@@ -199,7 +199,7 @@ func TestReplace(t *testing.T) {
 	}
 	for revision := uint64(2); revision < 12; revision++ { // more often than there are slots
 		b := signed(t, revision, "/hello", "/new")
-		a, err := c.Replace(background, b, nil)
+		a, err := c.Replace(background, tender.Batch{Program: b})
 		if err != nil || a.Revision != revision || a.Program != program.Sum(b).String() {
 			t.Fatalf("revision %d: %+v, %v", revision, a, err)
 		}
@@ -259,7 +259,7 @@ func TestDecisions(t *testing.T) {
 func TestRestart(t *testing.T) {
 	c := start(t, configure(t))
 	s := status(t, c)
-	if _, err := c.Replace(background, signed(t, 2, "/hello", "/open"), nil); err != nil {
+	if _, err := c.Replace(background, tender.Batch{Program: signed(t, 2, "/hello", "/open")}); err != nil {
 		t.Fatal(err)
 	}
 	one := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}

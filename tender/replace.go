@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"lorica.dev/lorica/abi/control"
@@ -19,13 +20,17 @@ type Applied struct {
 	Revision uint64 `json:"revision"`
 }
 
-// replace puts a signed program in force, with its secrets, or changes nothing.
-// The image judges it; its reason is the error.
-func (t *tender) replace(ctx context.Context, signed []byte, secrets []control.Secret) (Applied, error) {
-	if len(signed) == 0 || len(signed) > program.MaxSize {
-		return Applied{}, fmt.Errorf("tender: a program of %d bytes; the limit is %d", len(signed), program.MaxSize)
+// replace puts a signed batch in force, with its secrets, at the level that is asked
+// for, or changes nothing. The image judges it; its reason is the error.
+func (t *tender) replace(ctx context.Context, b Batch) (Applied, error) {
+	if err := checkPrograms(b.Program, b.Others); err != nil {
+		return Applied{}, err
 	}
-	if err := checkSecrets(secrets); err != nil {
+	if err := checkSecrets(b.Secrets); err != nil {
+		return Applied{}, err
+	}
+	levels, begin, err := orderPrograms(b.Program, b.Others)
+	if err != nil {
 		return Applied{}, err
 	}
 	select {
@@ -34,11 +39,46 @@ func (t *tender) replace(ctx context.Context, signed []byte, secrets []control.S
 	case <-ctx.Done():
 		return Applied{}, ctx.Err()
 	}
+	asked := time.Now()
+	t.mu.Lock()
+	stance := t.stance
+	before := t.status.Level
+	t.mu.Unlock()
+	stance.Initial = begin
+	stance.keep(namesOf(levels))
+	stance.expire(asked)
+	level, why := stance.decide(namesOf(levels))
+	l := levels[slices.IndexFunc(levels, func(l *levelled) bool { return l.name == level })]
+	a, err := t.enforce(ctx, l, b.Secrets, levels)
+	if err != nil {
+		return Applied{}, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	raised := t.stance.Raised // meanwhile, too
+	t.levels, t.stance = levels, stance
+	t.stance.Raised = raised
+	t.stance.keep(namesOf(levels))
+	if level != before {
+		t.status.Standing.Since, t.status.Standing.TookMillis = time.Now().UTC(), millis(time.Since(asked))
+	}
+	t.stands(l, why, before)
+	t.nudge()
+	return a, nil
+}
+
+// errNotReady reports an image that cannot be given a program at this moment.
+var errNotReady = errors.New("programs are replaced while it is ready")
+
+// enforce puts the program of a level in force, with its secrets, or changes nothing. It
+// needs change. A batch that is not verified yet is while the image looks at the program.
+func (t *tender) enforce(ctx context.Context, l *levelled, secrets []control.Secret, batch []*levelled) (Applied, error) {
+	signed := l.Program
 	t.mu.Lock()
 	inst, state := t.inst, t.status.State
 	t.mu.Unlock()
 	if inst == nil || state != Ready {
-		return Applied{}, fmt.Errorf("tender: the instance is %s; programs are replaced while it is ready", state)
+		return Applied{}, fmt.Errorf("tender: the instance is %s; %w", state, errNotReady)
 	}
 	if inst.target.intact != nil {
 		if err := inst.target.intact(); err != nil {
@@ -52,8 +92,12 @@ func (t *tender) replace(ctx context.Context, signed []byte, secrets []control.S
 	}
 	t.txn++
 	o := offer{txn: t.txn, slot: slot, sum: t.memory.sum(slot)}
-	read := make(chan reading, 1)
-	go func() { read <- t.read(signed, o.sum) }() // while the image does
+	verified := make(chan error, 1)
+	if l.sum = o.sum; batch != nil {
+		go func() { verified <- t.verify(batch) }()
+	} else {
+		verified <- nil
+	}
 	answer, err := inst.prepare(ctx, o, control.Prepare{Txn: o.txn, Slot: slot, Length: uint32(len(signed)), Secrets: secrets})
 	if err != nil {
 		t.memory.withdraw(slot)
@@ -64,10 +108,15 @@ func (t *tender) replace(ctx context.Context, signed []byte, secrets []control.S
 		t.log(FromTender, "program %s was refused: %s", o.sum, answer.Err)
 		return Applied{}, errors.New("the image refused the program: " + printable(answer.Err))
 	}
-	r := <-read
-	if err := t.mayTake(&r); err != nil {
+	whole := <-verified
+	r := &l.reading
+	if err := t.mayTake(r); err != nil {
 		inst.fail(fmt.Errorf("it accepted a program that it must refuse: %w", err))
 		return Applied{}, err
+	}
+	if whole != nil { // it is another program of the batch that is wrong
+		t.memory.withdraw(slot)
+		return Applied{}, errors.Join(whole, inst.abort(o.txn))
 	}
 	if err := t.withdraw(inst, r.Program); err != nil {
 		return Applied{}, err
@@ -75,7 +124,7 @@ func (t *tender) replace(ctx context.Context, signed []byte, secrets []control.S
 	if err := inst.commit(); err != nil {
 		return Applied{}, fmt.Errorf("tender: %w", err)
 	}
-	return t.applied(inst, &r, signed, secrets)
+	return t.applied(inst, r, signed, secrets)
 }
 
 // busyWithin bounds the wait for a free slot: requests hold the program that
@@ -115,8 +164,9 @@ func (t *tender) mayTake(p *reading) error {
 		return fmt.Errorf("tender: it is for %s, the image is of %s", p.Plan, plan)
 	case p.Tenant != t.cfg.Tenant || p.Workload != t.cfg.Workload:
 		return fmt.Errorf("tender: it is for %s/%s", p.Tenant, p.Workload)
-	case p.Revision <= t.status.Revision:
-		return fmt.Errorf("tender: its revision %d is not above %d, which is in force", p.Revision, t.status.Revision)
+	}
+	if err := t.batch.Follows(p.Revision, p.Level(), p.sum); err != nil {
+		return fmt.Errorf("tender: %w", err)
 	}
 	return nil
 }

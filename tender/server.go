@@ -26,6 +26,8 @@ const (
 	requestWithin = 20 * time.Second
 	answersWithin = 10 * time.Second // for a client to take one line
 	firstLease    = 30 * time.Second
+	maxLevels     = 16
+	maxFor        = 30 * 24 * time.Hour // that a level is set for
 
 	defaultLeaseGrace = 30 * time.Second
 )
@@ -41,6 +43,8 @@ const (
 	opDecisions = "decisions"
 	opLogs      = "logs"
 	opLease     = "lease"
+	opLevel     = "level"   // sets it, or releases it
+	opLevels    = "levels"  // follows it
 	opRelease   = "release" // the only second line: it ends a lease in peace
 )
 
@@ -48,11 +52,21 @@ type request struct {
 	Op      string           `json:"op"`
 	Program []byte           `json:"-"`
 	Length  int              `json:"length,omitempty"` // of the program
+	Others  []behind         `json:"others,omitempty"` // more programs, behind it
 	Secrets []control.Secret `json:"secrets,omitempty"`
 	Grace   time.Duration    `json:"grace,omitempty"`
 	Limit   time.Duration    `json:"limit,omitempty"`
 	From    uint64           `json:"from,omitempty"`
 	Follow  bool             `json:"follow,omitempty"`
+	Ask     *ask             `json:"ask,omitempty"`
+}
+
+// A behind is a program of another level, which comes behind the first.
+type behind struct {
+	Length  int      `json:"length"`
+	Plan    string   `json:"plan,omitempty"`
+	Lacks   []string `json:"lacks,omitempty"`
+	program []byte
 }
 
 type response struct {
@@ -77,6 +91,19 @@ func parseRequest(line []byte) (request, error) {
 	}
 	if r.Length < 0 || r.Length > program.MaxSize {
 		return request{}, fmt.Errorf("tender: the request: a program of %d bytes; the limit is %d", r.Length, program.MaxSize)
+	}
+	sum := r.Length
+	for _, o := range r.Others {
+		if o.Length <= 0 || o.Length > program.MaxSize || len(r.Others) > maxLevels {
+			return request{}, fmt.Errorf("tender: the request: %d other programs, one of %d bytes; the limits are %d and %d", len(r.Others), o.Length, maxLevels, program.MaxSize)
+		}
+		sum += o.Length
+	}
+	if sum > maxPrograms {
+		return request{}, fmt.Errorf("tender: the request: programs of %d bytes; the limit is %d", sum, maxPrograms)
+	}
+	if a := r.Ask; a != nil && (a.For < 0 || a.For > maxFor) {
+		return request{}, fmt.Errorf("tender: the request: a level is set for at most %v", maxFor)
 	}
 	return r, nil
 }
@@ -209,9 +236,13 @@ func (s *server) answer(c *net.UnixConn) {
 		return
 	}
 	if r.Length > 0 {
-		r.Program = make([]byte, r.Length)
-		if _, err := io.ReadFull(in, r.Program); err != nil {
+		if r.Program, err = readBytes(in, r.Length); err != nil {
 			return // nobody is there to be told
+		}
+	}
+	for i := range r.Others {
+		if r.Others[i].program, err = readBytes(in, r.Others[i].Length); err != nil {
+			return
 		}
 	}
 	c.SetReadDeadline(time.Time{})
@@ -222,7 +253,7 @@ func (s *server) answer(c *net.UnixConn) {
 	// A client that goes away gives up what it asked for. At the end of the
 	// tender a stream has until the deadline of c for what is left of it.
 	base := s.ctx
-	if r.Op == opDecisions || r.Op == opLogs {
+	if r.Op == opDecisions || r.Op == opLogs || r.Op == opLevels {
 		base = context.Background()
 	}
 	ctx, cancel := context.WithCancel(base)
@@ -249,11 +280,26 @@ func (s *server) do(ctx context.Context, c *net.UnixConn, r request) (json.RawMe
 	case opStatus:
 		return json.Marshal(t.report(ctx))
 	case opReplace:
-		a, err := t.replace(ctx, r.Program, r.Secrets)
+		b := Batch{Program: r.Program, Secrets: r.Secrets}
+		for _, o := range r.Others {
+			b.Others = append(b.Others, Signed{o.program, o.Plan, o.Lacks})
+		}
+		a, err := t.replace(ctx, b)
 		if err != nil {
 			return nil, err
 		}
 		return json.Marshal(a)
+	case opLevel:
+		if r.Ask == nil {
+			return nil, errors.New("tender: the request asks for no level")
+		}
+		a, err := t.setLevel(ctx, *r.Ask)
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(a)
+	case opLevels:
+		return s.levels(ctx, c)
 	case opDrain:
 		t.order(order{drain: true, grace: r.Grace, limit: r.Limit})
 		return json.RawMessage("{}"), nil
@@ -277,6 +323,33 @@ func stream(ctx context.Context, c net.Conn, from *spool, r request) (json.RawMe
 		return nil, err
 	}
 	return json.RawMessage("{}"), nil
+}
+
+// levels answers with a line for the level in force, and one for each change.
+func (s *server) levels(ctx context.Context, c net.Conn) (json.RawMessage, error) {
+	for {
+		now, changed := s.t.levelChange()
+		b, err := json.Marshal(now)
+		if err != nil {
+			return nil, err
+		}
+		if err := say(c, response{Result: b}); err != nil {
+			return nil, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return json.RawMessage("{}"), nil
+		case <-s.ctx.Done():
+			return json.RawMessage("{}"), nil
+		}
+	}
+}
+
+func readBytes(in io.Reader, n int) ([]byte, error) {
+	b := make([]byte, n)
+	_, err := io.ReadFull(in, b)
+	return b, err
 }
 
 // hand sends duplicates of the listeners with the answer (SCM_RIGHTS).

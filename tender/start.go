@@ -21,7 +21,7 @@ import (
 )
 
 // maxConfig bounds the configuration that a tender reads, in bytes.
-const maxConfig = 64 << 20
+const maxConfig = 96 << 20
 
 // verdict is the one line that a tender writes to its standard output: nothing
 // but Error where it failed, an empty value once the instance serves.

@@ -86,8 +86,10 @@ type Status struct {
 	Plan        string         `json:"plan"`
 	Program     string         `json:"program"` // digest of the signed bytes in force
 	Content     string         `json:"content"` // the same for what it enforces
+	Batch       string         `json:"batch"`   // the same for the programs of all levels
 	Policy      string         `json:"policy"`
 	Level       string         `json:"level"`
+	Standing    Standing       `json:"standing"` // why that level
 	Revision    uint64         `json:"revision"`
 	Listen      []Listener     `json:"listen"`
 	Memory      uint64         `json:"memory"`     // bytes that the workload asked for

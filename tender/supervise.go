@@ -178,6 +178,7 @@ func (t *tender) launch() (*instance, error) {
 		}
 	}
 	t.setState(Ready)
+	t.nudge()
 	go inst.every(min(pulseEvery, t.cfg.Patience), inst.pulse)
 	if inst.target.intact != nil {
 		go inst.every(lookEvery, inst.target.intact)

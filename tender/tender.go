@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -42,11 +43,18 @@ type tender struct {
 
 	change chan struct{} // a lock with room for one that a context can give up on
 	txn    uint64
+	stir   chan struct{} // wakes govern; with room for one
 
 	mu      sync.Mutex
 	inst    *instance
 	status  Status
 	program []byte          // in force, signed
+	batch   program.Batch   // that it is of
+	levels  []*levelled     // all programs of it, from the lowest level up
+	stance  Stance          // which of them are asked for
+	asked   time.Time       // when something else was; zero: now
+	before  string          // the level before the one in force
+	changed chan struct{}   // closed when the level changes, or why it is in force
 	egress  *egress.Section // of it; nil: images make no connections
 	secrets []control.Secret
 	leases  int
@@ -70,6 +78,7 @@ func Run(ctx context.Context, cfg Config, listeners []*os.File, ready func()) er
 		return err
 	}
 	t := &tender{cfg: cfg, target: targetOf(&cfg), program: cfg.Program, secrets: cfg.Secrets, orders: make(chan order, 1), change: make(chan struct{}, 1),
+		stir: make(chan struct{}, 1), changed: make(chan struct{}),
 		lines: throttle{limit: linesPerSecond}, records: throttle{limit: recordsPerSecond}}
 	t.cfg.Program, t.cfg.Secrets = nil, nil
 	defer t.close()
@@ -81,6 +90,9 @@ func Run(ctx context.Context, cfg Config, listeners []*os.File, ready func()) er
 		return err
 	}
 	defer srv.close()
+	governed, end := context.WithCancel(context.Background())
+	defer end()
+	go t.govern(governed)
 	stop := context.AfterFunc(ctx, func() { t.order(order{drain: true, grace: time.Second, limit: 10 * time.Second}) })
 	defer stop()
 	return t.supervise(ready)
@@ -149,8 +161,31 @@ func (t *tender) describe() error {
 	t.status = Status{Instance: t.cfg.Instance, Tenant: t.cfg.Tenant, Workload: t.cfg.Workload, State: Starting, Target: t.cfg.Target, Net: t.cfg.Net, Interface: t.cfg.Interface,
 		TenderPID: os.Getpid(), Tier: t.tier, ImageDigest: t.cfg.ImageDigest, Plan: t.cfg.Plan, Listen: t.cfg.Listen, Memory: t.cfg.Memory,
 		Started: time.Now().UTC()}
-	r := t.read(t.program, program.Sum(t.program))
-	return t.describeProgram(&r)
+	levels, begin, err := orderPrograms(t.program, t.cfg.Others)
+	if err != nil {
+		return err
+	}
+	t.cfg.Others = nil
+	if err := t.verify(levels); err != nil {
+		return err
+	}
+	l := levels[slices.IndexFunc(levels, func(l *levelled) bool { return l.name == begin })]
+	t.levels, t.stance = levels, Stance{Initial: begin}
+	if s := t.cfg.Stance; s != nil {
+		t.stance = *s
+		t.stance.keep(namesOf(levels))
+		if !slices.Contains(namesOf(levels), s.Initial) {
+			return fmt.Errorf("tender: there is no program for level %q, the initial one", s.Initial)
+		}
+	}
+	if err := t.describeProgram(&l.reading); err != nil {
+		return err
+	}
+	// What has ended since the stance was taken ends once the image is ready.
+	_, why := t.stance.decide(namesOf(levels))
+	t.status.Standing.Since = t.status.Started
+	t.stands(l, why, begin)
+	return nil
 }
 
 // A reading is what a signed program says of itself.
@@ -177,6 +212,7 @@ func (t *tender) describeProgram(r *reading) (err error) {
 	}
 	t.status.Program, t.status.Content = r.sum.String(), r.content.String()
 	t.status.Policy, t.status.Level, t.status.Revision = r.Policy, r.Level(), r.Revision
+	t.batch.Enter(r.Revision, r.Level(), r.sum)
 	t.egress, err = egressOf(r.Program)
 	return err
 }

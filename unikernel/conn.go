@@ -46,7 +46,7 @@ type conn struct {
 	starved atomic.Bool // no place, or no memory, was free in time
 	told    atomic.Bool // what could not be read is recorded
 
-	admitted atomic.Uint64 // the revision whose gates last admitted it
+	admitted atomic.Uint64 // the serial of the generation whose gates last admitted it
 	refused  atomic.Bool   // by later gates, and recorded
 }
 

@@ -35,7 +35,9 @@ func (m memory) program(slot uint8, length uint32) ([]byte, error) {
 // immutable; pins count who still uses it, being in force included.
 type generation struct {
 	slot     uint8
+	serial   uint64 // no two of an image have the same: levels of one policy share a revision
 	revision uint64
+	level    string
 	digest   program.Digest
 	gates    []gate
 	tls      pep.TransportState // nil: connections are plain
@@ -109,11 +111,12 @@ type opener struct {
 	trust    ed25519.PublicKey
 	tenant   string
 	workload string
+	opened   uint64 // programs so far
 }
 
-// open verifies the program that m names and lets every module prepare it.
-// floor is the lowest revision that may be.
-func (o *opener) open(m control.Prepare, floor uint64) (g *generation, err error) {
+// open verifies the program that m names and lets every module prepare it. may
+// says why one of its revision and level may not be.
+func (o *opener) open(m control.Prepare, may func(revision uint64, level string, sum program.Digest) error) (g *generation, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			g, err = nil, fmt.Errorf("panic: %v", v)
@@ -133,13 +136,15 @@ func (o *opener) open(m control.Prepare, floor uint64) (g *generation, err error
 	if p.Tenant != o.tenant || p.Workload != o.workload {
 		return nil, fmt.Errorf("the program is for workload %s/%s; this is %s/%s", p.Tenant, p.Workload, o.tenant, o.workload)
 	}
-	if p.Revision < floor {
-		return nil, fmt.Errorf("the program has revision %d; this image takes %d or later", p.Revision, floor)
+	sum := program.Sum(signed)
+	if err := may(p.Revision, p.Level(), sum); err != nil {
+		return nil, err
 	}
 	if err := o.covers(p); err != nil {
 		return nil, err
 	}
-	g = &generation{slot: m.Slot, revision: p.Revision, digest: program.Sum(signed)}
+	o.opened++
+	g = &generation{slot: m.Slot, serial: o.opened, revision: p.Revision, level: p.Level(), digest: sum}
 	if err := o.prepare(g, p, m.Secrets); err != nil {
 		return nil, err
 	}

@@ -117,7 +117,7 @@ func (s *server) serve(c *conn, w http.ResponseWriter, r *http.Request, now time
 	x := &pep.Exchange{ID: newID(), Request: r, Header: w.Header(), Flow: c.flow, Now: now, Peer: c.peer()}
 	out := &response{to: w, front: c.front, id: x.ID}
 
-	d, revision, err := s.decide(c, w, x, room)
+	d, serial, err := s.decide(c, w, x, room)
 	if err != nil { // no evidence, no answer
 		s.denied.Add(1)
 		if !errors.Is(err, errRefused) {
@@ -136,7 +136,7 @@ func (s *server) serve(c *conn, w http.ResponseWriter, r *http.Request, now time
 	s.allowed.Add(1)
 	out.last = x.Header.Get("Connection") == "close"
 	if w, ok := w.(*http1.Response); ok && upgrades(x) {
-		s.call(&upgradable{response: out, to: w, conn: c, expires: expiry(x), revision: revision}, out, x)
+		s.call(&upgradable{response: out, to: w, conn: c, expires: expiry(x), serial: serial}, out, x)
 		return
 	}
 	s.call(out, out, x)
@@ -147,9 +147,9 @@ var errRefused = errors.New("the connection is refused")
 
 // decide judges x under one generation, gates included, and lets go of it once
 // the record is written: how long the application then takes must not hold up a
-// change of policy. It returns the revision that judged. Without room for it,
+// change of policy. It returns the serial of the one that judged. Without room for it,
 // a request is denied unread.
-func (s *server) decide(c *conn, w http.ResponseWriter, x *pep.Exchange, room bool) (d pep.Decision, revision uint64, err error) {
+func (s *server) decide(c *conn, w http.ResponseWriter, x *pep.Exchange, room bool) (d pep.Decision, serial uint64, err error) {
 	g := s.pin()
 	defer g.unpin()
 	if ok, err := s.remains(g, c, x.Now); !ok {
@@ -167,13 +167,13 @@ func (s *server) decide(c *conn, w http.ResponseWriter, x *pep.Exchange, room bo
 	if err == nil {
 		err = s.observe(g, x, d)
 	}
-	return d, g.revision, err
+	return d, g.serial, err
 }
 
-// A note is what a program of some revision found out about a request.
+// A note is what some generation found out about a request.
 type note struct {
-	revision uint64
-	judged   *pep.Judged
+	serial uint64
+	judged *pep.Judged
 }
 
 // judge asks the guards about x; where they have seen the same head on the same
@@ -184,7 +184,7 @@ func (g *generation) judge(c *conn, to http.ResponseWriter, x *pep.Exchange) pep
 		return g.guards.Judge(x)
 	}
 	if n, ok := w.Note.(note); ok {
-		if n.revision == g.revision {
+		if n.serial == g.serial {
 			if d, ok := g.guards.Again(x, n.judged); ok {
 				return d
 			}
@@ -194,7 +194,7 @@ func (g *generation) judge(c *conn, to http.ResponseWriter, x *pep.Exchange) pep
 	}
 	d, judged := g.guards.Learn(x)
 	if judged != nil {
-		w.Keep(x.Request, note{g.revision, judged})
+		w.Keep(x.Request, note{g.serial, judged})
 	}
 	return d
 }

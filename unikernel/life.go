@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"runtime"
 	"runtime/metrics"
 	"sync/atomic"
@@ -29,6 +28,7 @@ type life struct {
 	packets watch
 
 	used     [launch.MaxSlots]atomic.Bool // in force, prepared, or still pinned
+	batch    program.Batch
 	prepared *generation
 	txn      uint64 // of prepared
 	draining bool
@@ -48,20 +48,36 @@ func newLife(img Image, plan program.PlanID, p *launch.Params, window []byte, ch
 
 // first opens the program of the launch, before the seal.
 func (l *life) first(m control.Prepare, floor uint64) error {
-	g, err := l.take(m, floor)
+	g, err := l.take(m, from(floor))
 	if err != nil {
 		return fmt.Errorf("the first program: %w", err)
 	}
-	l.server.install(g)
+	l.install(g)
 	return nil
 }
 
+// from takes any program from the revision floor on.
+func from(floor uint64) func(uint64, string, program.Digest) error {
+	return func(revision uint64, _ string, _ program.Digest) error {
+		if revision < floor {
+			return fmt.Errorf("the program has revision %d; this image takes %d or later", revision, floor)
+		}
+		return nil
+	}
+}
+
+// install puts g in force and returns the generation before it.
+func (l *life) install(g *generation) *generation {
+	l.batch.Enter(g.revision, g.level, g.digest)
+	return l.server.install(g)
+}
+
 // take opens a program and claims its slot.
-func (l *life) take(m control.Prepare, floor uint64) (*generation, error) {
+func (l *life) take(m control.Prepare, may func(revision uint64, level string, sum program.Digest) error) (*generation, error) {
 	if int(m.Slot) < len(l.used) && l.used[m.Slot].Load() {
 		return nil, fmt.Errorf("slot %d is in use", m.Slot)
 	}
-	g, err := l.open(m, floor)
+	g, err := l.open(m, may)
 	if err != nil {
 		return nil, err
 	}
@@ -198,11 +214,9 @@ func (l *life) prepare(m control.Prepare) {
 	var err error
 	if l.prepared != nil {
 		err = fmt.Errorf("transaction %d is prepared; commit or abort it first", l.txn)
-	} else if last := l.server.current().revision; last == math.MaxUint64 {
-		err = errors.New("the program in force has the last revision there is")
 	} else {
 		var g *generation
-		if g, err = l.take(m, last+1); err == nil {
+		if g, err = l.take(m, l.batch.Follows); err == nil {
 			l.prepared, l.txn = g, m.Txn
 		}
 	}
@@ -220,7 +234,7 @@ func (l *life) commit() error {
 	}
 	g := l.prepared
 	l.prepared = nil
-	old := l.server.install(g)
+	old := l.install(g)
 	l.out.send(control.Committed{Txn: l.txn, Slot: g.slot, Revision: g.revision, Program: g.digest}.Frame())
 	old.unpin()
 	return l.server.rejudge()

@@ -448,7 +448,7 @@ func TestProgramsWithoutLimitsOfHandshakesAreRefused(t *testing.T) {
 		l := testLimits()
 		edit(&l)
 		m := control.Prepare{Slot: 1, Length: r.put(1, r.program(2, l)), Secrets: r.secrets}
-		if _, err := r.life.open(m, 0); err == nil || !strings.Contains(err.Error(), "limit") {
+		if _, err := r.life.open(m, from(0)); err == nil || !strings.Contains(err.Error(), "limit") {
 			t.Errorf("%v", err)
 		}
 	}

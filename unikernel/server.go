@@ -149,7 +149,7 @@ func (s *server) welcome(nc net.Conn, number uint16) error {
 	}
 	g := s.pin()
 	d := g.admit(c.flow)
-	c.admitted.Store(g.revision)
+	c.admitted.Store(g.serial)
 	err := s.note(g, c, d)
 	secured := g.tls != nil
 	g.unpin()
@@ -254,10 +254,10 @@ func (s *server) rejudge() error {
 }
 
 // remains reports whether g would let c in, and closes it if not. It asks only
-// when another revision did last, or when the client's certificate has expired. A
+// when another generation did last, or when the client's certificate has expired. A
 // connection that is not secured yet is asked about again once it is.
 func (s *server) remains(g *generation, c *conn, now time.Time) (bool, error) {
-	if c.admitted.Load() == g.revision && !c.expired(now) {
+	if c.admitted.Load() == g.serial && !c.expired(now) {
 		return true, nil
 	}
 	secured := g.tls == nil || c.secure.Load() != nil
@@ -267,7 +267,7 @@ func (s *server) remains(g *generation, c *conn, now time.Time) (bool, error) {
 	}
 	if d.Verdict == abi.Allow {
 		if secured {
-			c.admitted.Store(g.revision)
+			c.admitted.Store(g.serial)
 		}
 		return true, nil
 	}

@@ -81,7 +81,7 @@ func TestARequestIsJudgedByTheGatesInForce(t *testing.T) {
 	// The moment between the swap and the walk over open connections.
 	p := testProgram(2, testLimits())
 	p.Sections[0].Data = (&flow.Section{Lists: []flow.List{{}}}).Encode()
-	g, err := r.life.take(control.Prepare{Slot: 1, Length: r.put(1, p)}, 2)
+	g, err := r.life.take(control.Prepare{Slot: 1, Length: r.put(1, p)}, from(2))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -341,7 +341,7 @@ func TestProgramsWithoutLimitsAreRefused(t *testing.T) {
 			l.IdleTimeout = 0
 		}
 		m := control.Prepare{Slot: 1, Length: r.put(1, testProgram(2, l))}
-		if g, err := r.life.open(m, 0); err == nil || !strings.Contains(err.Error(), "limit") {
+		if g, err := r.life.open(m, from(0)); err == nil || !strings.Contains(err.Error(), "limit") {
 			t.Errorf("case %d: %+v, %v", i, g, err)
 		}
 	}

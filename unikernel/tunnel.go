@@ -35,10 +35,10 @@ func expiry(x *pep.Exchange) time.Time {
 // An upgradable is a response whose connection the application may take over.
 type upgradable struct {
 	*response
-	to       *http1.Response
-	conn     *conn
-	expires  time.Time // see expiry
-	revision uint64    // of the program that let the request pass
+	to      *http1.Response
+	conn    *conn
+	expires time.Time // see expiry
+	serial  uint64    // of the generation that let the request pass
 }
 
 var errTunnel = errors.New("the program has changed, the credential has expired, or the image is ending")
@@ -54,7 +54,7 @@ func (u *upgradable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	u.wrote = true
 	t := &tunnel{Conn: nc, server: u.conn.server, early: early, idle: u.front.limits.IdleTimeout}
-	if !t.server.enter(t, u.revision) || !u.expires.IsZero() && !u.expires.After(time.Now()) {
+	if !t.server.enter(t, u.serial) || !u.expires.IsZero() && !u.expires.After(time.Now()) {
 		t.Close()
 		return nil, nil, errTunnel
 	}
@@ -126,12 +126,12 @@ func (t *tunnel) Close() error {
 	return err
 }
 
-// enter registers a tunnel that a program of the given revision let through; false
+// enter registers a tunnel that the generation of the given serial let through; false
 // where another is in force by now.
-func (s *server) enter(t *tunnel, revision uint64) bool {
+func (s *server) enter(t *tunnel, serial uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ending || s.current().revision != revision {
+	if s.ending || s.current().serial != serial {
 		return false
 	}
 	s.tunnels[t] = struct{}{}

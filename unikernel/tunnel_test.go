@@ -132,7 +132,7 @@ func TestNoTunnelOfAnOldProgram(t *testing.T) {
 			return pep.Decision{Verdict: abi.Allow}
 		}
 		swapped = true
-		g, err := r.life.take(control.Prepare{Slot: 2, Length: r.put(2, tunnelProgram(3, testLimits()))}, 3)
+		g, err := r.life.take(control.Prepare{Slot: 2, Length: r.put(2, tunnelProgram(3, testLimits()))}, from(3))
 		if err != nil {
 			t.Error(err)
 		} else {

@@ -122,7 +122,7 @@ func TestMachinesAreStartedAgain(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if _, err := l.Replace(ctx, second, nil); err != nil {
+	if _, err := l.Replace(ctx, tender.Batch{Program: second}); err != nil {
 		t.Fatal(err)
 	}
 	for n := 1; n <= 3; n++ {

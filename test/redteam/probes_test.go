@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"lorica.dev/lorica/tender"
 	"net"
 	"strings"
 	"time"
@@ -141,7 +142,7 @@ func isDeaf(l *life) error {
 		if err != nil {
 			return err
 		}
-		if _, err := l.Replace(ctx, signed, nil); err != nil {
+		if _, err := l.Replace(ctx, tender.Batch{Program: signed}); err != nil {
 			break
 		}
 	}

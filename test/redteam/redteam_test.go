@@ -27,7 +27,7 @@ func TestAnHonestImageLives(t *testing.T) {
 				t.Fatal(err)
 			}
 			alive(t, c)
-			a, err := c.Replace(context.Background(), signed(t, 2), cfg.Secrets)
+			a, err := c.Replace(context.Background(), tender.Batch{Program: signed(t, 2), Secrets: cfg.Secrets})
 			if err != nil || a.Revision != 2 {
 				t.Errorf("replaced: %+v, %v", a, err)
 			}

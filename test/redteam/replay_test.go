@@ -2,6 +2,7 @@ package redteam
 
 import (
 	"context"
+	"lorica.dev/lorica/tender"
 	"strings"
 	"testing"
 
@@ -28,7 +29,7 @@ func TestClaimsAboutProgramsEndTheImage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := c.Replace(context.Background(), signed(t, 2), cfg.Secrets); err == nil {
+			if _, err := c.Replace(context.Background(), tender.Batch{Program: signed(t, 2), Secrets: cfg.Secrets}); err == nil {
 				t.Error("the lie was believed")
 			}
 			if reason := died(t, c); !strings.Contains(reason, want) {
@@ -47,7 +48,7 @@ func TestClaimsAboutProgramsEndTheImage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.Replace(context.Background(), signed(t, 2), cfg.Secrets)
+			c.Replace(context.Background(), tender.Batch{Program: signed(t, 2), Secrets: cfg.Secrets})
 			if reason := died(t, c); !strings.Contains(reason, want) {
 				t.Errorf("it ended otherwise: %s", reason)
 			}
@@ -80,7 +81,7 @@ func TestProgramsAreNotReplayedToAnImageThatTakesAll(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := client.Replace(context.Background(), signed(t, 3), cfg.Secrets); err != nil {
+			if _, err := client.Replace(context.Background(), tender.Batch{Program: signed(t, 3), Secrets: cfg.Secrets}); err != nil {
 				t.Fatal(err)
 			}
 			c.program.Levels = []string{"normal"}
@@ -88,7 +89,7 @@ func TestProgramsAreNotReplayedToAnImageThatTakesAll(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := client.Replace(context.Background(), old, cfg.Secrets); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := client.Replace(context.Background(), tender.Batch{Program: old, Secrets: cfg.Secrets}); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("replayed: %v", err)
 			}
 			if reason := died(t, client); !strings.Contains(reason, "it accepted a program that it must refuse") {
