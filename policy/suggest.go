@@ -22,6 +22,9 @@ func didYouMean(got string, known []string) string {
 	return "known: " + strings.Join(k, ", ")
 }
 
+// DidYouMean is didYouMean for who asks for a word outside of documents.
+func DidYouMean(got string, known []string) string { return didYouMean(got, known) }
+
 // nearest returns the known word at the smallest edit distance from got, if that
 // is at most a third of its length (and at least one).
 func nearest(got string, known []string) (string, bool) {

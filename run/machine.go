@@ -129,6 +129,19 @@ func (m *Machine) Find(ctx context.Context, name string) (*Instance, error) {
 	return found, nil
 }
 
+// FindAwake does what Find does, and waits while the image of what it finds is starting.
+func (m *Machine) FindAwake(ctx context.Context, name string) (*Instance, error) {
+	i, err := m.Find(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	now, err := awake(ctx, i)
+	if err == nil && now == nil {
+		err = fmt.Errorf("%w any more: the tender of %q has ended", ErrNone, i.Status.Instance)
+	}
+	return now, err
+}
+
 // of returns the instances of one deployment, oldest first.
 func (m *Machine) of(ctx context.Context, deployment string) ([]*Instance, error) {
 	all, err := m.Instances(ctx)

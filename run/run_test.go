@@ -224,7 +224,7 @@ func TestWhatLeavesIsReplaced(t *testing.T) {
 		want  Change
 	}{{tender.Ready, "full", ChangeNone}, {tender.Draining, "full", ChangeLaunch}, {tender.Stopped, "full", ChangeLaunch}, {tender.Ready, "no-userns", ChangeLaunch}} {
 		for _, target := range api.Targets() {
-			p := &Plan{Deployment: d, Running: &tender.Status{Plan: planText(l.Build.ID), Content: l.content(d), State: x.state, Tier: x.tier, Target: target}}
+			p := &Plan{Deployment: d, Running: &tender.Status{Plan: planText(l.Build.ID), Content: l.content(d), Batch: tender.BatchContent(nil), State: x.state, Tier: x.tier, Target: target}}
 			if got := p.Change(l); got != x.want {
 				t.Errorf("%s, %s, %s: %s", target, x.state, x.tier, got)
 			}
@@ -244,7 +244,7 @@ func TestAnotherNetworkIsAnotherLaunch(t *testing.T) {
 	} {
 		d := &policy.Deployment{Workload: &api.Workload{Network: x.written}, Policy: &api.SecurityPolicy{}}
 		l := &Level{Level: &compiler.Level{}, Build: &builder.Plan{}}
-		p := &Plan{Deployment: d, Running: &tender.Status{Plan: planText(l.Build.ID), Content: l.content(d), State: tender.Ready, Tier: "full", Net: x.runs}}
+		p := &Plan{Deployment: d, Running: &tender.Status{Plan: planText(l.Build.ID), Content: l.content(d), Batch: tender.BatchContent(nil), State: tender.Ready, Tier: "full", Net: x.runs}}
 		if got := p.Change(l); got != x.want {
 			t.Errorf("%q is written and %q runs: %s", x.written, x.runs, got)
 		}
@@ -267,7 +267,7 @@ func TestAnotherInterfaceIsAnotherLaunch(t *testing.T) {
 	} {
 		d := &policy.Deployment{Workload: &api.Workload{Network: api.NetDirect, Interface: x.written}, Policy: &api.SecurityPolicy{}}
 		l := &Level{Level: &compiler.Level{}, Build: &builder.Plan{}}
-		s := &tender.Status{Plan: planText(l.Build.ID), Content: l.content(d), State: tender.Ready, Tier: "full", Net: api.NetDirect, Interface: x.runs}
+		s := &tender.Status{Plan: planText(l.Build.ID), Content: l.content(d), Batch: tender.BatchContent(nil), State: tender.Ready, Tier: "full", Net: api.NetDirect, Interface: x.runs}
 		if got := (&Plan{Deployment: d, Running: s}).Change(l); got != x.want {
 			t.Errorf("%v is written and %v runs: %s", x.written, x.runs, got)
 		}

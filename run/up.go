@@ -27,20 +27,22 @@ const (
 	EventDied     = "died"     // a tender is gone, or could not be started again; it is tried again
 	EventFailed   = "failed"   // an instance could not be ended in order
 	EventDecision = "decision" //
+	EventLevel    = "level"    // another level is in force
 	EventDrained  = "drained"  // an instance has ended in order
 )
 
 // An Event is something that happened while Up runs.
 type Event struct {
-	Time       time.Time        `json:"time"`
-	Kind       string           `json:"event"`
-	Deployment string           `json:"deployment,omitempty"`
-	Text       string           `json:"text,omitempty"`
-	Change     Change           `json:"change,omitempty"`
-	TookMillis float64          `json:"tookMillis,omitempty"`
-	Status     *tender.Status   `json:"status,omitempty"`
-	Errors     policy.Errors    `json:"errors,omitempty"`
-	Decision   *tender.Decision `json:"decision,omitempty"`
+	Time       time.Time           `json:"time"`
+	Kind       string              `json:"event"`
+	Deployment string              `json:"deployment,omitempty"`
+	Text       string              `json:"text,omitempty"`
+	Change     Change              `json:"change,omitempty"`
+	TookMillis float64             `json:"tookMillis,omitempty"`
+	Status     *tender.Status      `json:"status,omitempty"`
+	Errors     policy.Errors       `json:"errors,omitempty"`
+	Decision   *tender.Decision    `json:"decision,omitempty"`
+	Level      *tender.LevelChange `json:"level,omitempty"`
 }
 
 // UpOptions say what Up brings up.
@@ -60,6 +62,7 @@ type up struct {
 	mu    sync.Mutex // around sink
 	held  map[string]*held
 	died  chan *held // its tender ended
+	stood chan stood // another level is in force
 	wrong bool       // the last change was refused
 
 	locks map[string]*os.File      // of the deployments that were held
@@ -79,6 +82,12 @@ type held struct {
 	since   time.Time
 }
 
+// stood is a level that an instance came to.
+type stood struct {
+	*held
+	now tender.LevelChange
+}
+
 // load reads the documents.
 func (u *up) load() (*policy.Bundle, error) {
 	b, err := policy.Load(u.options.Path)
@@ -95,7 +104,7 @@ func (u *up) load() (*policy.Bundle, error) {
 // holds was taken down by somebody else. It returns an error, with nothing left
 // running, when the documents cannot be brought up at first.
 func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
-	u := &up{Machine: m, options: o, sink: sink, held: map[string]*held{}, died: make(chan *held, 16),
+	u := &up{Machine: m, options: o, sink: sink, held: map[string]*held{}, died: make(chan *held, 16), stood: make(chan stood, 16),
 		again: make(chan string, 16), pause: map[string]time.Duration{}, locks: map[string]*os.File{}, dead: map[string]*held{}}
 	defer u.end()
 	// The first load says what to watch; what is used is read after the first
@@ -173,6 +182,10 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 				u.dead[h.Dir] = h
 				h.abandoned()
 				u.retry(ctx, name, "its tender is gone")
+			}
+		case s := <-u.stood:
+			if u.held[s.Deployment()] == s.held {
+				u.level(s)
 			}
 		case name := <-u.again:
 			u.restart(ctx, bundle, name)
@@ -380,6 +393,7 @@ func (u *up) hold(ctx context.Context, a *Applied, secrets [sha256.Size]byte) (*
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	h.lease, h.stop = lease, stop
+	go u.watchLevel(ctx, h)
 	go func() {
 		// A tender breaks off a stream that is not read, as on a terminal that
 		// stands still: then it goes on where it was.
@@ -405,6 +419,34 @@ func (u *up) hold(ctx context.Context, a *Applied, secrets [sha256.Size]byte) (*
 		}
 	}()
 	return h, nil
+}
+
+// watchLevel tells of every level that the instance of h comes to.
+func (u *up) watchLevel(ctx context.Context, h *held) {
+	last := h.Status.Level
+	for ctx.Err() == nil {
+		err := h.Levels(ctx, func(now tender.LevelChange) error {
+			if now.Level == last {
+				return nil
+			}
+			now.Before, last = last, now.Level
+			select {
+			case u.stood <- stood{h, now}:
+			case <-ctx.Done():
+			}
+			return ctx.Err()
+		})
+		if err == nil || h.gone() {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// level reports a level that an instance came to.
+func (u *up) level(s stood) {
+	s.Status.Level, s.Status.Standing = s.now.Level, s.now.Standing
+	u.emit(Event{Kind: EventLevel, Deployment: s.Deployment(), Level: &s.now, TookMillis: s.now.Standing.TookMillis})
 }
 
 // show reports a decision and counts it.

@@ -45,7 +45,7 @@ func (c *cli) psCommand() *cobra.Command {
 			for _, i := range list {
 				s := i.Status
 				states = append(states, s)
-				rows = append(rows, []string{s.Instance, i.Deployment(), string(s.State), s.Tier, s.Level, strconv.FormatUint(s.Revision, 10),
+				rows = append(rows, []string{s.Instance, i.Deployment(), string(s.State), s.Tier, levelWord(&s), strconv.FormatUint(s.Revision, 10),
 					short(s.Program), short(s.ImageDigest), addresses(&s), age(s.Started), fmt.Sprintf("%d/%d", s.Stats.Allowed, s.Stats.Denied)})
 			}
 			return c.print(states, func(w io.Writer) {
@@ -53,6 +53,17 @@ func (c *cli) psCommand() *cobra.Command {
 			})
 		},
 	}
+}
+
+// levelWord is the level, and who put it in force where that is not the documents.
+func levelWord(s *tender.Status) string {
+	switch x := s.Standing; x.Why {
+	case tender.WhyHand:
+		return s.Level + " (by hand)"
+	case tender.WhyTrigger:
+		return s.Level + " (" + x.Trigger + ")"
+	}
+	return s.Level
 }
 
 func addresses(s *tender.Status) string {

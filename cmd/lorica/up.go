@@ -219,6 +219,11 @@ func (u *upping) show(e run.Event) {
 		if e.Text != "" {
 			fmt.Fprintf(u.out, "%13s %s\n", "", e.Text)
 		}
+	case run.EventLevel:
+		fmt.Fprintf(u.out, "%s level  %s: %s instead of %s (%.1f ms): %s\n", stamp, e.Deployment, e.Level.Level, e.Level.Before, e.TookMillis, plain(why(&e.Level.Standing)))
+		if b := bridge(&e.Level.Standing); b != "" {
+			fmt.Fprintf(u.out, "%13s its image is %s\n", "", plain(b))
+		}
 	case run.EventRefused:
 		still := "what ran before still runs"
 		if len(u.status) == 0 {
