@@ -244,6 +244,30 @@ type Levels struct {
 	Pos     Pos
 	Names   []string
 	Initial string
+
+	Triggers []Trigger
+	Pool     string // empty: one image has the modules of all levels
+	PoolPos  Pos
+}
+
+// Values of Levels.Pool: the image of each level has only the modules that this level
+// needs. They are built ahead, and instances of them stand by, or when they are needed.
+const (
+	PoolProactive = "proactive"
+	PoolReactive  = "reactive"
+)
+
+// A Trigger raises the level to To when Count denials of one Key come within Window, for
+// Hold after the last time that it fires (0: until it is released).
+type Trigger struct {
+	Pos    Pos
+	Name   string
+	On     string // "authentication.deny", "authorization.deny", "request.deny", "network.deny" or "any.deny"
+	Key    string // "all", "source", "principal" or "route"
+	Count  uint32
+	Window time.Duration
+	To     string
+	Hold   time.Duration
 }
 
 // An Endpoint is a named set of sources.

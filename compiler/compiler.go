@@ -126,7 +126,7 @@ func Compile(d *policy.Deployment) (*Output, error) {
 		if secured(p) {
 			l.add(transport.Name, tlsSection(p.TLS).Encode())
 		}
-		if len(p.Obligations) > 0 {
+		if len(p.Obligations)+len(p.Levels.Triggers) > 0 {
 			l.add(obligation.Name, obligationSection(p, i).Encode())
 		}
 		l.add(route.Name, filterSection(p).Encode())

@@ -17,7 +17,13 @@ func obligationSection(p *api.SecurityPolicy, i int) *obligation.Section {
 		s.Obligations = append(s.Obligations, obligation.Obligation{Rule: abi.Rule{ID: o.Name, Line: o.Pos.Short()},
 			On: on, Count: o.Count, Window: o.Window, Alert: o.Alert, Block: o.Block})
 	}
-	if len(s.Obligations) > 0 {
+	for _, t := range p.Levels.Triggers {
+		on, _ := obligation.Parse(t.On)
+		key, _ := obligation.ParseKey(t.Key)
+		s.Triggers = append(s.Triggers, obligation.Trigger{Rule: abi.Rule{ID: t.Name, Line: t.Pos.Short()},
+			On: on, Key: key, Count: t.Count, Window: t.Window, To: t.To, Hold: t.Hold})
+	}
+	if len(s.Obligations)+len(s.Triggers) > 0 {
 		s.Limits = policy.SourceLimits(p, i)
 	}
 	return s

@@ -58,8 +58,10 @@ func requirements(d *policy.Deployment) []catalog.Requirement {
 	if secured(p) {
 		list = append(list, catalog.Requirement{Capability: "tls/server", Why: "connections are secured with TLS, mode " + p.TLS.Mode.String(), Pos: p.TLS.Pos})
 	}
-	if o := p.Obligations; len(o) > 0 {
+	if o, t := p.Obligations, p.Levels.Triggers; len(o) > 0 {
 		list = append(list, catalog.Requirement{Capability: "obligations", Why: "something follows when a source is denied too often", Pos: o[0].Pos})
+	} else if len(t) > 0 {
+		list = append(list, catalog.Requirement{Capability: "obligations", Why: "denials raise the security level", Pos: t[0].Pos})
 	}
 	filter := catalog.Requirement{Capability: "filter", Why: "every request has one canonical path and bounds", Pos: p.Metadata.Pos}
 	if len(p.Routes) > 0 {
@@ -151,7 +153,11 @@ func enforced(d *policy.Deployment, n *netting, i int) []Enforced {
 	if secured(p) {
 		add(abi.StageTLS, WhereHandshake, tlsSection(p.TLS).Rule)
 	}
-	for _, o := range obligationSection(p, i).Obligations {
+	section := obligationSection(p, i)
+	for _, t := range section.Triggers {
+		add(abi.StageObligations, WhereRequest, t.Rule)
+	}
+	for _, o := range section.Obligations {
 		if o.Block > 0 {
 			add(abi.StageObligations, WhereAccept, o.Rule)
 		}

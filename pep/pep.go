@@ -206,6 +206,18 @@ type Observer interface {
 	Observe(x *Exchange, d Decision) (alert Decision, ok bool)
 }
 
+// A Raiser is a GuardState that is told of every decision as an Observer is, of n alike at
+// once where one stands for others, and has the security level raised.
+type Raiser interface {
+	Raise(x *Exchange, d Decision, n uint64) []Firing
+}
+
+// A Firing is a trigger that fired, by its name, and its record.
+type Firing struct {
+	Trigger string
+	Alert   Decision
+}
+
 // An Auditor turns decisions into records.
 type Auditor interface {
 	Prepare(*Input) (AuditState, error)

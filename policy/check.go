@@ -179,6 +179,9 @@ func (p *parsing) checkRuleNames(s *securityPolicy) {
 	for _, o := range s.Obligations {
 		see(o.Name, o.Pos)
 	}
+	for _, t := range s.Levels.Triggers {
+		see(t.Name, t.Pos)
+	}
 	if s.auth != nil {
 		for _, r := range s.auth.Rules {
 			see(r.ID, r.Pos)
@@ -254,33 +257,6 @@ func (p *parsing) checkPolicy(s *securityPolicy) {
 	}
 	p.checkRuleNames(s)
 	p.checkTests(s)
-}
-
-func (p *parsing) checkLevels(s *securityPolicy) {
-	l := &s.Levels
-	seen := make(map[string]bool)
-	for _, n := range l.Names {
-		if seen[n] {
-			s.failAt(l.Pos, "name each level once", "the level %q is named twice", n)
-		}
-		seen[n] = true
-	}
-	if s.bad["spec.levels"] {
-		l.Initial = ""
-		return
-	}
-	if len(l.Names) == 0 {
-		s.failAt(l.Pos, "write names: [normal, elevated, lockdown]", "spec.levels.names is empty")
-		return
-	}
-	if len(l.Names) > 16 {
-		s.failAt(l.Pos, "keep those that change a decision", "there are %d levels; the limit is 16", len(l.Names))
-	}
-	if l.Initial == "" {
-		l.Initial = l.Names[0]
-	} else if !seen[l.Initial] {
-		s.failAt(l.Pos, didYouMean(l.Initial, l.Names), "spec.levels.initial: there is no level %q", l.Initial)
-	}
 }
 
 func (p *parsing) checkNetwork(s *securityPolicy) {

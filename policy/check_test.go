@@ -71,6 +71,18 @@ type mistake struct {
 	more           []string // further pairs of old and new
 }
 
+// lv is where base names its levels.
+const lv = "levels: {names: [normal, lockdown], initial: normal}"
+
+// triggers are as many as there are letters.
+func triggers(names string) string {
+	var list []string
+	for _, n := range names {
+		list = append(list, fmt.Sprintf("{name: %c, on: any.deny, count: 5, window: 1m, to: lockdown, hold: 10m}", n))
+	}
+	return strings.Join(list, ", ")
+}
+
 func mistakes() []mistake {
 	network := base[strings.Index(base, "  network:"):strings.Index(base, "  authentication:")]
 	return []mistake{
@@ -118,6 +130,17 @@ func mistakes() []mistake {
 			"  rateLimits:\n    - {name: l, key: [source, route], requests: 5, per: 1m}\n", nil},
 		{"obligations that are none", "  tests:", "  obligations: []\n  tests:", nil},
 		{"obligation of everything wrong", "  tests:", "  obligations:\n    - {name: o, on: authn.deny, count: 0, window: 500ms, do: [alert, alert, call], for: 25h, key: source}\n  tests:", nil},
+		{"trigger of everything wrong", lv, "levels: {names: [normal, lockdown], triggers: [{name: t, on: authn.failure, count: 0, window: 1ms, key: user, to: lokdown, hold: 0s}], pool: eager}", nil},
+		{"trigger with nothing in it", lv, "levels: {names: [normal, lockdown], triggers: [{}]}", nil},
+		{"triggers that are none", lv, "levels: {names: [normal, lockdown], triggers: []}", nil},
+		{"trigger to an unknown level", lv, "levels: {names: [normal, lockdown], triggers: [{name: t, on: any.deny, count: 5, window: 1m, to: lokdown, hold: manual}]}", nil},
+		{"trigger to the lowest level", lv, "levels: {names: [normal, lockdown], triggers: [{name: t, on: any.deny, count: 5, window: 1m, to: normal, hold: 10m}]}", nil},
+		{"trigger and pool with one level", lv, "levels: {names: [normal], triggers: [{name: t, on: any.deny, count: 5, window: 1m, to: normal, hold: 10m}], pool: reactive}", nil},
+		{"trigger held for ever", lv, "levels: {names: [normal, lockdown], triggers: [{name: t, on: any.deny, count: 5, window: 1m, to: lockdown, hold: forever}]}", nil},
+		{"two triggers of one name", lv, "levels: {names: [normal, lockdown], triggers: [{name: t, on: any.deny, count: 5, window: 1m, to: lockdown, hold: 10m}, {name: t, on: request.deny, count: 5, window: 1m, to: lockdown, hold: 10m}]}", nil},
+		{"trigger with the name of a rule", lv, "levels: {names: [normal, lockdown], triggers: [{name: may-read, on: any.deny, count: 5, window: 1m, to: lockdown, hold: 10m}]}", nil},
+		{"triggers that count what is not known", lv, "levels: {names: [normal, lockdown], triggers: [{name: t, on: authentication.deny, count: 5, window: 1m, key: principal, to: lockdown, hold: 10m}, {name: u, on: network.deny, count: 5, window: 1m, key: route, to: lockdown, hold: 10m}]}", nil},
+		{"more triggers than there may be", lv, "levels: {names: [normal, lockdown], triggers: [" + triggers("abcdefghijklmnopq") + "]}", nil},
 		{"obligation with nothing in it", "  tests:", "  obligations:\n    - {}\n  tests:", nil},
 		{"obligation that does nothing", "  tests:", "  obligations:\n    - {name: o, on: any.deny, count: 5, window: 1m, do: []}\n  tests:", nil},
 		{"obligation that counts by a comparison", "  tests:", "  obligations:\n    - {name: o, on: any.deny, count: \">=20\", window: 1m, do: [alert]}\n  tests:", nil},

@@ -97,16 +97,6 @@ func (d *decoder) defaults(v *api.Default) func(*yaml.Node) {
 	}
 }
 
-func (d *decoder) levels(l *api.Levels) func(*yaml.Node) {
-	return func(n *yaml.Node) {
-		*l = api.Levels{Pos: d.pos(n)}
-		d.object(n, "spec.levels",
-			field{name: "names", must: true, read: d.words(&l.Names, "spec.levels.names")},
-			field{name: "initial", read: d.word(&l.Initial, "spec.levels.initial")},
-			field{name: "triggers", notYet: true})
-	}
-}
-
 // text reads a block of another language and remembers where its first
 // character is.
 func (d *decoder) text(dst *api.Text, path string) func(*yaml.Node) {

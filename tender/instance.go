@@ -40,6 +40,7 @@ type keeper interface {
 	note(from, line string)
 	released(slot uint8) error
 	enforced(slot uint8)
+	fired(m control.Fired) error // a trigger asks for a level
 }
 
 // An offer is a program that the image was asked to take.
@@ -259,6 +260,8 @@ func (i *instance) takeReady(kind control.Kind, m any) error {
 		return i.send(control.Ack{Seq: m.Seq}.Frame())
 	case control.Released:
 		return i.keeper.released(m.Slot)
+	case control.Fired:
+		return i.keeper.fired(m)
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()

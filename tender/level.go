@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/obligation"
 	"lorica.dev/lorica/abi/program"
 )
 
@@ -78,6 +79,7 @@ type levelled struct {
 	rank    int
 	sum     program.Digest // of the signed bytes, once they were summed
 	reading reading
+	fires   []obligation.Trigger
 }
 
 // order returns the programs of a batch from the lowest level up, and the level of the
@@ -110,7 +112,10 @@ func (t *tender) verify(list []*levelled) error {
 		if l.sum == (program.Digest{}) {
 			l.sum = program.Sum(l.Program)
 		}
-		if l.reading = t.read(l.Program, l.sum); failed == nil {
+		if l.reading = t.read(l.Program, l.sum); l.reading.err == nil {
+			l.fires, l.reading.err = triggersOf(l.reading.Program)
+		}
+		if failed == nil {
 			failed = l.reading.err
 		}
 	}
@@ -126,6 +131,55 @@ func (t *tender) verify(list []*levelled) error {
 		}
 	}
 	return nil
+}
+
+// triggersOf returns what raises the level, as a program has it.
+func triggersOf(p *program.Program) ([]obligation.Trigger, error) {
+	b := p.Section(obligation.Name)
+	if b == nil {
+		return nil, nil
+	}
+	s, err := obligation.Decode(b)
+	if err != nil {
+		return nil, fmt.Errorf("tender: %w", err)
+	}
+	return s.Triggers, nil
+}
+
+// firesPerSecond is how often an image may say that triggers fire: more than all that a
+// program can have do.
+const firesPerSecond = 64
+
+// fired implements keeper: a trigger of a program of the batch asks for the level that it
+// names there. An image that lies has its level raised, as far as its policy goes.
+func (t *tender) fired(m control.Fired) error {
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at := slices.IndexFunc(t.levels, func(l *levelled) bool { return l.reading.sum == m.Program })
+	if excess, _, _ := t.fires.add(now, 1); excess > 0 || at < 0 { // at < 0: a batch of before judged
+		return nil
+	}
+	for _, x := range t.levels[at].fires {
+		if x.Rule.ID != m.Trigger {
+			continue
+		}
+		r := Raised{Trigger: printable(x.Rule.ID), Line: printable(x.Rule.Line), Level: x.To}
+		if x.Hold > 0 {
+			r.Until = now.Add(x.Hold).UTC()
+		}
+		t.stance.raise(r)
+		if t.asked.IsZero() {
+			t.asked = now
+			// The clocks of both are the same, or nearly so.
+			if fired := time.Unix(0, m.At); fired.Before(now) && now.Sub(fired) < time.Minute {
+				t.asked = fired
+			}
+		}
+		t.nudge()
+		return nil
+	}
+	return fmt.Errorf("it says that trigger %q fires, which its program does not have", m.Trigger)
 }
 
 func namesOf(list []*levelled) []string {
@@ -162,6 +216,7 @@ func (t *tender) settle(ctx context.Context) (next time.Time, err error) {
 	level, why := t.stance.decide(namesOf(t.levels))
 	at := slices.IndexFunc(t.levels, func(l *levelled) bool { return l.name == level })
 	before, asked := t.status.Level, t.asked
+	t.asked = time.Time{}
 	t.mu.Unlock()
 	if at < 0 {
 		return next, fmt.Errorf("tender: there is no program for level %q", level)
@@ -172,12 +227,14 @@ func (t *tender) settle(ctx context.Context) (next time.Time, err error) {
 			asked = time.Now()
 		}
 		if _, err := t.enforce(ctx, l, t.secrets, nil); err != nil {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.asked = asked
 			return next, err
 		}
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.asked = time.Time{}
 	if level != before {
 		t.status.Standing.Since = time.Now().UTC()
 		t.status.Standing.TookMillis = millis(time.Since(asked))

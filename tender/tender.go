@@ -39,6 +39,7 @@ type tender struct {
 	listeners []*os.File
 	lines     throttle
 	records   throttle
+	fires     throttle // under mu
 	orders    chan order
 
 	change chan struct{} // a lock with room for one that a context can give up on
@@ -79,7 +80,7 @@ func Run(ctx context.Context, cfg Config, listeners []*os.File, ready func()) er
 	}
 	t := &tender{cfg: cfg, target: targetOf(&cfg), program: cfg.Program, secrets: cfg.Secrets, orders: make(chan order, 1), change: make(chan struct{}, 1),
 		stir: make(chan struct{}, 1), changed: make(chan struct{}),
-		lines: throttle{limit: linesPerSecond}, records: throttle{limit: recordsPerSecond}}
+		lines: throttle{limit: linesPerSecond}, records: throttle{limit: recordsPerSecond}, fires: throttle{limit: firesPerSecond}}
 	t.cfg.Program, t.cfg.Secrets = nil, nil
 	defer t.close()
 	if err := t.open(listeners); err != nil {

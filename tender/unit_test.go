@@ -97,6 +97,7 @@ type recorder struct{ kept, notes, freed int }
 func (r *recorder) keep(b []audit.Record) error { r.kept += len(b); return nil }
 func (r *recorder) note(string, string)         { r.notes++ }
 func (r *recorder) enforced(uint8)              {}
+func (r *recorder) fired(control.Fired) error   { r.notes++; return nil }
 func (r *recorder) released(uint8) error        { r.freed++; return nil }
 
 // FuzzFrames feeds an instance with frames in any order: it must come to an end
@@ -115,6 +116,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add(frames(hello, control.Ready(), control.Prepared{Txn: 1}.Frame(), control.Stats{}.Frame(), control.Released{Slot: 9}.Frame()))
 	f.Add(frames(control.Ready()))
 	f.Add(frames(hello, control.Log{}.Frame(), control.Records{Seq: 1}.Frame()))
+	f.Add(frames(hello, control.Ready(), control.Fired{At: 1, Trigger: "guessed"}.Frame()))
 	f.Add([]byte{1, 0, 0, 0, 64, 0, 0, 0, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := &recorder{}

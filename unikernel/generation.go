@@ -43,6 +43,7 @@ type generation struct {
 	tls      pep.TransportState // nil: connections are plain
 	guards   pep.Chain
 	watch    []pep.Observer
+	raise    []pep.Raiser
 	audit    pep.AuditState
 	egress   pep.OutboundState // nil: the image makes no connections
 	limits   route.Limits
@@ -206,6 +207,9 @@ func (o *opener) prepare(g *generation, p *program.Program, secrets []control.Se
 		}
 		if o, ok := s.(pep.Observer); ok {
 			g.watch = append(g.watch, o)
+		}
+		if r, ok := s.(pep.Raiser); ok {
+			g.raise = append(g.raise, r)
 		}
 		g.guards = append(g.guards, pep.Link{Stage: m.Section, Guard: s})
 	}

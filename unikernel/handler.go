@@ -14,6 +14,7 @@ import (
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
+	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/route"
 	"lorica.dev/lorica/pep"
 	"lorica.dev/lorica/unikernel/http1"
@@ -42,9 +43,14 @@ func record(a pep.AuditState, x *pep.Exchange, d pep.Decision) (r audit.Record, 
 	return r, keep, nil
 }
 
-// observe tells the observers of g about d, whose record is made, and posts what
-// they have to say.
-func (s *server) observe(g *generation, x *pep.Exchange, d pep.Decision) error {
+// observe tells the observers of g about d, whose record is made and which stands for n
+// alike, and posts what they have to say.
+func (s *server) observe(g *generation, x *pep.Exchange, d pep.Decision, n uint64) error {
+	for _, r := range g.raise {
+		if err := s.raise(g, r, x, d, n); err != nil {
+			return err
+		}
+	}
 	for _, o := range g.watch {
 		alert, ok, err := observed(o, x, d)
 		if err != nil {
@@ -53,11 +59,33 @@ func (s *server) observe(g *generation, x *pep.Exchange, d pep.Decision) error {
 		if !ok {
 			continue
 		}
-		r, keep, err := record(g.audit, &pep.Exchange{ID: newID(), Flow: x.Flow, Now: x.Now}, alert)
-		if err == nil && keep {
-			err = s.out.post(r)
+		if err := s.alert(g, x, alert); err != nil {
+			return err
 		}
-		if err != nil {
+	}
+	return nil
+}
+
+// alert makes a record of its own of what follows from the decision about x.
+func (s *server) alert(g *generation, x *pep.Exchange, alert pep.Decision) error {
+	r, keep, err := record(g.audit, &pep.Exchange{ID: newID(), Flow: x.Flow, Now: x.Now}, alert)
+	if err == nil && keep {
+		err = s.out.post(r)
+	}
+	return err
+}
+
+// raise asks one Raiser, and tells the tender of the triggers that fire, which puts their
+// level in force. One that panics has missed a decision, so that the caller must not go on.
+func (s *server) raise(g *generation, by pep.Raiser, x *pep.Exchange, d pep.Decision, n uint64) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("raiser: panic: %v", v)
+		}
+	}()
+	for _, f := range by.Raise(x, d, n) {
+		s.out.send(control.Fired{At: time.Now().UnixNano(), Program: g.digest, Trigger: f.Trigger}.Frame())
+		if err := s.alert(g, x, f.Alert); err != nil {
 			return err
 		}
 	}
@@ -165,7 +193,7 @@ func (s *server) decide(c *conn, w http.ResponseWriter, x *pep.Exchange, room bo
 		err = s.out.write(r)
 	}
 	if err == nil {
-		err = s.observe(g, x, d)
+		err = s.observe(g, x, d, 1)
 	}
 	return d, g.serial, err
 }
@@ -216,7 +244,7 @@ func (s *server) unreadable(c *conn, status int, reason string) (id string, err 
 		err = s.out.post(r)
 	}
 	if err == nil {
-		err = s.observe(g, x, d)
+		err = s.observe(g, x, d, 1)
 	}
 	if err != nil {
 		s.out.log(err.Error())

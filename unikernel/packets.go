@@ -77,7 +77,7 @@ func (w *watch) report(s *server) error {
 		if p.Opens {
 			s.refused.Add(p.Count)
 		}
-		if err := s.tell(g, p.Flow, p.Decision); err != nil {
+		if err := s.tell(g, p.Flow, p.Decision, p.Count); err != nil {
 			return err
 		}
 	}

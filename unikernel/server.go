@@ -192,18 +192,19 @@ func (s *server) note(g *generation, c *conn, d pep.Decision) error {
 	} else if !d.Record {
 		return nil
 	}
-	return s.tell(g, c.flow, d)
+	return s.tell(g, c.flow, d, 1)
 }
 
-// tell makes a record of a decision about a flow, and tells observers.
-func (s *server) tell(g *generation, f flow.Flow, d pep.Decision) error {
+// tell makes a record of a decision about a flow, which stands for n alike, and tells
+// observers.
+func (s *server) tell(g *generation, f flow.Flow, d pep.Decision, n uint64) error {
 	x := &pep.Exchange{ID: newID(), Flow: f, Now: time.Now()}
 	r, keep, err := record(g.audit, x, d)
 	if err == nil && keep {
 		err = s.out.post(r)
 	}
 	if err == nil {
-		err = s.observe(g, x, d)
+		err = s.observe(g, x, d, n)
 	}
 	return err
 }

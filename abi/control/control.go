@@ -3,8 +3,8 @@
 //
 // The tender sends Launch first. The image answers Hello, seals itself and sends
 // Ready. From then on the tender sends Prepare, Commit, Abort, Drain, Query and
-// Ack; the image sends Prepared, Committed, Released, Records, Stats, Log and
-// Drained. Either side treats a frame that it does not expect, or a malformed
+// Ack; the image sends Prepared, Committed, Released, Records, Stats, Log, Fired
+// and Drained. Either side treats a frame that it does not expect, or a malformed
 // one, as the end of the relation: the tender kills the image, the image exits.
 package control
 
@@ -38,6 +38,7 @@ const (
 	KindStats
 	KindLog
 	KindDrained
+	KindFired
 )
 
 // Bounds of a frame's payload, in bytes, by who sends it.

@@ -46,6 +46,7 @@ func messages() map[string]struct {
 		"log":       {Log{"line"}.Frame(), Log{"line"}},
 		"records":   {records.Frame(), records},
 		"drained":   {Drained(), nil},
+		"fired":     {Fired{1 << 60, [32]byte{4}, "guessed"}.Frame(), Fired{1 << 60, [32]byte{4}, "guessed"}},
 	}
 	return all
 }
@@ -67,7 +68,7 @@ func TestMessagesSurviveTheChannel(t *testing.T) {
 		}
 		kinds[f.Kind] = true
 	}
-	for k := KindPrepare; k <= KindDrained; k++ {
+	for k := KindPrepare; k <= KindFired; k++ {
 		if (k <= KindClock || k >= KindHello) && !kinds[k] {
 			t.Errorf("kind %d has no case", k)
 		}
@@ -109,7 +110,7 @@ func TestFramesThatAreRefused(t *testing.T) {
 	if _, err := ReadFrame(bytes.NewReader(nil), 10); err != io.EOF {
 		t.Errorf("between frames: %v", err)
 	}
-	for _, k := range []Kind{0, KindLaunch, KindClock + 1, KindHello - 1, KindDrained + 1, 255} {
+	for _, k := range []Kind{0, KindLaunch, KindClock + 1, KindHello - 1, KindFired + 1, 255} {
 		if m, err := (Frame{Kind: k}).Decode(); err == nil {
 			t.Errorf("kind %d decodes to %+v", k, m)
 		}
@@ -148,7 +149,7 @@ func TestFramesOfTheImageFit(t *testing.T) {
 	full := audit.Record{ID: long, Stage: long, Rule: abi.Rule{ID: long, Line: long}, Reason: long, Principal: long,
 		Source: long, Method: long, Route: long, Path: long, Level: long}
 	for name, f := range map[string]Frame{
-		"log": Log{long}.Frame(), "prepared": Prepared{Err: long}.Frame(), "record": Records{Records: []audit.Record{full}}.Frame(),
+		"log": Log{long}.Frame(), "prepared": Prepared{Err: long}.Frame(), "fired": Fired{Trigger: long}.Frame(), "record": Records{Records: []audit.Record{full}}.Frame(),
 	} {
 		if len(f.Payload) > audit.MaxRecord+16 {
 			t.Errorf("%s: %d bytes", name, len(f.Payload))

@@ -81,6 +81,13 @@ type Records struct {
 	Records []audit.Record
 }
 
+// Fired reports that a trigger of a program asks for the level that it names there.
+type Fired struct {
+	At      int64    // ns since 1970
+	Program [32]byte // digest
+	Trigger string
+}
+
 // Ack is the tender's answer to Records.
 type Ack struct{ Seq uint64 }
 
@@ -174,6 +181,14 @@ func (m Log) Frame() Frame {
 	return Frame{KindLog, w.Bytes()}
 }
 
+func (m Fired) Frame() Frame {
+	var w wire.Writer
+	w.I64(m.At)
+	w.Fixed(m.Program[:])
+	w.String(audit.Cut(m.Trigger, audit.MaxField))
+	return Frame{KindFired, w.Bytes()}
+}
+
 func (m Records) Frame() Frame {
 	var w wire.Writer
 	w.U64(m.Seq)
@@ -203,7 +218,7 @@ func ReadSecrets(r *wire.Reader) []Secret {
 }
 
 // Decode reads the content of f as the message of its kind: a Prepare, Txn,
-// Drain, Ack, Hello, Prepared, Committed, Released, Stats, Log or Records; nil
+// Drain, Ack, Hello, Prepared, Committed, Released, Stats, Log, Fired or Records; nil
 // for the kinds without content. Launch has its own package.
 func (f Frame) Decode() (any, error) {
 	r := wire.NewReader(f.Payload)
@@ -240,6 +255,13 @@ func (f Frame) Decode() (any, error) {
 		m = Stats{r.U64(), r.U64(), r.U64(), r.U64(), r.U64(), r.U64(), r.U32(), readPackets(r), r.Strings()}
 	case KindLog:
 		m = Log{r.String()}
+	case KindFired:
+		f := Fired{At: r.I64()}
+		copy(f.Program[:], r.Fixed(len(f.Program)))
+		if f.Trigger = r.String(); len(f.Trigger) > audit.MaxField {
+			r.Fail(errors.New("the name of a trigger is too long"))
+		}
+		m = f
 	case KindRecords:
 		b := Records{Seq: r.U64()}
 		for range r.Count(audit.MinRecord) {

@@ -1,5 +1,5 @@
 // Package obligation is the obligations section of a program: what follows when
-// one source is denied too often.
+// one source is denied too often, and what raises the security level.
 package obligation
 
 import (
@@ -32,12 +32,16 @@ const (
 	Authorization     // by authorization
 	Request           // by the request filter
 	Any               // by all of these and by the rate limits of a source
+	Network           // by the firewall; for triggers alone: a source is easily forged
 )
 
-var onNames = [...]string{Authentication: "authentication.deny", Authorization: "authorization.deny", Request: "request.deny", Any: "any.deny"}
+var onNames = [...]string{Authentication: "authentication.deny", Authorization: "authorization.deny", Request: "request.deny", Any: "any.deny", Network: "network.deny"}
 
-// Names lists what policies write, in the order of the constants.
-func Names() []string { return append([]string(nil), onNames[Authentication:]...) }
+// Names lists what obligations of policies write, in the order of the constants.
+func Names() []string { return append([]string(nil), onNames[Authentication:Network]...) }
+
+// TriggerNames lists what triggers write.
+func TriggerNames() []string { return append([]string(nil), onNames[Authentication:]...) }
 
 func (o On) String() string {
 	if o == Never || int(o) >= len(onNames) {
@@ -73,11 +77,12 @@ type Obligation struct {
 type Section struct {
 	Obligations []Obligation
 	Limits      []string
+	Triggers    []Trigger // of all levels: at the one that it raised, a trigger goes on counting
 }
 
 // form is the first byte. Without it, zero bytes would read as no obligations at
 // all.
-const form = 1
+const form = 2
 
 // Encode returns the section's bytes.
 func (s *Section) Encode() []byte {
@@ -94,6 +99,10 @@ func (s *Section) Encode() []byte {
 		w.I64(int64(o.Block))
 	}
 	w.Strings(s.Limits)
+	w.U32(uint32(len(s.Triggers)))
+	for i := range s.Triggers {
+		s.Triggers[i].write(&w)
+	}
 	return w.Bytes()
 }
 
@@ -120,6 +129,7 @@ func Decode(b []byte) (Section, error) {
 		s.Obligations = append(s.Obligations, o)
 	}
 	s.Limits = r.Strings()
+	s.Triggers = readTriggers(r)
 	if err := r.Close(); err != nil {
 		return Section{}, fmt.Errorf("obligation: %w", err)
 	}

@@ -1,5 +1,5 @@
-// Package obligations acts on sources that are denied too often: it reports them
-// and refuses them for a time. A source is what shares one rate limit, an IPv4
+// Package obligations acts on what is denied too often: it reports sources and refuses
+// them for a time, and has triggers raise the security level. A source is what shares one rate limit, an IPv4
 // address or an IPv6 /64.
 //
 // The module stands three times in the life of a request: it is told of every
@@ -42,6 +42,7 @@ type Module struct {
 
 	mu     sync.Mutex
 	counts map[identity]weak.Pointer[count] // alive while a generation uses them
+	watch  map[same]weak.Pointer[watched]
 }
 
 // identity is what must stay the same for counts and blocks to be carried over.
@@ -61,7 +62,7 @@ type count struct {
 
 // New returns the module.
 func New() *Module {
-	return &Module{seed: maphash.MakeSeed(), counts: map[identity]weak.Pointer[count]{}}
+	return &Module{seed: maphash.MakeSeed(), counts: map[identity]weak.Pointer[count]{}, watch: map[same]weak.Pointer[watched]{}}
 }
 
 // Prepare reads the section. Where a generation that is still in use has the same
@@ -78,7 +79,21 @@ func (m *Module) Prepare(in *pep.Input) (pep.GuardState, error) {
 			delete(m.counts, id)
 		}
 	}
+	for id, p := range m.watch {
+		if p.Value() == nil {
+			delete(m.watch, id)
+		}
+	}
 	st := &state{module: m, limits: s.Limits}
+	for _, t := range s.Triggers {
+		id := same{t.Rule.ID, t.On, t.Key, t.Count, t.Window}
+		w := m.watch[id].Value()
+		if w == nil {
+			w = newWatched(&t)
+			m.watch[id] = weak.Make(w)
+		}
+		st.watch = append(st.watch, watchman{t, w})
+	}
 	for _, o := range s.Obligations {
 		id := identity{o.Rule.ID, o.On, o.Count, o.Window}
 		c := m.counts[id].Value()
@@ -91,11 +106,12 @@ func (m *Module) Prepare(in *pep.Input) (pep.GuardState, error) {
 	return st, nil
 }
 
-// A state is one generation: a GuardState, a GateState and an Observer.
+// A state is one generation: a GuardState, a GateState, an Observer and a Raiser.
 type state struct {
 	module *Module
 	limits []string
 	duties []duty
+	watch  []watchman
 }
 
 // A duty is an obligation with its counts.

@@ -21,6 +21,8 @@ type Table struct {
 	burst int64 // nanoseconds for all requests that may come at once
 	fresh bool  // a key that takes over an entry inherits nothing
 
+	mask uint64 // of the number of a set
+
 	mu    sync.Mutex
 	base  time.Time // of the first request; differences are taken on the monotonic clock
 	entry []entry
@@ -47,7 +49,7 @@ const epoch = int64(1) << 61
 func NewTable(requests uint32, per time.Duration) *Table {
 	// Rounded up: never more than the limit, and exactly as many at once.
 	cost := (int64(per) + int64(requests) - 1) / int64(requests)
-	return newTable(cost, cost*int64(requests), false)
+	return newTable(cost, cost*int64(requests), false, sets)
 }
 
 // NewCounter returns a table whose Take refuses the event of a key that makes
@@ -61,11 +63,18 @@ func NewTable(requests uint32, per time.Duration) *Table {
 // gains nothing by it that each of them would not give.
 func NewCounter(count uint32, window time.Duration) *Table {
 	cost := int64(window) / int64(count) // rounded down: never too early
-	return newTable(cost, cost*int64(count-1), true)
+	return newTable(cost, cost*int64(count-1), true, sets)
 }
 
-func newTable(cost, burst int64, fresh bool) *Table {
-	return &Table{cost: cost, burst: burst, fresh: fresh, entry: make([]entry, ways*sets)}
+// NewTotal returns what NewCounter does, for the events of one key: it is small.
+func NewTotal(count uint32, window time.Duration) *Table {
+	cost := int64(window) / int64(count)
+	return newTable(cost, cost*int64(count-1), true, 1)
+}
+
+// newTable returns one of n sets, a power of two.
+func newTable(cost, burst int64, fresh bool, n int) *Table {
+	return &Table{cost: cost, burst: burst, fresh: fresh, mask: uint64(n - 1), entry: make([]entry, ways*n)}
 }
 
 // Take takes one request from the bucket of key, or says how long to wait. A
@@ -77,7 +86,7 @@ func (t *Table) Take(key uint64, at time.Time) time.Duration {
 		t.base = at
 	}
 	now := epoch + int64(at.Sub(t.base))
-	set := t.entry[key%sets*ways:][:ways]
+	set := t.entry[(key&t.mask)*ways:][:ways]
 	e := &set[0]
 	for i := range set {
 		if set[i].key == key {

@@ -212,7 +212,8 @@ type event struct {
 	Errors     []struct {
 		Message string `json:"message"`
 	} `json:"errors"`
-	Decision *decision `json:"decision"`
+	Decision *decision    `json:"decision"`
+	Level    *levelChange `json:"level"`
 }
 
 type status struct {
@@ -224,6 +225,7 @@ type status struct {
 	State       string `json:"state"`
 	ImageDigest string `json:"imageDigest"`
 	Program     string `json:"program"`
+	Level       string `json:"level"`
 	Revision    uint64 `json:"revision"`
 	Restarts    int    `json:"restarts"`
 	LastError   string `json:"lastError"`
