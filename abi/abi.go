@@ -62,5 +62,6 @@ const (
 	RuleAuthz     = "default:authorization"     // no Cedar policy permitted it
 	RuleAttribute = "default:missing-attribute" // a required attribute has no value
 	RuleEgress    = "default:egress"            // no egress rule matched
+	RuleLevel     = "default:level"             // the level asks for a module that this image does not have
 	RuleError     = "default:error"             // an enforcement module failed
 )

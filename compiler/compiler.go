@@ -39,6 +39,8 @@ type Level struct {
 	Enforced     []Enforced
 	Egress       []Outlet // rules for connections out, in order; the last one decides where none matches
 	Routes       []RouteReads
+
+	claims []claim
 }
 
 // A Port is an open port of the workload and the network rules that can decide
@@ -119,22 +121,22 @@ func Compile(d *policy.Deployment) (*Output, error) {
 	}
 	out := &Output{}
 	for i, name := range p.Levels.Names {
-		l := Level{Name: name, Names: p.Levels.Names[: i+1 : i+1], Requirements: requirements(d)}
+		l := Level{Name: name, Names: p.Levels.Names[: i+1 : i+1], Requirements: requirements(d, i), claims: claims(p, i)}
 		if guarded(p) {
 			l.add(flow.Name, nets.section(i).Encode())
 		}
 		if secured(p) {
 			l.add(transport.Name, tlsSection(p.TLS).Encode())
 		}
-		if len(p.Obligations)+len(p.Levels.Triggers) > 0 {
+		if obliged(p, i) {
 			l.add(obligation.Name, obligationSection(p, i).Encode())
 		}
 		l.add(route.Name, filterSection(p).Encode())
-		if _, ok := limited(p, sourceLimits); ok {
+		if _, ok := limited(p, i, sourceLimits); ok {
 			l.add(limit.SourceName, limitSection(p, i, sourceLimits).Encode())
 		}
 		l.authenticate(d)
-		if _, ok := limited(p, principalLimits); ok {
+		if _, ok := limited(p, i, principalLimits); ok {
 			l.add(limit.PrincipalName, limitSection(p, i, principalLimits).Encode())
 		}
 		if rules != nil {
@@ -157,13 +159,21 @@ func (l *Level) add(name string, data []byte) {
 	l.Sections = append(l.Sections, program.Section{Name: name, Data: data})
 }
 
-// Program returns the program of the level for an image of this plan.
+// Program returns the program of the level for its image, which is of this plan.
 func (l *Level) Program(d *policy.Deployment, plan program.PlanID, revision uint64) *program.Program {
 	return &program.Program{
 		Plan: plan, Revision: revision,
 		Tenant: d.Workload.Metadata.Tenant, Workload: d.Workload.Metadata.Name, Policy: d.Policy.Metadata.Name,
 		Levels: l.Names, Sections: l.Sections,
 	}
+}
+
+// ProgramIn returns the program of the level for the image of another, which is of this
+// plan.
+func (l *Level) ProgramIn(d *policy.Deployment, image *Level, plan program.PlanID, revision uint64) *program.Program {
+	p := l.Program(d, plan, revision)
+	p.Sections = l.in(image)
+	return p
 }
 
 // Level returns the named level.

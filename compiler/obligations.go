@@ -7,9 +7,12 @@ import (
 	"lorica.dev/lorica/policy"
 )
 
+// obliged reports whether the image of the i-th level has obligations or triggers.
+func obliged(p *api.SecurityPolicy, i int) bool {
+	return len(policy.Obligations(p, modules(p, i)))+len(p.Levels.Triggers) > 0
+}
+
 // obligationSection holds the obligations of the i-th level; there may be none.
-// The module is in the image of every level, so that a change of level is a
-// change of program.
 func obligationSection(p *api.SecurityPolicy, i int) *obligation.Section {
 	s := &obligation.Section{}
 	for _, o := range policy.Obligations(p, i) {

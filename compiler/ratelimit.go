@@ -20,10 +20,19 @@ var (
 
 func (k limitKind) has(l *api.RateLimit) bool { return (l.Key&limit.ByPrincipal != 0) == k.principal }
 
-// limited returns the first limit of the kind at any level. The module is in the
-// image of every level, so that a change of level is a change of program.
-func limited(p *api.SecurityPolicy, k limitKind) (api.RateLimit, bool) {
-	for _, l := range p.RateLimits {
+// modules returns the level whose rules say which modules the image of the i-th level has:
+// the highest, which has the rules of all, so that a change of level is a change of
+// program; its own where there is a pool of images.
+func modules(p *api.SecurityPolicy, i int) int {
+	if p.Levels.Pool == "" {
+		return len(p.Levels.Names) - 1
+	}
+	return i
+}
+
+// limited returns the first limit of the kind that the image of the i-th level enforces.
+func limited(p *api.SecurityPolicy, i int, k limitKind) (api.RateLimit, bool) {
+	for _, l := range policy.RateLimits(p, modules(p, i)) {
 		if k.has(&l) {
 			return l, true
 		}

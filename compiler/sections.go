@@ -39,8 +39,9 @@ func auditSection(a *api.Audit) *audit.Section {
 	return &audit.Section{AllowedPerMillion: uint32(math.Ceil(share * audit.Million)), Redact: a.Redact}
 }
 
-// requirements returns the capabilities that the deployment asks for.
-func requirements(d *policy.Deployment) []catalog.Requirement {
+// requirements returns the capabilities that the deployment asks for in the image of the
+// i-th level.
+func requirements(d *policy.Deployment, i int) []catalog.Requirement {
 	w, p := d.Workload, d.Policy
 	list := []catalog.Requirement{{Capability: "image/" + w.Target, Why: "the workload runs on the " + w.Target + " target", Pos: w.Metadata.Pos}}
 	if len(w.Listen) > 0 {
@@ -58,7 +59,7 @@ func requirements(d *policy.Deployment) []catalog.Requirement {
 	if secured(p) {
 		list = append(list, catalog.Requirement{Capability: "tls/server", Why: "connections are secured with TLS, mode " + p.TLS.Mode.String(), Pos: p.TLS.Pos})
 	}
-	if o, t := p.Obligations, p.Levels.Triggers; len(o) > 0 {
+	if o, t := policy.Obligations(p, modules(p, i)), p.Levels.Triggers; len(o) > 0 {
 		list = append(list, catalog.Requirement{Capability: "obligations", Why: "something follows when a source is denied too often", Pos: o[0].Pos})
 	} else if len(t) > 0 {
 		list = append(list, catalog.Requirement{Capability: "obligations", Why: "denials raise the security level", Pos: t[0].Pos})
@@ -72,7 +73,7 @@ func requirements(d *policy.Deployment) []catalog.Requirement {
 	list = append(list, filter)
 	list = append(list, authentication(p.Authentication)...)
 	for _, k := range []limitKind{sourceLimits, principalLimits} {
-		if first, ok := limited(p, k); ok {
+		if first, ok := limited(p, i, k); ok {
 			list = append(list, catalog.Requirement{Capability: k.capability, Why: k.why, Pos: first.Pos})
 		}
 	}

@@ -35,6 +35,8 @@ type Applied struct {
 	Left     error         // why the instance before it did not end in order
 	Gap      bool          // the instance before it ended first, and nobody was served meanwhile
 	Took     time.Duration // from the decision to change until the change was in force
+	At       time.Time     // when it was
+	Plan     *Plan
 }
 
 // Options of Apply.
@@ -98,7 +100,7 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 			return nil, err
 		}
 	}
-	a := &Applied{Change: plan.Change(at.level), Instance: old}
+	a := &Applied{Change: plan.Change(at.level), Instance: old, At: time.Now(), Plan: plan}
 	if a.Change == ChangeNone && (o.Refresh || old.Status.Standing.Stance.Initial != initial.Name) {
 		a.Change = ChangeProgram
 	}
@@ -268,7 +270,8 @@ func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, p *Pla
 		}
 		return err
 	}
-	a.Took = time.Since(start)
+	a.At = time.Now()
+	a.Took = a.At.Sub(start)
 	// The end of the one before may take longer than a new one waits for a lease.
 	if a.Instance.Status, err = a.Instance.Client.Status(ctx); err == nil && o.Leased {
 		a.Lease, err = a.Instance.Lease(ctx)
@@ -321,14 +324,21 @@ func (m *Machine) sign(book *ledger, p *Plan, first, image *Level) (input, error
 	}
 	in := input{revision: revision, secrets: secrets}
 	for _, l := range p.Levels {
-		signed, err := program.Sign(l.Program(p.Deployment, image.Build.ID, revision), m.key)
+		signed, err := program.Sign(l.ProgramIn(p.Deployment, image.Level, image.Build.ID, revision), m.key)
 		if err != nil {
 			return input{}, err
 		}
 		if l == first {
 			in.program = signed
 		} else {
-			in.others = append(in.others, tender.Signed{Program: signed})
+			s := tender.Signed{Program: signed}
+			if l.Build.ID != image.Build.ID {
+				s.Plan = planText(l.Build.ID)
+				for _, r := range l.Lacks(image.Level) {
+					s.Lacks = append(s.Lacks, fmt.Sprintf("%s (%s)", r.ID, r.Line))
+				}
+			}
+			in.others = append(in.others, s)
 		}
 	}
 	return in, nil

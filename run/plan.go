@@ -141,7 +141,7 @@ func (p *Plan) names() []string { return p.Deployment.Policy.Levels.Names }
 func (p *Plan) contents(image *Level) string {
 	var list []program.Digest
 	for _, l := range p.Levels {
-		list = append(list, l.Program(p.Deployment, program.PlanID{}, 0).Content())
+		list = append(list, l.ProgramIn(p.Deployment, image.Level, program.PlanID{}, 0).Content())
 	}
 	return tender.BatchContent(list)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/builder"
 	"lorica.dev/lorica/policy"
 	"lorica.dev/lorica/tender"
@@ -65,10 +67,11 @@ type up struct {
 	stood chan stood // another level is in force
 	wrong bool       // the last change was refused
 
-	locks map[string]*os.File      // of the deployments that were held
-	dead  map[string]*held         // by folder, which is still there
-	again chan string              // a deployment whose pause is over
-	pause map[string]time.Duration // before the next start of one that died
+	locks  map[string]*os.File      // of the deployments that were held
+	dead   map[string]*held         // by folder, which is still there
+	again  chan string              // a deployment whose pause is over
+	pause  map[string]time.Duration // before the next start of one that died
+	builds sync.WaitGroup           // ahead of the levels that need them
 }
 
 // held is one deployment that Up holds up.
@@ -106,7 +109,8 @@ func (u *up) load() (*policy.Bundle, error) {
 func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 	u := &up{Machine: m, options: o, sink: sink, held: map[string]*held{}, died: make(chan *held, 16), stood: make(chan stood, 16),
 		again: make(chan string, 16), pause: map[string]time.Duration{}, locks: map[string]*os.File{}, dead: map[string]*held{}}
-	defer u.end()
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() { cancel(); u.end() }()
 	// The first load says what to watch; what is used is read after the first
 	// look, so that no change falls in between.
 	bundle, err := u.load()
@@ -185,7 +189,7 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 			}
 		case s := <-u.stood:
 			if u.held[s.Deployment()] == s.held {
-				u.level(s)
+				u.level(ctx, bundle, s)
 			}
 		case name := <-u.again:
 			u.restart(ctx, bundle, name)
@@ -362,6 +366,7 @@ func (u *up) one(ctx context.Context, d *policy.Deployment, leaving []*Instance)
 	}
 	u.emit(Event{Kind: kind, Deployment: d.Name(), Change: applied.Change, Status: &status, Text: gapText(applied, d),
 		TookMillis: float64(applied.Took.Microseconds()) / 1000})
+	u.ahead(ctx, applied.Plan)
 	if notice := u.developmentNotice(d); notice != "" && kind == EventReady {
 		u.emit(Event{Kind: EventNotice, Deployment: d.Name(), Text: notice})
 	}
@@ -383,7 +388,7 @@ func gapText(a *Applied, d *policy.Deployment) string {
 // that was started, those from now on of one that was found running.
 func (u *up) hold(ctx context.Context, a *Applied, secrets [sha256.Size]byte) (*held, error) {
 	i, lease := a.Instance, a.Lease
-	h := &held{Instance: i, secrets: secrets, ended: make(chan struct{}), since: time.Now()}
+	h := &held{Instance: i, secrets: secrets, ended: make(chan struct{}), since: a.At}
 	if lease == nil {
 		h.from.Store(i.Status.Decisions + 1)
 		var err error
@@ -423,13 +428,13 @@ func (u *up) hold(ctx context.Context, a *Applied, secrets [sha256.Size]byte) (*
 
 // watchLevel tells of every level that the instance of h comes to.
 func (u *up) watchLevel(ctx context.Context, h *held) {
-	last := h.Status.Level
+	last, plan := h.Status.Level, ""
 	for ctx.Err() == nil {
 		err := h.Levels(ctx, func(now tender.LevelChange) error {
-			if now.Level == last {
+			if now.Level == last && now.Standing.Plan == plan {
 				return nil
 			}
-			now.Before, last = last, now.Level
+			now.Before, last, plan = last, now.Level, now.Standing.Plan
 			select {
 			case u.stood <- stood{h, now}:
 			case <-ctx.Done():
@@ -443,10 +448,53 @@ func (u *up) watchLevel(ctx context.Context, h *held) {
 	}
 }
 
-// level reports a level that an instance came to.
-func (u *up) level(s stood) {
+// level reports a level that an instance came to, and where that has an image of its own
+// has it take over. Until then, and where it cannot, the program in force denies what the
+// image that runs cannot enforce.
+func (u *up) level(ctx context.Context, b *policy.Bundle, s stood) {
 	s.Status.Level, s.Status.Standing = s.now.Level, s.now.Standing
-	u.emit(Event{Kind: EventLevel, Deployment: s.Deployment(), Level: &s.now, TookMillis: s.now.Standing.TookMillis})
+	name, now := s.Deployment(), s.now
+	if now.Before != now.Level {
+		u.emit(Event{Kind: EventLevel, Deployment: name, Level: &now, TookMillis: now.Standing.TookMillis})
+	}
+	at := slices.IndexFunc(b.Deployments, func(d *policy.Deployment) bool { return d.Name() == name })
+	if now.Standing.Plan == "" || at < 0 {
+		return
+	}
+	if err := u.one(ctx, b.Deployments[at], nil); err != nil {
+		if ctx.Err() == nil {
+			u.refused(fmt.Errorf("level %s keeps the image that runs, which denies what it cannot enforce: %w", now.Level, err))
+		}
+		return
+	}
+	h := u.held[name]
+	if h == nil || h == s.held || h.Status.Level != now.Level {
+		return
+	}
+	asked := now.Standing.Since.Add(-time.Duration(now.Standing.TookMillis * float64(time.Millisecond)))
+	u.emit(Event{Kind: EventLevel, Deployment: name, Text: "its own image took over", TookMillis: float64(h.since.Sub(asked).Microseconds()) / 1000,
+		Level: &tender.LevelChange{Level: now.Level, Before: now.Before, Revision: h.Status.Revision, Standing: h.Status.Standing}})
+}
+
+// ahead builds the images of the other levels, so that none is built when it is needed.
+func (u *up) ahead(ctx context.Context, p *Plan) {
+	if p.Deployment.Policy.Levels.Pool != api.PoolProactive {
+		return
+	}
+	name := p.Deployment.Name()
+	u.builds.Go(func() {
+		for _, l := range p.Levels {
+			if l.Image != nil {
+				continue
+			}
+			_, err := u.store.Build(ctx, l.Build, func(s builder.Step) {
+				u.emit(Event{Kind: EventStep, Deployment: name, Text: "level " + l.Name + ": " + stepText(s)})
+			})
+			if err != nil && ctx.Err() == nil {
+				u.emit(Event{Kind: EventFailed, Deployment: name, Text: "the image of level " + l.Name + ": " + err.Error()})
+			}
+		}
+	})
 }
 
 // show reports a decision and counts it.
@@ -574,6 +622,7 @@ func (u *up) end() {
 		}
 	}
 	wg.Wait()
+	u.builds.Wait()
 	for name := range u.locks {
 		u.unlock(name)
 	}

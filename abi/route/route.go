@@ -40,9 +40,10 @@ type Route struct {
 	Name    string
 	Group   string // may be empty
 	Line    string
-	Method  string // "*" matches any
-	Pattern string // canonical, starts with "/"
-	Upgrade string // protocol that a connection may change to: "websocket"; empty: none
+	Method  string   // "*" matches any
+	Pattern string   // canonical, starts with "/"
+	Upgrade string   // protocol that a connection may change to: "websocket"; empty: none
+	Closed  abi.Rule // why all of it is denied: a rule that the image cannot enforce; zero: it is open
 }
 
 // Segments splits the pattern: "/a/{id}" gives "a", "{id}"; "/" gives none.
@@ -146,6 +147,7 @@ type Section struct {
 	Limits Limits
 	Types  []string // media types of bodies, lower case; empty: any
 	Open   bool     // no routes are declared and every canonical path may pass
+	Closed abi.Rule // why everything is denied, as Route.Closed
 	Routes []Route
 }
 
@@ -166,6 +168,8 @@ func (s *Section) Encode() []byte {
 	w.Bool(l.RejectEncodedSlash)
 	w.Strings(s.Types)
 	w.Bool(s.Open)
+	w.String(s.Closed.ID)
+	w.String(s.Closed.Line)
 	w.U32(uint32(len(s.Routes)))
 	for _, r := range s.Routes {
 		w.String(r.Name)
@@ -174,6 +178,8 @@ func (s *Section) Encode() []byte {
 		w.String(r.Method)
 		w.String(r.Pattern)
 		w.String(r.Upgrade)
+		w.String(r.Closed.ID)
+		w.String(r.Closed.Line)
 	}
 	return w.Bytes()
 }
@@ -194,8 +200,10 @@ func Decode(b []byte) (Section, error) {
 		}
 	}
 	l.RejectEncodedSlash, s.Types, s.Open = r.Bool(), r.Strings(), r.Bool()
-	for range r.Count(24) {
-		x := Route{Name: r.String(), Group: r.String(), Line: r.String(), Method: r.String(), Pattern: r.String(), Upgrade: r.String()}
+	s.Closed = abi.Rule{ID: r.String(), Line: r.String()}
+	for range r.Count(32) {
+		x := Route{Name: r.String(), Group: r.String(), Line: r.String(), Method: r.String(), Pattern: r.String(), Upgrade: r.String(),
+			Closed: abi.Rule{ID: r.String(), Line: r.String()}}
 		if r.Err() == nil && !strings.HasPrefix(x.Pattern, "/") {
 			r.Fail(fmt.Errorf("route %q: pattern %q", x.Name, x.Pattern))
 		}

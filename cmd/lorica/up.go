@@ -220,6 +220,10 @@ func (u *upping) show(e run.Event) {
 			fmt.Fprintf(u.out, "%13s %s\n", "", e.Text)
 		}
 	case run.EventLevel:
+		if e.Text != "" {
+			fmt.Fprintf(u.out, "%s level  %s: %s: %s (%.1f ms)\n", stamp, e.Deployment, e.Level.Level, e.Text, e.TookMillis)
+			return
+		}
 		fmt.Fprintf(u.out, "%s level  %s: %s instead of %s (%.1f ms): %s\n", stamp, e.Deployment, e.Level.Level, e.Level.Before, e.TookMillis, plain(why(&e.Level.Standing)))
 		if b := bridge(&e.Level.Standing); b != "" {
 			fmt.Fprintf(u.out, "%13s its image is %s\n", "", plain(b))

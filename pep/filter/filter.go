@@ -108,6 +108,10 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 		x.Route, x.Params = found.Route, found.values(segments)
 		d.Rule = abi.Rule{ID: found.Name, Line: found.Line}
 	}
+	if why := s.closed(x.Route); why.ID != "" {
+		x.Header.Set("Retry-After", "1")
+		return deny(http.StatusServiceUnavailable, abi.Rule{ID: abi.RuleLevel, Line: why.Line}, "closed: this image has no module for "+why.ID+", which its level asks for")
+	}
 	if h.upgrade() && (x.Route == nil || x.Route.Upgrade != webSocket) {
 		return refuse(x, http.StatusNotImplemented, "the route serves no protocol upgrades")
 	}
@@ -120,6 +124,14 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	}
 	x.Limit()
 	return d
+}
+
+// closed returns the rule for want of which everything, or a route, is denied.
+func (s *state) closed(r *route.Route) abi.Rule {
+	if s.section.Closed.ID != "" || r == nil {
+		return s.section.Closed
+	}
+	return r.Closed
 }
 
 // Steady implements pep.Steady: all that is judged here is in the head.

@@ -145,7 +145,7 @@ func TestSilence(t *testing.T) {
 				t.Fatal(err)
 			}
 			alive(t, c)
-			if _, err := c.Replace(context.Background(), signed(t, 2), nil); err == nil || !strings.Contains(err.Error(), "no answer within 1s") {
+			if _, err := c.Replace(context.Background(), tender.Batch{Program: signed(t, 2)}); err == nil || !strings.Contains(err.Error(), "no answer within 1s") {
 				t.Errorf("replaced: %v", err)
 			}
 			if reason := died(t, c); !strings.Contains(reason, "no answer") {

@@ -1,0 +1,100 @@
+package compiler
+
+import (
+	"slices"
+	"strings"
+
+	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/limit"
+	"lorica.dev/lorica/abi/obligation"
+	"lorica.dev/lorica/abi/program"
+	"lorica.dev/lorica/abi/route"
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/policy"
+)
+
+// A claim is a rule of a section that images of other levels may not take, and the routes
+// that it is about; none: every request.
+type claim struct {
+	section string
+	abi.Rule
+	routes []string
+}
+
+// claims returns those of the i-th level.
+func claims(p *api.SecurityPolicy, i int) (list []claim) {
+	for name, kind := range map[string]limitKind{limit.SourceName: sourceLimits, limit.PrincipalName: principalLimits} {
+		for _, l := range limitSection(p, i, kind).Limits {
+			list = append(list, claim{name, l.Rule, l.Routes})
+		}
+	}
+	for _, o := range policy.Obligations(p, i) {
+		list = append(list, claim{obligation.Name, abi.Rule{ID: o.Name, Line: o.Pos.Short()}, nil})
+	}
+	slices.SortStableFunc(list, func(a, b claim) int { return strings.Compare(a.section, b.section) })
+	return list
+}
+
+// takes reports whether the image of l takes a section.
+func (l *Level) takes(name string) bool {
+	return slices.ContainsFunc(l.Sections, func(s program.Section) bool { return s.Name == name })
+}
+
+// Lacks returns the rules of l that the image of another level has no module for.
+func (l *Level) Lacks(image *Level) (rules []abi.Rule) {
+	for _, c := range l.claims {
+		if !image.takes(c.section) {
+			rules = append(rules, c.Rule)
+		}
+	}
+	return rules
+}
+
+// in returns the sections of l for the image of another level of the same policy. What
+// this one has no module for is closed: all that those rules are about is denied, until
+// an image comes that enforces them.
+func (l *Level) in(image *Level) (sections []program.Section) {
+	for _, s := range image.Sections {
+		at := slices.IndexFunc(l.Sections, func(x program.Section) bool { return x.Name == s.Name })
+		switch {
+		case s.Name == route.Name:
+			s.Data = l.closed(l.Sections[at].Data, image)
+		case at >= 0:
+			s.Data = l.Sections[at].Data
+		case s.Name == obligation.Name:
+			s.Data = (&obligation.Section{}).Encode()
+		default:
+			s.Data = (&limit.Section{}).Encode()
+		}
+		sections = append(sections, s)
+	}
+	return sections
+}
+
+// closed returns the section of the filter with everything closed that the image cannot
+// enforce; nothing where that cannot be said, which no image takes.
+func (l *Level) closed(filter []byte, image *Level) []byte {
+	s, err := route.Decode(filter)
+	if err != nil {
+		return nil
+	}
+	for _, x := range l.Sections {
+		if !image.takes(x.Name) && !slices.ContainsFunc(l.claims, func(c claim) bool { return c.section == x.Name }) {
+			s.Closed = abi.Rule{ID: x.Name} // no level has one that others do not, but those of claims
+		}
+	}
+	for _, c := range l.claims {
+		switch {
+		case image.takes(c.section):
+		case len(c.routes) == 0:
+			s.Closed = c.Rule
+		default:
+			for i := range s.Routes {
+				if slices.Contains(c.routes, s.Routes[i].Name) {
+					s.Routes[i].Closed = c.Rule
+				}
+			}
+		}
+	}
+	return s.Encode()
+}
