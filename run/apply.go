@@ -272,6 +272,9 @@ func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, p *Pla
 	}
 	a.At = time.Now()
 	a.Took = a.At.Sub(start)
+	if old != nil {
+		m.adopt(ctx, a.Instance, old, p, at)
+	}
 	// The end of the one before may take longer than a new one waits for a lease.
 	if a.Instance.Status, err = a.Instance.Client.Status(ctx); err == nil && o.Leased {
 		a.Lease, err = a.Instance.Lease(ctx)
@@ -284,6 +287,19 @@ func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, p *Pla
 		a.Left = retire(ctx, old, last)
 	}
 	return nil
+}
+
+// adopt has a new instance ask for the levels that were asked of the one before it while
+// it was started.
+func (m *Machine) adopt(ctx context.Context, now, old *Instance, p *Plan, at standing) {
+	s, err := old.Client.Status(ctx)
+	if err != nil {
+		return // it is gone, and nobody can ask it any more
+	}
+	stance, _ := s.Standing.Stance.Carry(at.stance.Initial, p.names())
+	if !stance.Same(&at.stance) {
+		_, _ = now.Adopt(ctx, stance) // it is tried again, where it cannot be yet
+	}
 }
 
 // contend reports whether an instance has the interface that a workload is to be on: it

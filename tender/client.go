@@ -148,6 +148,13 @@ func (c *Client) ReleaseLevel(ctx context.Context) (LevelChange, error) {
 	return l, c.call(ctx, request{Op: opLevel, Ask: &ask{Release: true}}, &l)
 }
 
+// Adopt has the instance ask for what another one asked for, whose place it takes: what
+// was set by hand, and what triggers raised.
+func (c *Client) Adopt(ctx context.Context, s Stance) (LevelChange, error) {
+	var l LevelChange
+	return l, c.call(ctx, request{Op: opLevel, Ask: &ask{Adopt: &s}}, &l)
+}
+
 // Levels calls emit with the level in force, and again whenever that changes or why it
 // is in force, until ctx is done, emit fails, or the tender ends.
 func (c *Client) Levels(ctx context.Context, emit func(LevelChange) error) error {

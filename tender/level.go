@@ -281,6 +281,7 @@ type ask struct {
 	For     time.Duration `json:"for,omitempty"`
 	Hold    bool          `json:"hold,omitempty"`
 	Release bool          `json:"release,omitempty"`
+	Adopt   *Stance       `json:"adopt,omitempty"` // of the instance before
 }
 
 // setLevel does what was asked, or leaves everything as it is.
@@ -301,6 +302,10 @@ func (t *tender) setLevel(ctx context.Context, a ask) (LevelChange, error) {
 		if !t.stance.release() {
 			err = fmt.Errorf("nothing holds the level: it is %s, %s", before, t.status.Standing.text())
 		}
+	case a.Adopt != nil:
+		t.stance = *a.Adopt
+		t.stance.Initial = old.Initial
+		t.stance.keep(names)
 	case !slices.Contains(names, a.Level):
 		err = fmt.Errorf("there is no level %q; there are %s", a.Level, strings.Join(names, ", "))
 	default:
@@ -318,7 +323,9 @@ func (t *tender) setLevel(ctx context.Context, a ask) (LevelChange, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err != nil {
-		t.asked = time.Time{}
+		if t.asked = (time.Time{}); a.Adopt != nil {
+			t.stance = old
+		}
 		t.stance.Hand, t.stance.Order = old.Hand, old.Order
 		if a.Release {
 			t.stance.Raised = append(slices.Clone(old.Raised), t.stance.Raised...)

@@ -86,7 +86,7 @@ func (t *tender) enforce(ctx context.Context, l *levelled, secrets []control.Sec
 			return Applied{}, fmt.Errorf("tender: %w", err)
 		}
 	}
-	slot, err := t.slot(ctx, signed)
+	slot, err := t.slot(ctx, inst, signed)
 	if err != nil {
 		return Applied{}, err
 	}
@@ -131,8 +131,9 @@ func (t *tender) enforce(ctx context.Context, l *levelled, secrets []control.Sec
 // judges them until their body has come, which the policy bounds.
 const busyWithin = 2 * time.Minute
 
-// slot offers a program as soon as a slot is free.
-func (t *tender) slot(ctx context.Context, signed []byte) (uint8, error) {
+// slot offers a program as soon as a slot is free. It does not wait for an image that has
+// ended: the next one is launched when this change is over.
+func (t *tender) slot(ctx context.Context, inst *instance, signed []byte) (uint8, error) {
 	ctx, cancel := context.WithTimeout(ctx, busyWithin)
 	defer cancel()
 	for {
@@ -143,6 +144,8 @@ func (t *tender) slot(ctx context.Context, signed []byte) (uint8, error) {
 		select {
 		case <-ctx.Done():
 			return 0, err
+		case <-inst.proc.Done():
+			return 0, fmt.Errorf("tender: %w", inst.unanswered())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

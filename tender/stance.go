@@ -54,6 +54,12 @@ func (s Stance) Carry(initial string, names []string) (Stance, string) {
 	return s, level
 }
 
+// Same reports whether two ask for the same.
+func (s *Stance) Same(o *Stance) bool {
+	return s.Initial == o.Initial && s.Hand == o.Hand && (s.Order == nil) == (o.Order == nil) && (s.Order == nil || *s.Order == *o.Order) &&
+		slices.Equal(s.Raised, o.Raised)
+}
+
 // decide returns the level that is asked for, of those that there are, lowest first.
 func (s *Stance) decide(names []string) (string, reason) {
 	level, why := s.Initial, reason{Why: WhyStart}

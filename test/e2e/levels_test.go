@@ -189,3 +189,105 @@ func TestLevelsByTrigger(t *testing.T) {
 		t.Errorf("plan does not show it:\n%s", out)
 	}
 }
+
+// pooled is the example with images of levels: transfers are limited from elevated on.
+func pooled(t *testing.T, u *user, port, pool string) string {
+	dir := u.example(port)
+	policy := filepath.Join(dir, "policy.yaml")
+	edit(t, policy, "initial: normal}", "initial: normal, pool: "+pool+`, triggers: [
+    {name: curious, on: authorization.deny, count: 3, window: 1m, to: elevated, hold: manual}]}`)
+	edit(t, policy, "requests: 600, per: 1m}", "requests: 600, per: 1m, minLevel: elevated}")
+	return dir
+}
+
+// An image without a module that a level needs denies what that module would judge, and
+// nothing else, as long as there is nobody who has the level's own image take over. Whoever
+// comes then does.
+func TestTheBridgeToALevel(t *testing.T) {
+	u := newUser(t)
+	port := freePort(t)
+	dir, addr := pooled(t, u, port, "reactive"), "127.0.0.1:"+port
+	x, first := u.up(dir)
+	x.kill()
+	c := &client{addr: addr}
+	defer c.close()
+	if !pays(t, c, "5") {
+		t.Fatal("before")
+	}
+	l := u.level("set", "elevated")
+	if l.Standing.Plan == "" || len(l.Standing.Lacks) != 1 || l.Standing.Lacks[0] != "transfers (policy.yaml:74)" {
+		t.Errorf("set: %+v", l)
+	}
+	if out := u.run("level", "show"); !strings.Contains(out, "it denies what it cannot enforce: transfers (policy.yaml:74)") {
+		t.Errorf("it does not say so:\n%s", out)
+	}
+	a, err := c.do("POST", "/accounts/7/transfers", teller, `{"to": "1", "amount": 5}`)
+	if err != nil || a.status != 503 || a.header.Get("Retry-After") == "" {
+		t.Errorf("what is not enforced: %d, %v, %v", a.status, a.header, err)
+	}
+	if out := u.run("logs", "--decisions", "-o", "json"); !strings.Contains(out, `"stage":"filter","rule":"default:level","line":"policy.yaml:74"`) {
+		t.Errorf("no record of it:\n%s", out)
+	}
+	if a, err := c.do("GET", "/accounts", staff, ""); err != nil || a.status != 200 {
+		t.Errorf("what is enforced: %d, %v", a.status, err)
+	}
+	u.level("set", "normal")
+	if !pays(t, c, "5") {
+		t.Error("at the level of the image")
+	}
+	u.level("set", "elevated")
+	if _, s := u.up(dir); s.ImageDigest == first.ImageDigest || s.Level != "elevated" {
+		t.Errorf("with somebody who does it: %+v", s)
+	}
+	if c.close(); !pays(t, c, "5") || pays(t, c, "2000") {
+		t.Error("its own image does not enforce the level")
+	}
+}
+
+// With images built ahead, a trigger has the level enforced by its own image, and no
+// request is lost on the way there and back.
+func TestALevelFromThePool(t *testing.T) {
+	u := newUser(t)
+	port := freePort(t)
+	dir, addr := pooled(t, u, port, "proactive"), "127.0.0.1:"+port
+	if out := u.run("plan", "-f", dir); !strings.Contains(out, "the same as at level elevated") || strings.Count(out, "pep/principallimit") < 2 {
+		t.Errorf("plan does not say which levels share an image:\n%s", out)
+	}
+	u.run("build", "-f", dir)
+	x, first := u.up(dir)
+	l := startLoad(addr, "/accounts", staff, func(a answer) bool { return a.status == 200 })
+	c := &client{addr: addr}
+	defer c.close()
+	for range 3 {
+		if a, err := c.do("POST", "/accounts/7/transfers", staff, `{"amount": 5}`); err != nil || a.status != 403 {
+			t.Fatalf("%d, %v", a.status, err)
+		}
+	}
+	c.close()
+	if e := x.wait("level"); e.Level.Level != "elevated" || e.Level.Standing.Plan == "" || len(e.Level.Standing.Lacks) != 1 {
+		t.Errorf("the bridge: %+v", e.Level)
+	}
+	own := x.wait("level")
+	if own.Level.Level != "elevated" || own.Level.Standing.Plan != "" || own.Text != "its own image took over" || own.TookMillis <= 0 || own.Level.Standing.Trigger != "curious" {
+		t.Errorf("its own image: %+v", own)
+	}
+	t.Logf("from the trigger until its own image enforces it: %.1f ms", own.TookMillis)
+	if !pays(t, c, "5") || pays(t, c, "2000") {
+		t.Error("its own image does not enforce the level")
+	}
+	c.close()
+	if l := u.level("release"); l.Level != "normal" || l.Standing.Plan == "" || len(l.Standing.Lacks) != 0 {
+		t.Errorf("released: %+v", l)
+	}
+	x.wait("level")
+	if e := x.wait("level"); e.Level.Level != "normal" || e.Level.Standing.Plan != "" {
+		t.Errorf("back: %+v", e.Level)
+	}
+	if n, lost := l.end(); n == 0 || len(lost) > 0 {
+		t.Errorf("%d requests; lost: %v", n, lost)
+	}
+	var s struct{ Instance status }
+	if out := u.run("inspect", "accounts", "-o", "json"); json.Unmarshal([]byte(out), &s) != nil || s.Instance.ImageDigest != first.ImageDigest || s.Instance.Instance == first.Instance {
+		t.Errorf("what runs: %s", out)
+	}
+}

@@ -69,11 +69,13 @@ func TestProgramsAreNotReplayedToAnImageThatTakesAll(t *testing.T) {
 		program program.Program
 		want    string
 	}{
-		"the one before":       {program.Program{Plan: id, Revision: 2, Tenant: "acme", Workload: "test"}, "its revision 2 is not above 3"},
-		"the same again":       {program.Program{Plan: id, Revision: 3, Tenant: "acme", Workload: "test"}, "its revision 3 is not above 3"},
-		"for another plan":     {program.Program{Plan: other, Revision: 4, Tenant: "acme", Workload: "test"}, "the image is of " + id.String()},
-		"for another tenant":   {program.Program{Plan: id, Revision: 4, Tenant: "evil", Workload: "test"}, "it is for evil/test"},
-		"for another workload": {program.Program{Plan: id, Revision: 4, Tenant: "acme", Workload: "shop"}, "it is for acme/shop"},
+		"the one before":              {program.Program{Plan: id, Revision: 2, Tenant: "acme", Workload: "test"}, "its revision 2 is not above 3"},
+		"the same again":              {program.Program{Plan: id, Revision: 3, Tenant: "acme", Workload: "test"}, "its revision 3 is not above 3"},
+		"the same level, other bytes": {program.Program{Plan: id, Revision: 3, Tenant: "acme", Workload: "test", Policy: "other"}, "its revision 3 is not above 3, which is in force at the same level"},
+		"an older level":              {program.Program{Plan: id, Revision: 2, Tenant: "acme", Workload: "test", Levels: []string{"normal", "elevated"}}, "its revision 2 is not above 3"},
+		"for another plan":            {program.Program{Plan: other, Revision: 4, Tenant: "acme", Workload: "test"}, "the image is of " + id.String()},
+		"for another tenant":          {program.Program{Plan: id, Revision: 4, Tenant: "evil", Workload: "test"}, "it is for evil/test"},
+		"for another workload":        {program.Program{Plan: id, Revision: 4, Tenant: "acme", Workload: "shop"}, "it is for acme/shop"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -84,7 +86,9 @@ func TestProgramsAreNotReplayedToAnImageThatTakesAll(t *testing.T) {
 			if _, err := client.Replace(context.Background(), tender.Batch{Program: signed(t, 3), Secrets: cfg.Secrets}); err != nil {
 				t.Fatal(err)
 			}
-			c.program.Levels = []string{"normal"}
+			if c.program.Levels == nil {
+				c.program.Levels = []string{"normal"}
+			}
 			old, err := program.Sign(&c.program, key)
 			if err != nil {
 				t.Fatal(err)

@@ -156,6 +156,13 @@ var attacks = map[string]attack{
 	"a flood of output":  {sealed, floodOutput},
 	"control characters": {sealed, terminal},
 
+	// Triggers.
+	"fire a trigger that there is not": {sealed, func(i *image) {
+		i.send(control.Fired{Program: i.sum(i.params.First), Trigger: "none"}.Frame())
+		forever(i)
+	}},
+	"fire without end": {sealed, fireWithoutEnd},
+
 	// Deafness.
 	"deaf":          {sealed, forever},
 	"deaf to drain": {sealed, deafToDrain},
@@ -270,6 +277,23 @@ func flood(i *image, evidence bool) {
 			i.send(control.Log{Line: strings.Repeat("y", audit.MaxRecord)}.Frame())
 		}
 	}
+}
+
+// fireWithoutEnd says that a trigger fires, under its program and under one that nobody
+// knows, and takes every program that it is given.
+func fireWithoutEnd(i *image) {
+	first, last := i.sum(i.params.First), i.params.First.Slot
+	go func() {
+		for n := byte(0); ; n++ {
+			i.send(control.Fired{At: int64(n) << 56, Program: first, Trigger: "guessed"}.Frame())
+			i.send(control.Fired{Program: [32]byte{n}, Trigger: strings.Repeat("z", int(n))}.Frame())
+		}
+	}()
+	answer(func(_ *image, p control.Prepare, sum program.Digest) []control.Frame {
+		frames := []control.Frame{control.Committed{Txn: p.Txn, Slot: p.Slot, Revision: 2, Program: sum}.Frame(), control.Released{Slot: last}.Frame()}
+		last = p.Slot
+		return frames
+	})(i)
 }
 
 func floodOutput(i *image) {
