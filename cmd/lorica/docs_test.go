@@ -26,7 +26,6 @@ kind: SecurityPolicy
 metadata: {name: payments, tenant: acme}
 spec:
   selector: {matchLabels: {app: payments}}
-  levels: {names: [normal, elevated, lockdown], initial: normal}
 `
 	for _, b := range blocks[1:] {
 		if strings.HasPrefix(b[1], "apiVersion: ") {
