@@ -49,6 +49,9 @@ type Options struct {
 	// Held is the instance that the caller holds. Where it was taken down meanwhile
 	// nothing is started in its place.
 	Held *Instance
+	// Plan is one that was made for the same documents, where they have not changed: it is
+	// not made again.
+	Plan *Plan
 	// Last is called with the folder of an instance that has ended, before it is
 	// removed: tender.Left reads what is in it.
 	Last     func(dir string)
@@ -65,10 +68,7 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 		return nil, err
 	}
 	defer book.close()
-	if _, err := m.settle(ctx, d.Name()); err != nil {
-		return nil, err
-	}
-	plan, err := m.Plan(ctx, d)
+	plan, err := m.planned(ctx, d, o.Plan)
 	if err != nil {
 		return nil, err
 	}
@@ -116,6 +116,22 @@ func (m *Machine) Apply(ctx context.Context, d *policy.Deployment, o Options) (*
 		return nil, err
 	}
 	return a, nil
+}
+
+// planned returns the plan of a deployment: last, where that is of the same documents.
+func (m *Machine) planned(ctx context.Context, d *policy.Deployment, last *Plan) (*Plan, error) {
+	if last == nil || last.Deployment != d {
+		if _, err := m.settle(ctx, d.Name()); err != nil {
+			return nil, err
+		}
+		return m.Plan(ctx, d)
+	}
+	p := &Plan{Deployment: d}
+	for _, l := range last.Levels {
+		l := *l
+		p.Levels = append(p.Levels, &l)
+	}
+	return p, nil
 }
 
 // A standing is a level that an instance is to be at, and why.
@@ -231,6 +247,11 @@ func awake(ctx context.Context, i *Instance) (*Instance, error) {
 func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, p *Plan, at standing, o Options) error {
 	var err error
 	d, l := p.Deployment, at.level
+	if l.Image == nil { // or built since the plan was made
+		if l.Image, err = m.store.Find(l.Build.ID); err != nil {
+			return err
+		}
+	}
 	if l.Image == nil {
 		if a.Instance != nil && o.Leased && o.Held == nil {
 			// A build may take longer than an instance waits for the next up.

@@ -83,6 +83,7 @@ type held struct {
 	ended   chan struct{}      // closed when that stream has ended
 	from    atomic.Uint64      // the next decision to show
 	since   time.Time
+	plan    *Plan // the last one
 }
 
 // stood is a level that an instance came to.
@@ -269,7 +270,7 @@ func (u *up) apply(ctx context.Context, b *policy.Bundle) error {
 	var err error
 	var applied []string
 	for _, d := range b.Deployments {
-		if err = u.one(ctx, d, leaving); err != nil {
+		if err = u.one(ctx, d, leaving, nil); err != nil {
 			break
 		}
 		applied = append(applied, d.Name())
@@ -300,8 +301,9 @@ func (u *up) apply(ctx context.Context, b *policy.Bundle) error {
 	return err
 }
 
-// one applies one deployment and follows its instance.
-func (u *up) one(ctx context.Context, d *policy.Deployment, leaving []*Instance) error {
+// one applies one deployment and follows its instance. known is a plan of the same
+// documents, where there is one.
+func (u *up) one(ctx context.Context, d *policy.Deployment, leaving []*Instance, known *Plan) error {
 	secrets, err := u.secrets(d)
 	if err != nil {
 		return err
@@ -329,6 +331,7 @@ func (u *up) one(ctx context.Context, d *policy.Deployment, leaving []*Instance)
 		// An instance that was found running may hold older secrets.
 		Refresh:  len(secrets) > 0 && (h == nil || h.secrets != digest),
 		Progress: func(s builder.Step) { u.emit(Event{Kind: EventStep, Deployment: d.Name(), Text: stepText(s)}) },
+		Plan:     known,
 	})
 	if errors.Is(err, errTakenDown) {
 		return nil // and is let go of as any that ends in order
@@ -354,6 +357,7 @@ func (u *up) one(ctx context.Context, d *policy.Deployment, leaving []*Instance)
 			return err
 		}
 	}
+	h.plan = applied.Plan
 	kind := EventApplied
 	if u.held[d.Name()] == nil {
 		kind = EventReady
@@ -461,7 +465,7 @@ func (u *up) level(ctx context.Context, b *policy.Bundle, s stood) {
 	if now.Standing.Plan == "" || at < 0 {
 		return
 	}
-	if err := u.one(ctx, b.Deployments[at], nil); err != nil {
+	if err := u.one(ctx, b.Deployments[at], nil, s.plan); err != nil {
 		if ctx.Err() == nil {
 			u.refused(fmt.Errorf("level %s keeps the image that runs, which denies what it cannot enforce: %w", now.Level, err))
 		}
@@ -587,7 +591,7 @@ func (u *up) restart(ctx context.Context, b *policy.Bundle, name string) {
 		if d.Name() != name {
 			continue
 		}
-		if err := u.one(ctx, d, nil); err != nil && ctx.Err() == nil {
+		if err := u.one(ctx, d, nil, nil); err != nil && ctx.Err() == nil {
 			u.retry(ctx, name, err.Error())
 		}
 		return
