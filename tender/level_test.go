@@ -183,3 +183,35 @@ func TestABatchIsOneBatch(t *testing.T) {
 		t.Errorf("afterwards: %+v, %v", a, err)
 	}
 }
+
+// Who takes the place of another asks for what was asked of that one, except where its
+// documents differ.
+func TestAStanceIsAdopted(t *testing.T) {
+	c := levelledStart(t)
+	until := time.Now().Add(time.Hour).UTC()
+	s := tender.Stance{Initial: "lockdown", Raised: []tender.Raised{{Trigger: "curious", Line: "p.yaml:5", Level: "elevated", Until: until}, {Trigger: "old", Level: "gone"}}}
+	l, err := c.Adopt(background, s)
+	if err != nil || l.Level != "elevated" || l.Standing.Trigger != "curious" || !l.Standing.Until.Equal(until) {
+		t.Errorf("adopted: %+v, %v", l, err)
+	}
+	if x := at(t, c, "elevated").Standing.Stance; x.Initial != "normal" || len(x.Raised) != 1 {
+		t.Errorf("it stands at %+v", x)
+	}
+	if l, err := c.ReleaseLevel(background); err != nil || l.Level != "normal" {
+		t.Errorf("released: %+v, %v", l, err)
+	}
+}
+
+// An instance begins at the level that the one before it was at.
+func TestAnInstanceBeginsWithAStance(t *testing.T) {
+	cfg := configure(t)
+	b := batch(t, 1)
+	cfg.Program, cfg.Others = b[1].Program, []tender.Signed{b[0], b[2]}
+	cfg.Stance = &tender.Stance{Initial: "normal", Order: &tender.Order{Level: "elevated", Until: time.Now().Add(2 * time.Second)}}
+	c := start(t, cfg)
+	if s := status(t, c); s.Standing.Why != tender.WhyHand || s.Standing.Until.IsZero() {
+		t.Errorf("it stands at %+v", s.Standing)
+	}
+	eventually(t, "the order ends", func() bool { return status(t, c).Level == "normal" })
+	at(t, c, "normal")
+}
