@@ -8,7 +8,7 @@ package abi
 
 // Version is the contract spoken by this build; an image and a tender talk
 // when their versions are equal or one apart.
-const Version = 3
+const Version = 5
 
 // Compatible reports whether this build can talk to a peer of version v.
 func Compatible(v uint32) bool { return v == Version || v+1 == Version || v == Version+1 }

@@ -483,7 +483,14 @@ type Obligation struct {
 type Audit struct {
 	Pos           Pos
 	SampleAllowed float64 // 0 to 1; 1 where none is written
-	Redact        []string
+	Redact        []Redaction
+}
+
+// A Redaction is a field of records that is hidden: "principal", "source", "path",
+// "groups", "attributes" or "attribute.NAME".
+type Redaction struct {
+	Pos   Pos
+	Field string
 }
 
 // A Test is an expectation that travels with the policy.

@@ -143,7 +143,7 @@ func Compile(d *policy.Deployment) (*Output, error) {
 			l.add(authz.Name, rules.bytes)
 			l.Routes = rules.routes
 		}
-		l.add(audit.Name, auditSection(p.Audit).Encode())
+		l.add(audit.Name, auditSection(d).Encode())
 		if d.Workload.App.Proxy != nil {
 			l.add(egress.Name, policy.EgressSection(p, i).Encode())
 			l.Egress = outlets(p, i)

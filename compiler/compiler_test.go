@@ -17,6 +17,7 @@ import (
 	"lorica.dev/lorica/abi/limit"
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/abi/route"
+	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/policy"
 )
 
@@ -264,5 +265,25 @@ func TestProgramOfALevel(t *testing.T) {
 	}
 	if _, err := out.Level("paranoid"); err == nil {
 		t.Error("a level that does not exist is found")
+	}
+}
+
+// What repeats a redacted field is redacted with it.
+func TestWhatIsRedacted(t *testing.T) {
+	d := accounts(t)
+	d.Policy.Authentication.JWT = []api.JWT{{Principal: "a/b"}}
+	d.Authorization.Attributes = nil
+	for i, x := range []authz.Source{{Kind: authz.SourceRoute, Arg: "id"}, {Kind: authz.SourceQuery, Arg: "q"}, {Kind: authz.SourcePeer}, {Kind: authz.SourceSPIFFE},
+		{Kind: authz.SourceDNS}, {Kind: authz.SourceSubject}, {Kind: authz.SourceClaim, Arg: "/a~1b"}, {Kind: authz.SourceClaim, Arg: "/sub"}, {Kind: authz.SourceBody, Arg: "/q"}, {Kind: authz.SourceHour}} {
+		d.Authorization.Attributes = append(d.Authorization.Attributes, authz.Attribute{Name: string(rune('a' + i)), Source: x})
+	}
+	for _, c := range []struct{ field, want string }{
+		{"path", "path attribute.a attribute.b"}, {"source", "source attribute.c"}, {"groups", "groups"}, {"attribute.j", "attribute.j"},
+		{"principal", "principal attribute.d attribute.e attribute.f attribute.g"}, {"attributes", "attributes"},
+	} {
+		d.Policy.Audit = &api.Audit{Redact: []api.Redaction{{Field: c.field}}}
+		if got := strings.Join(auditSection(d).Redact, " "); got != c.want {
+			t.Errorf("%s: %s", c.field, got)
+		}
 	}
 }

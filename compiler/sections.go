@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
+	"lorica.dev/lorica/abi/authz"
 	"lorica.dev/lorica/abi/route"
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/catalog"
@@ -31,12 +33,42 @@ func filterSection(p *api.SecurityPolicy) *route.Section {
 	return s
 }
 
-func auditSection(a *api.Audit) *audit.Section {
+func auditSection(d *policy.Deployment) *audit.Section {
+	a := d.Policy.Audit
 	if a == nil {
 		return &audit.Section{AllowedPerMillion: audit.Million}
 	}
 	share := max(0, min(1, a.SampleAllowed))
-	return &audit.Section{AllowedPerMillion: uint32(math.Ceil(share * audit.Million)), Redact: a.Redact}
+	s := &audit.Section{AllowedPerMillion: uint32(math.Ceil(share * audit.Million))}
+	for _, r := range a.Redact {
+		s.Redact = append(s.Redact, r.Field)
+		if d.Authorization == nil {
+			continue
+		}
+		for _, x := range d.Authorization.Attributes {
+			if field := audit.FieldAttribute + x.Name; repeats(d.Policy, r.Field, x.Source) && !slices.Contains(s.Redact, field) {
+				s.Redact = append(s.Redact, field)
+			}
+		}
+	}
+	return s
+}
+
+// repeats reports whether an attribute says what a redacted field says.
+func repeats(p *api.SecurityPolicy, field string, s authz.Source) bool {
+	switch s.Kind {
+	case authz.SourceRoute, authz.SourceQuery:
+		return field == audit.FieldPath
+	case authz.SourcePeer:
+		return field == audit.FieldSource
+	case authz.SourceSPIFFE, authz.SourceDNS, authz.SourceSubject:
+		return field == audit.FieldPrincipal
+	case authz.SourceClaim, authz.SourceClaimHas:
+		return field == audit.FieldPrincipal && slices.ContainsFunc(p.Authentication.JWT, func(j api.JWT) bool {
+			return s.Arg == "/"+strings.NewReplacer("~", "~0", "/", "~1").Replace(j.Principal)
+		})
+	}
+	return false
 }
 
 // requirements returns the capabilities that the deployment asks for in the image of the

@@ -41,6 +41,7 @@ func (c Chain) Learn(x *Exchange) (Decision, *Judged) {
 	}
 	j.path, j.route, j.params, j.maxBody = x.Path, x.Route, x.Params, x.MaxBody
 	j.principal, j.groups, j.claims, j.expires = x.Principal, x.Groups, x.Claims, x.Expires
+	j.witness = x.Witness
 	return d, j
 }
 
@@ -57,6 +58,7 @@ type Judged struct {
 	maxBody         int64
 	groups          []string
 	claims          []byte
+	witness         Witness
 }
 
 // Again judges a request with the same head as that which j was learnt from, byte
@@ -70,7 +72,10 @@ func (c Chain) Again(x *Exchange, j *Judged) (d Decision, ok bool) {
 	x.Path, x.Route, x.Params, x.MaxBody = j.path, j.route, j.params, j.maxBody
 	x.Principal, x.Groups, x.Claims, x.Expires = j.principal, j.groups, j.claims, j.expires
 	x.Limit()
-	return c.replay(x, j), true
+	if d = c.replay(x, j); d.Verdict == abi.Allow {
+		x.Witness = j.witness // where it denies, a guard before the witness may have
+	}
+	return d, true
 }
 
 func (c Chain) judge(x *Exchange, learn *Judged) (d Decision) {

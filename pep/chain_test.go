@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/pep"
 )
 
@@ -29,6 +30,10 @@ type steady struct {
 }
 
 func (s *steady) Steady(*pep.Exchange) bool { return s.is }
+
+type witness struct{}
+
+func (witness) Facts(*pep.Exchange) []audit.Fact { return nil }
 
 func allows(rule string, record bool) func(*pep.Exchange) pep.Decision {
 	return func(*pep.Exchange) pep.Decision {
@@ -54,6 +59,7 @@ func chain() (c pep.Chain, path, who *steady, counter *guard) {
 	who = &steady{is: true}
 	who.judge = func(x *pep.Exchange) pep.Decision {
 		x.Principal, x.Groups, x.Claims, x.Expires = "ada", []string{"staff"}, []byte("{}"), noon.Add(time.Minute)
+		x.Witness = witness{}
 		return pep.Decision{Verdict: abi.Allow, Rule: abi.Rule{ID: "who"}}
 	}
 	counter = &guard{}
@@ -84,6 +90,9 @@ func TestWhatWasLearntIsNotAskedAgain(t *testing.T) {
 	if y.Path != "/x" || y.Principal != "ada" || !slices.Equal(y.Groups, x.Groups) || string(y.Claims) != "{}" || y.Expires != x.Expires || y.MaxBody != 3 {
 		t.Errorf("the exchange is %+v", y)
 	}
+	if x.Witness == nil || y.Witness != x.Witness {
+		t.Errorf("the witness is %v, was %v", y.Witness, x.Witness)
+	}
 	if v, _ := y.Param("a"); v != "b" {
 		t.Errorf("the parameter is %q", v)
 	}
@@ -92,8 +101,9 @@ func TestWhatWasLearntIsNotAskedAgain(t *testing.T) {
 			t.Error("the body is not bounded")
 		}
 	}
-	if d, ok := c.Again(asking(noon), j); !ok || d.Verdict == abi.Allow || d.Status != 429 || d.Rule.ID != "often" {
-		t.Errorf("who is not steady decided %+v, %t", d, ok)
+	z := asking(noon)
+	if d, ok := c.Again(z, j); !ok || d.Verdict == abi.Allow || d.Status != 429 || d.Rule.ID != "often" || z.Witness != nil {
+		t.Errorf("who is not steady decided %+v, %t, witness %v", d, ok, z.Witness)
 	}
 }
 

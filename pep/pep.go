@@ -230,6 +230,13 @@ type AuditState interface {
 	Record(x *Exchange, d Decision) (audit.Record, bool)
 }
 
+// A Witness can say what a request was judged by.
+type Witness interface {
+	// Facts returns the attributes that the policies of the route read, as they were
+	// judged: for a record that is kept, before the application has the request.
+	Facts(x *Exchange) []audit.Fact
+}
+
 // A Param is a path parameter of the matched route.
 type Param struct{ Name, Value string }
 
@@ -251,6 +258,7 @@ type Exchange struct {
 	Claims    []byte       // set by authentication: of a verified token, a JSON object; nil: no token; read only
 	Expires   time.Time    // set by authentication: when the credential ends; zero: never
 	Peer      *Peer        // the client's verified certificate; nil: none; read only
+	Witness   Witness      // set by authorization; nil: it was not asked
 
 	source  netip.Prefix // of from; see Source
 	from    netip.Addr

@@ -257,6 +257,7 @@ func (p *parsing) checkPolicy(s *securityPolicy) {
 	}
 	p.checkRuleNames(s)
 	p.checkTests(s)
+	p.checkAudit(s)
 }
 
 func (p *parsing) checkNetwork(s *securityPolicy) {

@@ -354,6 +354,7 @@ func mistakes() []mistake {
 		{"share above one", "  tests:", "  audit: {sampleAllowed: 2}\n  tests:", nil},
 		{"all but not all", "  tests:", "  audit: {decisions: all, sampleAllowed: 0.5}\n  tests:", nil},
 		{"redact of the unknown", "  tests:", "  audit: {redact: [sources]}\n  tests:", nil},
+		{"redact of no attribute", "  tests:", "  audit: {redact: [attribute.counts, groups, attributes, attribute.count, attribute.]}\n  tests:", nil},
 		{"body too large", "  tests:", "  requestFilter: {maxBodyBytes: 1Gi, maxConnections: 0, idleTimeout: 5}\n  tests:", nil},
 		{"labels as a list", "labels: {app: shop}", "labels: [app]", nil},
 		{"label without a value", "labels: {app: shop}", "labels: {app: }", nil},

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -171,12 +172,39 @@ func (d *decoder) audit(s *api.SecurityPolicy) func(*yaml.Node) {
 	}
 }
 
-func (d *decoder) redact(n *yaml.Node) string {
-	var s string
-	if n.Tag == "!!str" && strings.HasPrefix(n.Value, "header.") {
-		d.fail(n, "remove it: headers are never recorded", "spec.audit.redact: %s is not supported yet", clip(n.Value))
-		return ""
+func (d *decoder) redact(n *yaml.Node) api.Redaction {
+	r := api.Redaction{Pos: d.pos(n)}
+	name, one := strings.CutPrefix(n.Value, audit.FieldAttribute)
+	switch {
+	case n.Tag == "!!str" && strings.HasPrefix(n.Value, "header."):
+		d.fail(n, "write attribute.NAME for an attribute that reads it: other headers are never recorded", "spec.audit.redact: %s is not supported yet", clip(n.Value))
+	case n.Tag == "!!str" && one && name != "":
+		r.Field = n.Value // whether there is such an attribute, the schema says
+	default:
+		d.choice(&r.Field, "spec.audit.redact", []string{audit.FieldPrincipal, audit.FieldSource, audit.FieldPath, audit.FieldGroups, audit.FieldAttributes})(n)
 	}
-	d.choice(&s, "spec.audit.redact", []string{audit.FieldPrincipal, audit.FieldSource, audit.FieldPath})(n)
-	return s
+	return r
+}
+
+// checkAudit checks that what is redacted exists.
+func (p *parsing) checkAudit(s *securityPolicy) {
+	if s.Audit == nil || s.bad["spec.authorization"] || s.bad["spec.attributes"] {
+		return
+	}
+	var known []string
+	if s.auth != nil {
+		for _, a := range s.auth.Attributes {
+			known = append(known, audit.FieldAttribute+a.Name)
+		}
+	}
+	for _, r := range s.Audit.Redact {
+		name, one := strings.CutPrefix(r.Field, audit.FieldAttribute)
+		switch {
+		case !one || slices.Contains(known, r.Field):
+		case len(known) == 0:
+			s.failAt(r.Pos, "remove it", "spec.audit.redact: there is no attribute %q", clip(name))
+		default:
+			s.failAt(r.Pos, didYouMean(r.Field, known), "spec.audit.redact: there is no attribute %q", clip(name))
+		}
+	}
 }

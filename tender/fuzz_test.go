@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -38,6 +39,12 @@ func FuzzDecision(f *testing.F) {
 	add(audit.Record{Time: -1 << 63, Reason: "\x1b[2J\r\n", Principal: "\u202e", Source: "\xff", Status: 65535})
 	long := strings.Repeat("\x80", 10_000)
 	add(audit.Record{Time: 1<<63 - 1, ID: long, Stage: long, Rule: abi.Rule{ID: long, Line: long}, Reason: long, Principal: long, Source: long, Method: long, Route: long, Path: long, Level: long})
+	full := audit.Record{Path: strings.Repeat("<", 2000), Protocol: 58, Port: 53, Partial: audit.PartialPath}
+	for i := range 9 {
+		full.Groups = append(full.Groups, strings.Repeat("<", 200))
+		full.Facts = append(full.Facts, audit.Fact{Name: fmt.Sprint("a", i) + long[:40], Value: long[:200]}, audit.Fact{Name: fmt.Sprint(i), Value: "\"", State: audit.State(i % 3)})
+	}
+	add(full)
 	tn := &tender{cfg: Config{Instance: strings.Repeat("i", 128)}, tier: api.TierFull.String()}
 	f.Fuzz(func(t *testing.T, b []byte, seq uint64) {
 		in := wire.NewReader(b)
@@ -54,6 +61,15 @@ func FuzzDecision(f *testing.F) {
 			t.Fatal(err)
 		}
 		if d.Seq != seq || d.Decision != r.Verdict.String() || d.Time.UnixNano() != r.Time || d.Path != printable(r.Path) || d.Reason != printable(r.Reason) || d.Rule != printable(r.Rule.ID) {
+			t.Fatalf("%+v became %+v", r, d)
+		}
+		// A fact that is not said to be partial is what was judged.
+		for _, f := range r.Facts {
+			if got, ok := d.Facts[f.Name]; ok && got != nil && *got != f.Value && !slices.Contains(d.Partial, "attribute."+f.Name) {
+				t.Fatalf("%+v became %q", f, *got)
+			}
+		}
+		if len(d.Groups) != len(r.Groups) || !slices.Equal(d.Groups, r.Groups) && !slices.Contains(d.Partial, "groups") || d.Port != r.Port {
 			t.Fatalf("%+v became %+v", r, d)
 		}
 	})

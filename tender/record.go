@@ -3,44 +3,73 @@ package tender
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	"lorica.dev/lorica/abi/audit"
+	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/abi/program"
 )
 
 // A Decision is one line of the audit spool. Its text is printable.
-type Decision struct {
-	Seq       uint64    `json:"seq"` // without gaps, from one
-	Time      time.Time `json:"time"`
-	Instance  string    `json:"instance"`
-	Tier      string    `json:"tier"`
-	ID        string    `json:"id"`
-	Decision  string    `json:"decision"` // "Allow" or "Deny"
-	Stage     string    `json:"stage"`
-	Rule      string    `json:"rule"`
-	Line      string    `json:"line,omitempty"`
-	Reason    string    `json:"reason,omitempty"`
-	Status    uint16    `json:"status,omitempty"`
-	Principal string    `json:"principal,omitempty"`
-	Source    string    `json:"source,omitempty"`
-	Method    string    `json:"method,omitempty"`
-	Route     string    `json:"route,omitempty"`
-	Path      string    `json:"path,omitempty"`
-	Level     string    `json:"level"`
-	Revision  uint64    `json:"revision"`
-	Program   string    `json:"program"`
-}
+type Decision = audit.Decision
 
 func (t *tender) decision(r *audit.Record, seq uint64) ([]byte, error) {
-	return json.Marshal(Decision{
+	d := Decision{
 		Seq: seq, Time: time.Unix(0, r.Time).UTC(), Instance: t.cfg.Instance, Tier: t.tier,
 		ID: printable(r.ID), Decision: r.Verdict.String(), Stage: printable(r.Stage),
 		Rule: printable(r.Rule.ID), Line: printable(r.Rule.Line), Reason: printable(r.Reason), Status: r.Status,
-		Principal: printable(r.Principal), Source: printable(r.Source), Method: printable(r.Method),
+		Principal: printable(r.Principal), Source: printable(r.Source), Protocol: protocol(r.Protocol), Port: r.Port, Method: printable(r.Method),
 		Route: printable(r.Route), Path: printable(r.Path), Level: printable(r.Level), Revision: r.Revision,
 		Program: program.Digest(r.Program).String(),
-	})
+	}
+	partial := r.Partial
+	note := func(field audit.Partial, changed bool) {
+		if changed {
+			partial |= field
+		}
+	}
+	note(audit.PartialPrincipal, d.Principal != r.Principal)
+	note(audit.PartialSource, d.Source != r.Source)
+	note(audit.PartialPath, d.Path != r.Path)
+	for _, g := range r.Groups {
+		d.Groups = append(d.Groups, printable(g))
+		note(audit.PartialGroups, d.Groups[len(d.Groups)-1] != g)
+	}
+	d.Partial = partial.Fields()
+	for _, f := range r.Facts {
+		name, value := printable(f.Name), printable(f.Value)
+		if d.Facts == nil {
+			d.Facts = make(map[string]*string)
+		}
+		switch f.State {
+		case audit.FactAbsent:
+			d.Facts[name] = nil
+			continue
+		case audit.FactUnread:
+		default:
+			d.Facts[name] = &value
+		}
+		if f.State != audit.FactWhole || value != f.Value {
+			d.Partial = append(d.Partial, audit.FieldAttribute+name)
+		}
+	}
+	return json.Marshal(d)
+}
+
+// protocol is an IP protocol as policies write it.
+func protocol(p uint8) string {
+	switch flow.Protocol(p) {
+	case flow.AnyProtocol:
+		return ""
+	case flow.TCP:
+		return "TCP"
+	case flow.UDP:
+		return "UDP"
+	case flow.ICMP, flow.ICMPv6:
+		return "ICMP"
+	}
+	return strconv.Itoa(int(p))
 }
 
 // Where a line of the log comes from.

@@ -72,6 +72,10 @@ func big(id int) audit.Record {
 	r := audit.Record{ID: fmt.Sprint(id), Stage: long, Reason: long, Principal: long, Source: long, Method: long,
 		Route: long, Level: long, Path: long}
 	r.Rule.ID, r.Rule.Line = long, long
+	for range 9 {
+		r.Groups = append(r.Groups, long[:audit.MaxField])
+		r.Facts = append(r.Facts, audit.Fact{Name: "n", Value: long})
+	}
 	return r
 }
 

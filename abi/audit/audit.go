@@ -19,15 +19,18 @@ const Million = 1_000_000
 
 // Fields that a policy may ask to redact.
 const (
-	FieldPrincipal = "principal"
-	FieldSource    = "source"
-	FieldPath      = "path"
+	FieldPrincipal  = "principal"
+	FieldSource     = "source"
+	FieldPath       = "path"
+	FieldGroups     = "groups"
+	FieldAttributes = "attributes" // all of them
+	FieldAttribute  = "attribute." // and the name of one
 )
 
 // A Section says which decisions are recorded. Denials always are.
 type Section struct {
-	AllowedPerMillion uint32 // sampling of allowed requests, 0 to Million
-	Redact            []string
+	AllowedPerMillion uint32   // sampling of allowed requests, 0 to Million
+	Redact            []string // fields; those that repeat another are named as well
 }
 
 // Encode returns the section's bytes.
@@ -59,11 +62,11 @@ func Decode(b []byte) (Section, error) {
 const (
 	MaxField  = 256
 	MaxPath   = 1024
-	MaxRecord = 4096
+	MaxRecord = 7168
 )
 
 // MinRecord is the size of an encoded record without any text.
-const MinRecord = 8 + 1 + 2 + 8 + 32 + 11*4
+const MinRecord = 8 + 1 + 2 + 8 + 32 + 1 + 2 + 1 + 11*4 + 4 + 4
 
 // A Record is one decision. Path is canonical, never the raw request target.
 type Record struct {
@@ -76,12 +79,18 @@ type Record struct {
 	Status    uint16 // HTTP status of a denial; 0 for a connection or an allow
 	Principal string
 	Source    string
+	Protocol  uint8  // of the connection, as IP numbers it
+	Port      uint16 // that it is for
 	Method    string
 	Route     string
 	Path      string
 	Level     string
 	Revision  uint64
 	Program   [32]byte
+
+	Groups  []string // of the principal
+	Facts   []Fact   // that authorization judged by; none where it was not asked
+	Partial Partial
 }
 
 // Append encodes r at the end of w, cutting long fields.
@@ -91,10 +100,16 @@ func (r *Record) Append(w *wire.Writer) {
 	w.U16(r.Status)
 	w.U64(r.Revision)
 	w.Fixed(r.Program[:])
+	w.U8(r.Protocol)
+	w.U16(r.Port)
+	groups, facts, partial := r.bounded()
+	w.U8(uint8(partial))
 	for _, s := range r.texts() {
 		w.String(Cut(*s, MaxField))
 	}
 	w.String(Cut(r.Path, MaxPath))
+	w.Strings(groups)
+	appendFacts(w, facts)
 }
 
 func (r *Record) texts() []*string {
@@ -111,10 +126,16 @@ func Read(rd *wire.Reader) Record {
 	}
 	r.Verdict, r.Status, r.Revision = abi.Verdict(v), rd.U16(), rd.U64()
 	copy(r.Program[:], rd.Fixed(len(r.Program)))
+	r.Protocol, r.Port, r.Partial = rd.U8(), rd.U16(), Partial(rd.U8())
+	if r.Partial > partialAll {
+		rd.Fail(fmt.Errorf("audit: what is partial, %#x, is unknown", uint8(r.Partial)))
+	}
 	for _, s := range r.texts() {
 		*s = text(rd, MaxField)
 	}
 	r.Path = text(rd, MaxPath)
+	r.Groups = readGroups(rd)
+	r.Facts = readFacts(rd)
 	if rd.Err() != nil {
 		return Record{}
 	}

@@ -3,6 +3,7 @@ package audit_test
 import (
 	"bytes"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -16,6 +17,8 @@ func sample() audit.Record {
 	return audit.Record{
 		Time: 1, ID: "id", Verdict: abi.Allow, Stage: "authz", Rule: abi.Rule{ID: "rule", Line: "p.yaml:1"}, Reason: "reason", Status: 403,
 		Principal: "ada", Source: "10.0.0.1", Method: "GET", Route: "list", Path: "/accounts", Level: "normal", Revision: 7, Program: [32]byte{1},
+		Protocol: 6, Port: 8443, Groups: []string{"staff", "tellers"}, Partial: audit.PartialPath,
+		Facts: []audit.Fact{{Name: "amount", Value: "500"}, {Name: "note", State: audit.FactAbsent}, {Name: "tags", Value: `["a`, State: audit.FactCut}},
 	}
 }
 
@@ -43,7 +46,7 @@ func TestSectionDecodeRefuses(t *testing.T) {
 
 func TestRecordRoundTrip(t *testing.T) {
 	r := wire.NewReader(encode(sample()))
-	if got := audit.Read(r); r.Close() != nil || got != sample() {
+	if got := audit.Read(r); r.Close() != nil || !reflect.DeepEqual(got, sample()) {
 		t.Errorf("%v, %+v", r.Err(), got)
 	}
 }
@@ -70,6 +73,10 @@ func TestEveryFieldIsEncoded(t *testing.T) {
 func TestLongFieldsAreCutAndFit(t *testing.T) {
 	long := strings.Repeat("\u00e9", 3000)
 	r := audit.Record{ID: long, Stage: long, Rule: abi.Rule{ID: long, Line: long}, Reason: long, Principal: long, Source: long, Method: long, Route: long, Path: long, Level: long}
+	for range 1000 {
+		r.Groups = append(r.Groups, "g")
+		r.Facts = append(r.Facts, audit.Fact{Name: "n", Value: "v"})
+	}
 	b := encode(r)
 	if len(b) > audit.MaxRecord {
 		t.Errorf("%d bytes", len(b))
@@ -78,6 +85,35 @@ func TestLongFieldsAreCutAndFit(t *testing.T) {
 	got := audit.Read(rd)
 	if rd.Close() != nil || !strings.HasSuffix(got.Path, "...") || len(got.Path) > audit.MaxPath || !utf8.ValidString(got.Path) {
 		t.Errorf("%v, path %q", rd.Err(), got.Path)
+	}
+	if want := audit.PartialPrincipal | audit.PartialSource | audit.PartialPath | audit.PartialGroups | audit.PartialAttributes; got.Partial != want {
+		t.Errorf("partial is %#x, want %#x", got.Partial, want)
+	}
+	if len(got.Groups) != audit.MaxGroupBytes/5 || len(got.Facts) != audit.MaxFacts {
+		t.Errorf("%d groups, %d facts", len(got.Groups), len(got.Facts))
+	}
+}
+
+// What a record does not hold as it was, it says: a value that was cut could be taken
+// for another, and a fact that was left out for one that nobody asked for.
+func TestFactsThatDoNotFit(t *testing.T) {
+	long := strings.Repeat("x", audit.MaxField+1)
+	r := audit.Record{Facts: []audit.Fact{{Name: "long", Value: long}, {Name: "hidden", Value: long, State: audit.FactHidden}, {Name: long, Value: "1"}, {Name: "short", Value: "1"}}}
+	got := audit.Read(wire.NewReader(encode(r)))
+	cut := long[:audit.MaxField-3] + "..."
+	want := []audit.Fact{{Name: "long", Value: cut, State: audit.FactCut}, {Name: "hidden", Value: cut, State: audit.FactHidden}, {Name: "short", Value: "1"}}
+	if !reflect.DeepEqual(got.Facts, want) || got.Partial != audit.PartialAttributes {
+		t.Errorf("%+v, partial %#x", got.Facts, got.Partial)
+	}
+	if r.Facts[0].Value != long {
+		t.Error("the record itself was changed")
+	}
+	for i := range r.Facts {
+		r.Facts[i] = audit.Fact{Name: string(rune('a' + i)), Value: long[1:]}
+	}
+	r.Facts = append(r.Facts, r.Facts...)
+	if got := audit.Read(wire.NewReader(encode(r))); len(got.Facts) != 7 || got.Partial != audit.PartialAttributes {
+		t.Errorf("%d facts of %d, partial %#x", len(got.Facts), len(r.Facts), got.Partial)
 	}
 }
 
@@ -109,11 +145,32 @@ func TestReadRefuses(t *testing.T) {
 	r := audit.Record{}
 	r.Append(&w)
 	big := bytes.Clone(w.Bytes())
-	copy(big[51:], []byte{1, 2, 0, 0}) // the ID has 513 bytes
+	copy(big[55:], []byte{1, 2, 0, 0}) // the ID has 513 bytes
 	big = append(big, make([]byte, 600)...)
-	for name, b := range map[string][]byte{"an unknown verdict": verdict, "a field beyond its bound": big, "nothing": nil, "zeros": make([]byte, 40)} {
+	partial := encode(sample())
+	partial[54] = 32
+	raw := func(groups []string, facts ...audit.Fact) []byte {
+		w := wire.Writer{}
+		w.Fixed(encode(audit.Record{})[:audit.MinRecord-8])
+		w.Strings(groups)
+		w.U32(uint32(len(facts)))
+		for _, f := range facts {
+			w.U8(uint8(f.State))
+			w.String(f.Name)
+			w.String(f.Value)
+		}
+		return w.Bytes()
+	}
+	if rd := wire.NewReader(raw([]string{"g"}, audit.Fact{Name: "a"})); len(audit.Read(rd).Facts) != 1 || rd.Close() != nil {
+		t.Error("what is right is refused")
+	}
+	for name, b := range map[string][]byte{"an unknown verdict": verdict, "an unknown part": partial,
+		"too many groups": raw(slices.Repeat([]string{"g"}, 205)), "too many facts": raw(nil, slices.Repeat([]audit.Fact{{Name: "a"}}, 65)...),
+		"facts of too many bytes":    raw(nil, slices.Repeat([]audit.Fact{{Name: "a", Value: strings.Repeat("x", 256)}}, 8)...),
+		"a fact in an unknown state": raw(nil, audit.Fact{State: 5}), "a value that is absent": raw(nil, audit.Fact{Value: "1", State: audit.FactAbsent}),
+		"a long name": raw(nil, audit.Fact{Name: strings.Repeat("x", 257)}), "a field beyond its bound": big, "nothing": nil, "zeros": make([]byte, 40)} {
 		rd := wire.NewReader(b)
-		if got := audit.Read(rd); rd.Err() == nil || got != (audit.Record{}) {
+		if got := audit.Read(rd); rd.Err() == nil || !reflect.DeepEqual(got, audit.Record{}) {
 			t.Errorf("%s: %v, %+v", name, rd.Err(), got)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -147,7 +148,8 @@ func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 func TestFramesOfTheImageFit(t *testing.T) {
 	long := strings.Repeat("ü", 1<<16)
 	full := audit.Record{ID: long, Stage: long, Rule: abi.Rule{ID: long, Line: long}, Reason: long, Principal: long,
-		Source: long, Method: long, Route: long, Path: long, Level: long}
+		Source: long, Method: long, Route: long, Path: long, Level: long, Groups: slices.Repeat([]string{"g"}, 1000),
+		Facts: slices.Repeat([]audit.Fact{{Name: "name", Value: long}}, 100)}
 	for name, f := range map[string]Frame{
 		"log": Log{long}.Frame(), "prepared": Prepared{Err: long}.Frame(), "fired": Fired{Trigger: long}.Frame(), "record": Records{Records: []audit.Record{full}}.Frame(),
 	} {

@@ -34,15 +34,22 @@ func (*Module) Prepare(in *pep.Input) (pep.AuditState, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &state{rate: uint64(s.AllowedPerMillion), level: in.Level, revision: in.Revision, program: in.Program}
+	st := &state{rate: uint64(s.AllowedPerMillion), level: in.Level, revision: in.Revision, program: in.Program, hideNamed: map[string]bool{}}
 	for _, f := range s.Redact {
-		switch f {
-		case audit.FieldPrincipal:
+		name, one := strings.CutPrefix(f, audit.FieldAttribute)
+		switch {
+		case f == audit.FieldPrincipal:
 			st.hidePrincipal = true
-		case audit.FieldSource:
+		case f == audit.FieldSource:
 			st.hideSource = true
-		case audit.FieldPath:
+		case f == audit.FieldPath:
 			st.hidePath = true
+		case f == audit.FieldGroups:
+			st.hideGroups = true
+		case f == audit.FieldAttributes:
+			st.hideAttributes = true
+		case one && name != "":
+			st.hideNamed[name] = true
 		default:
 			return nil, fmt.Errorf("audit: field %q cannot be redacted", f)
 		}
@@ -56,7 +63,9 @@ type state struct {
 	revision uint64
 	program  [32]byte
 
-	hidePrincipal, hideSource, hidePath bool
+	hidePrincipal, hideSource, hidePath, hideGroups bool
+	hideAttributes                                  bool
+	hideNamed                                       map[string]bool // attributes
 }
 
 // Record returns the record of d and whether it is to be kept.
@@ -66,20 +75,25 @@ func (s *state) Record(x *pep.Exchange, d pep.Decision) (audit.Record, bool) {
 	}
 	r := audit.Record{
 		ID: x.ID, Verdict: d.Verdict, Stage: d.Stage, Rule: d.Rule, Reason: d.Reason,
-		Principal: x.Principal, Path: x.Path,
+		Principal: x.Principal, Path: x.Path, Groups: x.Groups,
 		Level: s.level, Revision: s.revision, Program: s.program,
 	}
 	if !x.Now.IsZero() {
 		r.Time = x.Now.UnixNano()
 	}
-	if src := x.Flow.Plain().Src; src.IsValid() {
-		r.Source = src.String()
+	flow := x.Flow.Plain()
+	if flow.Src.IsValid() {
+		r.Source = flow.Src.String()
 	}
+	r.Protocol, r.Port = uint8(flow.Protocol), flow.DstPort
 	if x.Request != nil {
 		r.Method = x.Request.Method
 	}
 	if x.Route != nil {
 		r.Route = x.Route.Name
+	}
+	if x.Witness != nil {
+		r.Facts = x.Witness.Facts(x)
 	}
 	if d.Verdict != abi.Allow {
 		r.Verdict = abi.Deny
@@ -111,23 +125,35 @@ func (s *state) keeps(x *pep.Exchange, d pep.Decision) bool {
 
 func (s *state) redact(r *audit.Record, x *pep.Exchange) {
 	var hidden []string
-	hide := func(field *string) {
+	hide := func(field *string, partial audit.Partial) {
 		if *field != "" {
 			hidden = append(hidden, *field)
 			*field = Redacted
+			r.Partial |= partial
 		}
 	}
 	if s.hidePath {
-		hide(&r.Path)
+		hide(&r.Path, audit.PartialPath)
 		for _, p := range x.Params {
-			hide(&p.Value)
+			hide(&p.Value, 0)
 		}
 	}
 	if s.hidePrincipal {
-		hide(&r.Principal)
+		hide(&r.Principal, audit.PartialPrincipal)
 	}
 	if s.hideSource {
-		hide(&r.Source)
+		hide(&r.Source, audit.PartialSource)
+	}
+	if s.hideGroups && len(r.Groups) > 0 {
+		hidden = append(hidden, r.Groups...)
+		r.Groups, r.Partial = []string{Redacted}, r.Partial|audit.PartialGroups
+	}
+	for i := range r.Facts {
+		f := &r.Facts[i]
+		if s.hideAttributes || s.hideNamed[f.Name] {
+			hide(&f.Value, 0)
+			f.Value, f.State = Redacted, audit.FactHidden
+		}
 	}
 	if len(hidden) == 0 {
 		return

@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"net/http/httptest"
 	"net/netip"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +47,8 @@ var (
 
 func TestPrepareRefuses(t *testing.T) {
 	unknown := wire.Section{Redact: []string{"password"}}
-	for name, b := range map[string][]byte{"no section": nil, "malformed": {1}, "a field that cannot be redacted": unknown.Encode()} {
+	nameless := wire.Section{Redact: []string{wire.FieldAttribute}}
+	for name, b := range map[string][]byte{"no section": nil, "an attribute without a name": nameless.Encode(), "malformed": {1}, "a field that cannot be redacted": unknown.Encode()} {
 		if st, err := audit.New().Prepare(&pep.Input{Section: b}); err == nil || st != nil {
 			t.Errorf("%s is accepted", name)
 		}
@@ -57,14 +60,15 @@ func TestRecords(t *testing.T) {
 	got, keep := st.Record(exchange(), allow)
 	want := wire.Record{
 		Time: 42, ID: exchange().ID, Verdict: abi.Allow, Stage: abi.StageAuthz, Rule: allow.Rule, Principal: "ada", Source: "192.0.2.1",
+		Protocol: 6, Port: 443, Groups: []string{"staff"},
 		Method: "POST", Route: "readAccount", Path: "/accounts/7", Level: "elevated", Revision: 7, Program: program,
 	}
-	if !keep || got != want {
+	if !keep || !reflect.DeepEqual(got, want) {
 		t.Errorf("allowed: %v, %+v", keep, got)
 	}
 	got, keep = st.Record(exchange(), denial)
 	want.Verdict, want.Rule, want.Reason, want.Status = abi.Deny, denial.Rule, denial.Reason, 403
-	if !keep || got != want {
+	if !keep || !reflect.DeepEqual(got, want) {
 		t.Errorf("denied: %v, %+v", keep, got)
 	}
 }
@@ -160,6 +164,42 @@ func TestRedaction(t *testing.T) {
 	st := prepare(t, wire.Section{Redact: []string{wire.FieldPrincipal, wire.FieldSource, wire.FieldPath}})
 	if r, _ := st.Record(&pep.Exchange{ID: "id"}, pep.Decision{Reason: "why"}); r.Principal != "" || r.Source != "" || r.Path != "" || r.Reason != "why" {
 		t.Errorf("what is empty stays empty: %+v", r)
+	}
+}
+
+type witness []wire.Fact
+
+func (w witness) Facts(*pep.Exchange) []wire.Fact { return slices.Clone(w) }
+
+func TestFactsAreRecordedAndRedacted(t *testing.T) {
+	x := exchange()
+	x.Groups = []string{"staff", "tellers"}
+	facts := witness{{Name: "amount", Value: "5000"}, {Name: "note", State: wire.FactAbsent}}
+	x.Witness = facts
+	d := denial
+	d.Reason = "5000 is too much for tellers"
+	hidden := wire.Fact{Name: "amount", Value: audit.Redacted, State: wire.FactHidden}
+	for _, c := range []struct {
+		redact  []string
+		groups  []string
+		facts   []wire.Fact
+		reason  string
+		partial wire.Partial
+	}{
+		{nil, x.Groups, facts, d.Reason, 0},
+		{[]string{"groups"}, []string{audit.Redacted}, facts, "5000 is too much for [redacted]", wire.PartialGroups},
+		{[]string{"attribute.amount"}, x.Groups, []wire.Fact{hidden, facts[1]}, "[redacted] is too much for tellers", 0},
+		// That an attribute is absent says something of it, too.
+		{[]string{"attributes"}, x.Groups, []wire.Fact{hidden, {Name: "note", Value: audit.Redacted, State: wire.FactHidden}}, "[redacted] is too much for tellers", 0},
+		{[]string{"principal", "source", "path"}, x.Groups, facts, d.Reason, wire.PartialPrincipal | wire.PartialSource | wire.PartialPath},
+	} {
+		r, keep := prepare(t, wire.Section{Redact: c.redact}).Record(x, d)
+		if !keep || !reflect.DeepEqual(r.Groups, c.groups) || !reflect.DeepEqual(r.Facts, c.facts) || r.Reason != c.reason || r.Partial != c.partial {
+			t.Errorf("%q: %+v", c.redact, r)
+		}
+		if x.Groups[0] != "staff" {
+			t.Errorf("%q: the exchange itself was changed", c.redact)
+		}
 	}
 }
 

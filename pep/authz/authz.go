@@ -139,6 +139,7 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	if !ok {
 		return deny(s.view.Rule, "no authorization is written for the route")
 	}
+	x.Witness = s
 	w := s.pool.Get().(*workspace)
 	defer s.pool.Put(w)
 	w.start(route.Name, x)

@@ -81,9 +81,6 @@ func (s *state) gather(w *workspace, x *pep.Exchange, reads uint64) *problem {
 	for set := reads &^ (s.view.Level | s.bodies | s.tokens); set != 0; set &= set - 1 {
 		i := bits.TrailingZeros64(set)
 		a := &s.view.Attributes[i]
-		var raw string
-		var found bool
-		var err error
 		switch a.Source.Kind {
 		case authz.SourceHour, authz.SourceMinute, authz.SourceWeekday:
 			put(w, i, cedar.Long(clock(a.Source.Kind, x.Now.UTC())))
@@ -96,26 +93,8 @@ func (s *state) gather(w *workspace, x *pep.Exchange, reads uint64) *problem {
 			b := addr.As16()
 			put(w, i, cedar.IP(b[len(b)-addr.BitLen()/8:], addr.BitLen()))
 			continue
-		case authz.SourceMethod:
-			raw, found = x.Request.Method, true
-		case authz.SourceRoute:
-			raw, found = x.Param(a.Source.Arg)
-		case authz.SourceQuery:
-			raw, found, err = query(x.Request.URL.RawQuery, a.Source.Arg)
-		case authz.SourceHeader:
-			list := x.Request.Header[a.Source.Arg]
-			if found = len(list) > 0; found {
-				raw = list[0]
-			}
-			if len(list) > 1 {
-				err = errTwice
-			}
-		case authz.SourceSPIFFE, authz.SourceDNS, authz.SourceSubject:
-			raw = certified(a.Source.Kind, x.Peer)
-			found = raw != ""
-		default:
-			err = errors.New("its source is unknown")
 		}
+		raw, found, err := said(x, &a.Source)
 		if err != nil {
 			return malformed(a, err)
 		}
@@ -124,6 +103,32 @@ func (s *state) gather(w *workspace, x *pep.Exchange, reads uint64) *problem {
 		}
 	}
 	return nil
+}
+
+// said returns what a request says of an attribute in a text of its own.
+func said(x *pep.Exchange, s *authz.Source) (raw string, found bool, err error) {
+	switch s.Kind {
+	case authz.SourceMethod:
+		return x.Request.Method, true, nil
+	case authz.SourceRoute:
+		raw, found = x.Param(s.Arg)
+	case authz.SourceQuery:
+		return query(x.Request.URL.RawQuery, s.Arg)
+	case authz.SourceHeader:
+		list := x.Request.Header[s.Arg]
+		if found = len(list) > 0; found {
+			raw = list[0]
+		}
+		if len(list) > 1 {
+			err = errTwice
+		}
+	case authz.SourceSPIFFE, authz.SourceDNS, authz.SourceSubject:
+		raw = certified(s.Kind, x.Peer)
+		found = raw != ""
+	default:
+		err = errors.New("its source is unknown")
+	}
+	return raw, found, err
 }
 
 // store reads attribute i from text and puts it.
