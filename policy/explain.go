@@ -24,7 +24,7 @@ func (d *Deployment) explain(a *Answer, r *api.Route, c Call) {
 	}
 	env := d.Reference().Environment(c, a.Level)
 	about := d.Authorization.rulesFor(r)
-	var nearest [][]string // the permits with the fewest failing clauses
+	var nearest []Near
 	for i := range d.Authorization.Rules {
 		rule := &d.Authorization.Rules[i]
 		o := Outcome{Rule: abi.Rule{ID: rule.ID, Line: rule.Pos.Short()}}
@@ -53,16 +53,15 @@ func (d *Deployment) explain(a *Answer, r *api.Route, c Call) {
 		if rule.Forbids() || len(failing) == 0 {
 			continue
 		}
-		if len(nearest) > 0 && len(failing) < len(nearest[0]) {
-			nearest = nil
-		}
-		if len(nearest) == 0 || len(failing) == len(nearest[0]) {
-			nearest = append(nearest, failing)
-		}
+		nearest = append(nearest, Near{o.Rule, failing})
 	}
 	if a.Verdict == abi.Deny && a.Rule.ID == abi.RuleAuthz {
-		for _, f := range nearest[:min(maxNearest, len(nearest))] {
-			a.Missing = append(a.Missing, f...)
+		slices.SortStableFunc(nearest, func(x, y Near) int { return len(x.Failed) - len(y.Failed) })
+		a.Nearest = nearest[:min(maxNearest, len(nearest))]
+		for _, n := range a.Nearest {
+			if len(n.Failed) == len(nearest[0].Failed) {
+				a.Missing = append(a.Missing, n.Failed...)
+			}
 		}
 		if a.Missing = unique(a.Missing); len(a.Missing) == 0 {
 			a.Missing = []string{"a rule that permits: none is about route " + r.Name}
@@ -70,7 +69,7 @@ func (d *Deployment) explain(a *Answer, r *api.Route, c Call) {
 	}
 }
 
-// maxNearest bounds the rules that "missing" speaks about.
+// maxNearest bounds the permits that an explanation calls near.
 const maxNearest = 3
 
 func unique(list []string) []string {

@@ -37,7 +37,14 @@ type Answer struct {
 	Route      string      `json:"route,omitempty"`
 	Reason     string      `json:"reason,omitempty"`
 	Missing    []string    `json:"missing,omitempty"`    // for a denial: what would have to be otherwise
+	Nearest    []Near      `json:"nearest,omitempty"`    // for a denial that no rule decided: the permits that came nearest
 	Considered []Outcome   `json:"considered,omitempty"` // rules in file order
+}
+
+// A Near is a permit that does not hold.
+type Near struct {
+	Rule   abi.Rule `json:"rule"`
+	Failed []string `json:"failed"` // its clauses that do not hold, in its order
 }
 
 // An Outcome is what one rule said.
@@ -114,29 +121,37 @@ func (d *Deployment) whyRequest(x *exchange) (Answer, error) {
 	if a, stop := d.whyFilter(x, path, query); stop {
 		return a, nil
 	}
-	a := Answer{Verdict: abi.Allow, Stage: abi.StageFilter, Level: q.Level}
-	if x.route != nil {
-		a.Route, a.Rule = x.route.Name, abi.Rule{ID: x.route.Name, Line: x.route.Line}
-	}
-	if d.Policy.Authentication != nil {
-		a.Stage, a.Rule = abi.StageAuthn, AuthenticationDefault(d.Policy.Authentication)
-		// Which of several methods let a user in, the question does not say.
-		if list := Methods(d.Policy.Authentication); q.User != "" && len(list) == 1 {
-			a.Rule = list[0].Rule()
-		}
-		if q.User == "" && d.Policy.Authentication.Require {
-			a.Verdict, a.Reason = abi.Deny, "credentials are required"
-			a.Missing = []string{"a user: the request has no credentials"}
-			return a, nil
-		}
-		if x.User == "" {
-			x.User = authn.Anonymous
-		}
-	}
-	if d.Policy.Authorization == nil {
+	a, stop := d.whyAuthenticated(x)
+	if stop || d.Policy.Authorization == nil {
 		return a, nil
 	}
 	return d.whyAuthorization(x, a)
+}
+
+// whyAuthenticated says who lets a request of the route through that authorization, if
+// there is any, judges next; or that nobody does.
+func (d *Deployment) whyAuthenticated(x *exchange) (a Answer, stop bool) {
+	a = Answer{Verdict: abi.Allow, Stage: abi.StageFilter, Level: x.Level}
+	if x.route != nil {
+		a.Route, a.Rule = x.route.Name, abi.Rule{ID: x.route.Name, Line: x.route.Line}
+	}
+	if d.Policy.Authentication == nil {
+		return a, false
+	}
+	a.Stage, a.Rule = abi.StageAuthn, AuthenticationDefault(d.Policy.Authentication)
+	// Which of several methods let a user in, the question does not say.
+	if list := Methods(d.Policy.Authentication); x.User != "" && len(list) == 1 {
+		a.Rule = list[0].Rule()
+	}
+	if x.User == "" && d.Policy.Authentication.Require {
+		a.Verdict, a.Reason = abi.Deny, "credentials are required"
+		a.Missing = []string{"a user: the request has no credentials"}
+		return a, true
+	}
+	if x.User == "" {
+		x.User = authn.Anonymous
+	}
+	return a, false
 }
 
 // An exchange is a request on its way through the explanation.
@@ -221,7 +236,6 @@ func (d *Deployment) nearestPaths(path string) []string {
 // sets, and asks the reference.
 func (d *Deployment) whyAuthorization(x *exchange, a Answer) (Answer, error) {
 	r := d.route(x.route.Name)
-	a.Stage = abi.StageAuthz
 	fromRequest := func(k authz.SourceKind) bool {
 		return k == authz.SourceRoute || k == authz.SourceQuery || k == authz.SourceMethod
 	}
@@ -245,8 +259,7 @@ func (d *Deployment) whyAuthorization(x *exchange, a Answer) (Answer, error) {
 			v, err = ParseValue(at, text)
 		}
 		if err != nil {
-			a.Verdict, a.Rule = abi.Deny, abi.Rule{ID: abi.RuleRequest, Line: AuthorizationDefault(d.Policy).Line}
-			a.Reason = fmt.Sprintf("attribute %q: %v", at.Name, err)
+			d.malformed(&a, at.Name, err)
 			return a, nil
 		}
 		if found {
@@ -254,10 +267,21 @@ func (d *Deployment) whyAuthorization(x *exchange, a Answer) (Answer, error) {
 		}
 	}
 	c := Call{Level: x.Level, Principal: x.User, Groups: x.Groups, Route: r.Name, Context: context}
-	dec := d.Authorize(c)
-	a.Verdict, a.Rule, a.Level, a.Reason = dec.Verdict, dec.Rule, dec.Level, dec.Reason
+	d.authorized(&a, c)
 	d.explain(&a, r, c)
 	return a, nil
+}
+
+// authorized makes a the answer of authorization.
+func (d *Deployment) authorized(a *Answer, c Call) {
+	dec := d.Authorize(c)
+	a.Stage, a.Verdict, a.Rule, a.Level, a.Reason = abi.StageAuthz, dec.Verdict, dec.Rule, dec.Level, dec.Reason
+}
+
+// malformed makes a the denial of a request that has no value of an attribute's type.
+func (d *Deployment) malformed(a *Answer, name string, err error) {
+	a.Stage, a.Verdict, a.Rule = abi.StageAuthz, abi.Deny, abi.Rule{ID: abi.RuleRequest, Line: AuthorizationDefault(d.Policy).Line}
+	a.Reason = fmt.Sprintf("attribute %q: %v", name, err)
 }
 
 // fact returns what the request line says.

@@ -86,6 +86,9 @@ func TestWhy(t *testing.T) {
 		for _, m := range a.Missing {
 			fmt.Fprintf(&got, "  missing: %s\n", m)
 		}
+		for _, n := range a.Nearest {
+			fmt.Fprintf(&got, "  near: %s (%s), %d fail: %q\n", n.Rule.ID, n.Rule.Line, len(n.Failed), n.Failed)
+		}
 		for _, o := range a.Considered {
 			fmt.Fprintf(&got, "  %s (%s) %s\n", o.Rule.ID, o.Rule.Line, o.Text)
 		}

@@ -15,9 +15,16 @@ import (
 type Decision = audit.Decision
 
 func (t *tender) decision(r *audit.Record, seq uint64) ([]byte, error) {
+	d := Kept(r)
+	d.Seq, d.Instance, d.Tier = seq, t.cfg.Instance, t.tier
+	return json.Marshal(d)
+}
+
+// Kept returns what a spool keeps of a record.
+func Kept(r *audit.Record) Decision {
 	d := Decision{
-		Seq: seq, Time: time.Unix(0, r.Time).UTC(), Instance: t.cfg.Instance, Tier: t.tier,
-		ID: printable(r.ID), Decision: r.Verdict.String(), Stage: printable(r.Stage),
+		Time: time.Unix(0, r.Time).UTC(),
+		ID:   printable(r.ID), Decision: r.Verdict.String(), Stage: printable(r.Stage),
 		Rule: printable(r.Rule.ID), Line: printable(r.Rule.Line), Reason: printable(r.Reason), Status: r.Status,
 		Principal: printable(r.Principal), Source: printable(r.Source), Protocol: protocol(r.Protocol), Port: r.Port, Method: printable(r.Method),
 		Route: printable(r.Route), Path: printable(r.Path), Level: printable(r.Level), Revision: r.Revision,
@@ -54,7 +61,7 @@ func (t *tender) decision(r *audit.Record, seq uint64) ([]byte, error) {
 			d.Partial = append(d.Partial, audit.FieldAttribute+name)
 		}
 	}
-	return json.Marshal(d)
+	return d
 }
 
 // protocol is an IP protocol as policies write it.

@@ -22,6 +22,9 @@ const Anonymous = "anonymous"
 // of a decision repeats it.
 const MaxPrincipal = 255
 
+// NoCredentials is the reason for the denial of a request that brings none.
+const NoCredentials = "no credentials"
+
 // ValidPrincipal reports whether s can name a principal or a group: printable
 // ASCII without what a header, a list or a quoted string could mistake.
 func ValidPrincipal(s string) bool {

@@ -49,7 +49,7 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 	case x.Principal != "":
 		return pep.Decision{Verdict: abi.Allow, Stage: abi.StageAuthn} // the method's rule stands
 	case !s.section.Optional:
-		return s.refuse(x, "no credentials")
+		return s.refuse(x, authn.NoCredentials)
 	}
 	x.Principal, x.Groups = authn.Anonymous, nil
 	return pep.Decision{Verdict: abi.Allow, Stage: abi.StageAuthn, Rule: s.section.Rule}
