@@ -1,6 +1,7 @@
 package compiler
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -67,7 +68,8 @@ func (b *builder) constant(v types.Value) uint32 {
 		return b.scalar(authz.Value{Kind: authz.ValueIP, A: b.names.text(string(p.Addr().AsSlice())), B: uint32(p.Bits())})
 	case types.Set:
 		var list []uint32
-		for e := range t.All() {
+		// Elements come in any order, and constants are numbered as they come.
+		for _, e := range slices.SortedFunc(t.All(), func(x, y types.Value) int { return bytes.Compare(x.MarshalCedar(), y.MarshalCedar()) }) {
 			list = append(list, b.constant(e))
 		}
 		slices.SortFunc(list, func(x, y uint32) int { return authz.CompareValues(b.values[x], b.values[y]) })
