@@ -39,6 +39,7 @@ type Answer struct {
 	Missing    []string    `json:"missing,omitempty"`    // for a denial: what would have to be otherwise
 	Nearest    []Near      `json:"nearest,omitempty"`    // for a denial that no rule decided: the permits that came nearest
 	Considered []Outcome   `json:"considered,omitempty"` // rules in file order
+	Call       *Call       `json:"-"`                    // what authorization was asked; nil: nothing
 }
 
 // A Near is a permit that does not hold.
@@ -275,7 +276,7 @@ func (d *Deployment) whyAuthorization(x *exchange, a Answer) (Answer, error) {
 // authorized makes a the answer of authorization.
 func (d *Deployment) authorized(a *Answer, c Call) {
 	dec := d.Authorize(c)
-	a.Stage, a.Verdict, a.Rule, a.Level, a.Reason = abi.StageAuthz, dec.Verdict, dec.Rule, dec.Level, dec.Reason
+	a.Stage, a.Verdict, a.Rule, a.Level, a.Reason, a.Call = abi.StageAuthz, dec.Verdict, dec.Rule, dec.Level, dec.Reason, &c
 }
 
 // malformed makes a the denial of a request that has no value of an attribute's type.

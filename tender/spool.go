@@ -59,8 +59,7 @@ func openSpool(dir, prefix string, fileSize int64, files int) (*spool, error) {
 			return nil, fmt.Errorf("tender: %w", err)
 		}
 		s.next = last + uint64(bytes.Count(b, []byte{'\n'}))
-		if s.next == last { // the file holds no whole line
-			os.Remove(s.path(last))
+		if s.next == last { // the file holds no whole line, and begins anew with the next
 			s.firsts = s.firsts[:n-1]
 		}
 	}

@@ -22,7 +22,14 @@ type explained struct {
 	Route      string    `json:"route,omitempty"`
 	Reason     string    `json:"reason,omitempty"`
 	Missing    []string  `json:"missing,omitempty"`
+	Nearest    []near    `json:"nearest,omitempty"`
 	Considered []outcome `json:"considered,omitempty"`
+}
+
+type near struct {
+	Rule   string   `json:"rule"`
+	Line   string   `json:"line,omitempty"`
+	Failed []string `json:"failed"`
 }
 
 type outcome struct {
@@ -32,7 +39,10 @@ type outcome struct {
 }
 
 func explanation(d *policy.Deployment, a *policy.Answer) explained {
-	x := explained{d.Name(), a.Verdict.String(), a.Stage, a.Rule.ID, a.Rule.Line, a.Level, a.Route, a.Reason, a.Missing, nil}
+	x := explained{d.Name(), a.Verdict.String(), a.Stage, a.Rule.ID, a.Rule.Line, a.Level, a.Route, a.Reason, a.Missing, nil, nil}
+	for _, n := range a.Nearest {
+		x.Nearest = append(x.Nearest, near{n.Rule.ID, n.Rule.Line, n.Failed})
+	}
 	for _, o := range a.Considered {
 		x.Considered = append(x.Considered, outcome{o.Rule.ID, o.Rule.Line, o.Text})
 	}
@@ -41,21 +51,43 @@ func explanation(d *policy.Deployment, a *policy.Answer) explained {
 
 func (c *cli) whyCommand() *cobra.Command {
 	var path, workload string
+	var live bool
 	var q policy.Query
 	var set []string
 	cmd := &cobra.Command{
-		Use:     "why ['METHOD /path']",
+		Use:     "why ['METHOD /path'] | why --live [INSTANCE] DECISION-ID",
 		GroupID: "write",
 		Short:   "Explain a decision: what decides, where it is written, what was missing",
 		Long: `Says what the policy decides about a request or a packet, by which rule and line; for
 a denial, what would have to be otherwise; for a default denial, that nothing matched.
 It asks the reference evaluator: nothing needs to run. The exit code says whether the
-question could be answered, not what the answer is.`,
+question could be answered, not what the answer is.
+
+With --live it explains a decision that an instance made: its id is in the header
+Lorica-Decision of every response, and in every record; the first 8 characters are
+enough. An instance that died is asked as long as its folder is there. What was
+recorded is shown; with the documents that the program then was compiled from, all
+that is said of a question, too.`,
 		Example: `  lorica why 'GET /accounts/7' --as staff-3 --groups staff
   lorica why 'POST /accounts/7/transfers' --as teller-7 --groups tellers --set amount=500 --level elevated
-  lorica why --packet 'tcp 10.20.1.1 -> :22'`,
-		Args: args(cobra.MaximumNArgs(1)),
-		RunE: func(_ *cobra.Command, list []string) error {
+  lorica why --packet 'tcp 10.20.1.1 -> :22'
+  lorica why --live payments 3f29c80e`,
+		Args: args(cobra.MaximumNArgs(2)),
+		RunE: func(cmd *cobra.Command, list []string) error {
+			if live {
+				for _, f := range []string{"as", "groups", "level", "set", "packet", "workload"} {
+					if cmd.Flags().Changed(f) {
+						return usageError{fmt.Errorf("why --live: --%s is recorded: leave it out", f)}
+					}
+				}
+				if len(list) == 0 {
+					return usageError{errors.New("why --live: name a decision by its id, as Lorica-Decision has it")}
+				}
+				return c.whyLive(cmd.Context(), list[:len(list)-1], list[len(list)-1], path, cmd.Flags().Changed("file"))
+			}
+			if len(list) > 1 {
+				return usageError{errors.New("why: ask about one request, in quotes: 'GET /accounts/7'")}
+			}
 			q.Request = first(list)
 			if (q.Request == "") == (q.Packet == "") {
 				return usageError{errors.New("why: ask about a request ('GET /accounts/7') or about a --packet ('tcp 10.20.1.1 -> :22')")}
@@ -84,6 +116,13 @@ question could be answered, not what the answer is.`,
 		},
 	}
 	fileFlag(cmd, &path)
+	cmd.Flags().BoolVar(&live, "live", false, "explain a decision that an instance made")
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, list []string, word string) ([]string, cobra.ShellCompDirective) {
+		if !live || len(list) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return c.completeInstances(cmd, list, word)
+	}
 	cmd.Flags().StringVar(&workload, "workload", "", "which workload, where the documents have several")
 	cmd.Flags().StringVar(&q.User, "as", "", "the user who asks (none: without credentials)")
 	cmd.Flags().StringSliceVar(&q.Groups, "groups", nil, "the groups of the user, separated by commas")
@@ -113,7 +152,28 @@ func printAnswer(w io.Writer, a *policy.Answer) {
 	if a.Reason != "" {
 		fmt.Fprintf(w, "  %s\n", plain(a.Reason))
 	}
+	printReasons(w, a)
+}
+
+// printReasons says what was missing, and what each rule said.
+func printReasons(w io.Writer, a *policy.Answer) {
+	for i, n := range a.Nearest {
+		if i == 0 {
+			fmt.Fprintln(w, "permits that came nearest:")
+		}
+		fail := "clauses fail"
+		if len(n.Failed) == 1 {
+			fail = "clause fails"
+		}
+		fmt.Fprintf(w, "  %s (%s): %d %s\n", n.Rule.ID, n.Rule.Line, len(n.Failed), fail)
+		for _, f := range n.Failed {
+			fmt.Fprintf(w, "    %s\n", plain(f))
+		}
+	}
 	for i, m := range a.Missing {
+		if len(a.Nearest) > 0 {
+			break // it would say the same
+		}
 		if i == 0 {
 			fmt.Fprintln(w, "what was missing:")
 		}
