@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// maxBatch records of the greatest size fit one frame.
-	maxBatch = (control.MaxFromImage - 16) / audit.MaxRecord
+	// maxBatch records may share a frame, as far as they fit.
+	maxBatch = 64
 	// window is how many batches may be on their way without an Ack.
 	window = 64
 	// maxQueue records may wait; whoever brings one more waits as well.
@@ -192,13 +192,24 @@ func (o *outbox) next() ([]control.Frame, batch, error) {
 	}
 	o.frames, o.logs, o.dropped = nil, 0, 0
 	var b batch
-	if n := min(len(o.queue), maxBatch); n > 0 && o.seq-o.acked < window {
+	if n := o.fits(); n > 0 && o.seq-o.acked < window {
 		o.seq++
 		b = batch{o.seq, append([]entry(nil), o.queue[:n]...)}
 		o.queue = append(o.queue[:0], o.queue[n:]...)
 		o.sent = append(o.sent, b)
 	}
 	return frames, b, nil
+}
+
+// fits returns how many records of the queue one frame takes.
+func (o *outbox) fits() int {
+	room := control.MaxFromImage - 16
+	for n := range min(len(o.queue), maxBatch) {
+		if room -= o.queue[n].record.Size(); room < 0 {
+			return n
+		}
+	}
+	return min(len(o.queue), maxBatch)
 }
 
 // close ends the outbox; everybody who waits gets err.

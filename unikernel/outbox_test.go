@@ -141,19 +141,28 @@ func (o *outbox) confirm(t *testing.T, n int) {
 	})
 }
 
+// full is how many records of the greatest size fit one frame.
+const full = (control.MaxFromImage - 16) / audit.MaxRecord
+
 func TestOutboxGroupsRecordsThatWait(t *testing.T) {
+	t.Run("great ones", func(t *testing.T) { groups(t, 10*full, full, big) })
+	t.Run("ordinary ones", func(t *testing.T) {
+		groups(t, 10*maxBatch, maxBatch, func(i int) audit.Record { return audit.Record{ID: fmt.Sprint(i), Path: "/accounts/7"} })
+	})
+}
+
+func groups(t *testing.T, n, each int, sized func(int) audit.Record) {
 	p := &slowPipe{step: make(chan int, 1)}
 	o := started(t, p)
-	const n = 10 * maxBatch
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			if err := o.write(big(i)); err != nil {
+			if err := o.write(sized(i)); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	eventually(t, "all wait", func() bool { return waiting(o) >= n-maxBatch })
+	eventually(t, "all wait", func() bool { return waiting(o) >= n-each })
 	p.step <- n
 	o.confirm(t, n)
 	wg.Wait()
@@ -219,12 +228,12 @@ func TestOutboxFailsEverybodyWhenTheChannelBreaks(t *testing.T) {
 	o := newOutbox(p)
 	ended := make(chan error, 1)
 	go func() { ended <- o.run() }()
-	const n = 3 * maxBatch
+	const n = 3 * full
 	failed := make(chan error, n+1)
 	for i := range n {
 		go func() { failed <- o.write(big(i)) }()
 	}
-	eventually(t, "all wait", func() bool { return waiting(o) >= n-maxBatch })
+	eventually(t, "all wait", func() bool { return waiting(o) >= n-full })
 	close(p.step)
 	go func() { failed <- o.flush() }()
 	for range n + 1 {

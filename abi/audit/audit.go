@@ -112,6 +112,22 @@ func (r *Record) Append(w *wire.Writer) {
 	appendFacts(w, facts)
 }
 
+// Size returns how many bytes Append may write for r, at most.
+func (r *Record) Size() int {
+	n := MinRecord + min(len(r.Path), MaxPath)
+	for _, s := range r.texts() {
+		n += min(len(*s), MaxField)
+	}
+	groups, facts := 0, 0
+	for _, g := range r.Groups {
+		groups += groupCost + len(g)
+	}
+	for i := range r.Facts {
+		facts += factCost + len(r.Facts[i].Name) + len(r.Facts[i].Value)
+	}
+	return n + min(groups, MaxGroupBytes) + min(facts, MaxFactBytes)
+}
+
 func (r *Record) texts() []*string {
 	return []*string{&r.ID, &r.Stage, &r.Rule.ID, &r.Rule.Line, &r.Reason, &r.Principal, &r.Source, &r.Method, &r.Route, &r.Level}
 }

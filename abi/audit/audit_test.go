@@ -78,8 +78,8 @@ func TestLongFieldsAreCutAndFit(t *testing.T) {
 		r.Facts = append(r.Facts, audit.Fact{Name: "n", Value: "v"})
 	}
 	b := encode(r)
-	if len(b) > audit.MaxRecord {
-		t.Errorf("%d bytes", len(b))
+	if len(b) > r.Size() || r.Size() > audit.MaxRecord {
+		t.Errorf("%d bytes, at most %d", len(b), r.Size())
 	}
 	rd := wire.NewReader(b)
 	got := audit.Read(rd)
@@ -114,6 +114,13 @@ func TestFactsThatDoNotFit(t *testing.T) {
 	r.Facts = append(r.Facts, r.Facts...)
 	if got := audit.Read(wire.NewReader(encode(r))); len(got.Facts) != 7 || got.Partial != audit.PartialAttributes {
 		t.Errorf("%d facts of %d, partial %#x", len(got.Facts), len(r.Facts), got.Partial)
+	}
+}
+
+func TestTheSizeOfARecord(t *testing.T) {
+	r := sample()
+	if n := len(encode(r)); n != r.Size() {
+		t.Errorf("%d bytes, not %d", n, r.Size())
 	}
 }
 
