@@ -210,6 +210,61 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// The permits that came nearest are those with the fewest clauses that failed.
+func TestTheNearestComesFirst(t *testing.T) {
+	b, err := policy.Load("../../examples/clinic")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := sample()
+	r.Method, r.Path, r.Principal, r.Groups = "POST", "/patients/1/prescriptions", "dr-who", []string{"doctors"}
+	r.Facts, r.Partial = map[string]*string{"days": text("0"), "drug": text("aspirin"), "mfa": nil}, nil
+	a, err := record.Explain(b.Deployments[0], r)
+	if err != nil || len(a.Nearest) != 2 || a.Nearest[0].Rule.ID != "doctors-prescribe" || len(a.Nearest[0].Failed) >= len(a.Nearest[1].Failed) {
+		t.Errorf("%+v, %v", a.Nearest, err)
+	}
+}
+
+// What the clock said is in the time of the record.
+func TestTheClockOfARecord(t *testing.T) {
+	const doc = `
+apiVersion: lorica.dev/v1alpha1
+kind: Workload
+metadata: {name: w, labels: {app: w}}
+spec:
+  app: {static: {dir: public}}
+  listen: [{name: api, port: 8080}]
+---
+apiVersion: lorica.dev/v1alpha1
+kind: SecurityPolicy
+metadata: {name: p}
+spec:
+  selector: {matchLabels: {app: w}}
+  default: {network: Allow}
+  authentication: {require: true, basic: {name: login, realm: r, users: secret/users}}
+  secrets: {users: {file: users.txt}}
+  routes: [{name: get, match: {method: GET, path: /x}}]
+  attributes: {minute: clock.minute, hour: clock.hour, weekday: clock.weekday}
+  authorization:
+    schema: |
+      entity User; entity Route;
+      action "call" appliesTo { principal: User, resource: Route, context: { minute: Long, hour: Long, weekday: Long } };
+    cedar: |
+      @id("then")
+      permit (principal, action, resource) when { context.minute == 1415 && context.hour == 23 && context.weekday == 7 };
+`
+	b, err := policy.Parse([]policy.File{{Name: "p.yaml", Data: []byte(doc)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := sample()
+	r.Time = time.Date(2026, 1, 5, 0, 35, 0, 0, time.FixedZone("", 3600)) // Sunday night in UTC
+	r.Method, r.Path, r.Facts, r.Partial = "GET", "/x", nil, nil
+	if dec, err := record.Replay(b.Deployments[0], r); err != nil || dec.Rule.ID != "then" {
+		t.Errorf("%+v, %v", dec, err)
+	}
+}
+
 // Whatever stands in a log, what is read is what a tender would write again.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(line(f, sample())))

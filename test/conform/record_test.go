@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -122,7 +121,7 @@ func kept(t testing.TB, a pep.AuditState, x *pep.Exchange, d pep.Decision) []byt
 	d.Record = true // connections that are let in, too
 	r, ok := a.Record(x, d)
 	if !ok {
-		t.Fatal(fmt.Sprintf("%+v is not kept", d))
+		t.Fatalf("%+v is not kept", d)
 	}
 	var w wire.Writer
 	r.Append(&w)
