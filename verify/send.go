@@ -183,8 +183,8 @@ func (v *verifier) hides(field string) bool {
 	if a == nil {
 		return false
 	}
-	for _, f := range a.Redact {
-		if f == field {
+	for _, r := range a.Redact {
+		if r.Field == field {
 			return true
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,7 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/policy"
+	"lorica.dev/lorica/policy/space"
 )
 
 // explained is what why answers in JSON.
@@ -24,6 +27,14 @@ type explained struct {
 	Missing    []string  `json:"missing,omitempty"`
 	Nearest    []near    `json:"nearest,omitempty"`
 	Considered []outcome `json:"considered,omitempty"`
+	Smallest   *smallest `json:"smallestChange,omitempty"`
+}
+
+// A smallest is the least that would have to be otherwise for a denied call to be allowed.
+type smallest struct {
+	Status  string   `json:"status"` // "found", "none", or "not analysed"
+	Changes []string `json:"changes,omitempty"`
+	Why     string   `json:"why,omitempty"` // it was not analysed
 }
 
 type near struct {
@@ -38,13 +49,20 @@ type outcome struct {
 	Outcome string `json:"outcome"`
 }
 
-func explanation(d *policy.Deployment, a *policy.Answer) explained {
-	x := explained{d.Name(), a.Verdict.String(), a.Stage, a.Rule.ID, a.Rule.Line, a.Level, a.Route, a.Reason, a.Missing, nil, nil}
+func explanation(ctx context.Context, d *policy.Deployment, a *policy.Answer) explained {
+	x := explained{d.Name(), a.Verdict.String(), a.Stage, a.Rule.ID, a.Rule.Line, a.Level, a.Route, a.Reason, a.Missing, nil, nil, nil}
 	for _, n := range a.Nearest {
 		x.Nearest = append(x.Nearest, near{n.Rule.ID, n.Rule.Line, n.Failed})
 	}
 	for _, o := range a.Considered {
 		x.Considered = append(x.Considered, outcome{o.Rule.ID, o.Rule.Line, o.Text})
+	}
+	if a.Call != nil && a.Verdict == abi.Deny {
+		facts, _, status, why := space.Allowing(space.NewBudget(ctx, space.DefaultSteps), d, *a.Call)
+		x.Smallest = &smallest{Status: status.String(), Why: why}
+		for _, f := range facts {
+			x.Smallest.Changes = append(x.Smallest.Changes, f.String())
+		}
 	}
 	return x
 }
@@ -112,7 +130,11 @@ that is said of a question, too.`,
 			if err != nil {
 				return err
 			}
-			return c.print(explanation(d, &answer), func(w io.Writer) { printAnswer(w, &answer) })
+			x := explanation(cmd.Context(), d, &answer)
+			if err := cmd.Context().Err(); err != nil {
+				return err
+			}
+			return c.print(x, func(w io.Writer) { printAnswer(w, &x) })
 		},
 	}
 	fileFlag(cmd, &path)
@@ -143,21 +165,21 @@ func pick(b *policy.Bundle, name string) (*policy.Deployment, error) {
 	return nil, fmt.Errorf("say which workload with --workload: %s", strings.Join(names, ", "))
 }
 
-func printAnswer(w io.Writer, a *policy.Answer) {
+func printAnswer(w io.Writer, x *explained) {
 	line := ""
-	if a.Rule.Line != "" {
-		line = " at " + a.Rule.Line
+	if x.Line != "" {
+		line = " at " + x.Line
 	}
-	fmt.Fprintf(w, "%s  decided by %s%s (%s, level %s)\n", a.Verdict, a.Rule.ID, line, a.Stage, a.Level)
-	if a.Reason != "" {
-		fmt.Fprintf(w, "  %s\n", plain(a.Reason))
+	fmt.Fprintf(w, "%s  decided by %s%s (%s, level %s)\n", x.Decision, x.Rule, line, x.Stage, x.Level)
+	if x.Reason != "" {
+		fmt.Fprintf(w, "  %s\n", plain(x.Reason))
 	}
-	printReasons(w, a)
+	printReasons(w, x)
 }
 
 // printReasons says what was missing, and what each rule said.
-func printReasons(w io.Writer, a *policy.Answer) {
-	for i, n := range a.Nearest {
+func printReasons(w io.Writer, x *explained) {
+	for i, n := range x.Nearest {
 		if i == 0 {
 			fmt.Fprintln(w, "permits that came nearest:")
 		}
@@ -165,13 +187,13 @@ func printReasons(w io.Writer, a *policy.Answer) {
 		if len(n.Failed) == 1 {
 			fail = "clause fails"
 		}
-		fmt.Fprintf(w, "  %s (%s): %d %s\n", n.Rule.ID, n.Rule.Line, len(n.Failed), fail)
+		fmt.Fprintf(w, "  %s (%s): %d %s\n", n.Rule, n.Line, len(n.Failed), fail)
 		for _, f := range n.Failed {
 			fmt.Fprintf(w, "    %s\n", plain(f))
 		}
 	}
-	for i, m := range a.Missing {
-		if len(a.Nearest) > 0 {
+	for i, m := range x.Missing {
+		if len(x.Nearest) > 0 {
 			break // it would say the same
 		}
 		if i == 0 {
@@ -179,11 +201,22 @@ func printReasons(w io.Writer, a *policy.Answer) {
 		}
 		fmt.Fprintf(w, "  %s\n", plain(m))
 	}
-	if len(a.Considered) > 0 {
+	if s := x.Smallest; s != nil {
+		fmt.Fprint(w, "the smallest change that would be allowed: ")
+		switch {
+		case len(s.Changes) > 0:
+			fmt.Fprintln(w, plain(strings.Join(s.Changes, ", ")))
+		case s.Why != "":
+			fmt.Fprintf(w, "%s: %s\n", s.Status, plain(s.Why))
+		default:
+			fmt.Fprintf(w, "%s on this route, at this level\n", s.Status)
+		}
+	}
+	if len(x.Considered) > 0 {
 		fmt.Fprintln(w, "rules that were considered:")
 		var rows [][]string
-		for _, o := range a.Considered {
-			rows = append(rows, []string{"  " + o.Rule.ID, o.Rule.Line, o.Text})
+		for _, o := range x.Considered {
+			rows = append(rows, []string{"  " + o.Rule, o.Line, o.Outcome})
 		}
 		table(w, "", rows)
 	}

@@ -39,47 +39,49 @@ func (c *cli) whyLive(ctx context.Context, instance []string, id, path string, a
 		return err
 	}
 	x := &lived{Record: found.Decision, Workload: found.Deployment, Running: found.Running}
-	answer, err := c.replay(m, x, path, asked)
-	if err != nil {
+	if err := c.replay(ctx, m, x, path, asked); err != nil {
 		return err
 	}
-	return c.print(x, func(w io.Writer) { printLived(w, x, answer) })
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return c.print(x, func(w io.Writer) { printLived(w, x) })
 }
 
 // replay has the documents explain the record of x. Documents that nobody has named may
 // be missing, wrong, or others.
-func (c *cli) replay(m *run.Machine, x *lived, path string, asked bool) (*policy.Answer, error) {
+func (c *cli) replay(ctx context.Context, m *run.Machine, x *lived, path string, asked bool) error {
 	bundle, err := policy.Load(path)
 	var mistakes policy.Errors
 	switch {
 	case err != nil && asked:
-		return nil, c.explain(err)
+		return c.explain(err)
 	case errors.As(err, &mistakes) && mistakes[0].Pos.Line > 0:
 		x.Note = "not explained: the documents here have mistakes (lorica check shows them)"
-		return nil, nil
+		return nil
 	case err != nil:
 		x.Note = "name its documents with -f to have it explained: there are none here"
-		return nil, nil
+		return nil
 	}
 	i := slices.IndexFunc(bundle.Deployments, func(d *policy.Deployment) bool { return d.Name() == x.Workload })
 	if i < 0 && asked {
-		return nil, fmt.Errorf("%s has no workload %s, whose decision it is", path, x.Workload)
+		return fmt.Errorf("%s has no workload %s, whose decision it is", path, x.Workload)
 	}
 	if i < 0 {
 		x.Note = "name its documents with -f to have it explained: those here have no workload " + x.Workload
-		return nil, nil
+		return nil
 	}
 	d := bundle.Deployments[i]
 	x.Documents = path
 	if x.Same, err = compiledFrom(m, path, x); err != nil {
-		return nil, err
+		return err
 	}
 	answer, err := record.Explain(d, x.Record)
 	if err != nil {
 		x.Note = "not explained: " + err.Error()
-		return nil, nil
+		return nil
 	}
-	why := explanation(d, &answer)
+	why := explanation(ctx, d, &answer)
 	agrees := why.Decision == x.Record.Decision && why.Rule == x.Record.Rule && (why.Line == x.Record.Line || !x.Same)
 	x.Why, x.Agrees = &why, &agrees
 	switch {
@@ -88,7 +90,7 @@ func (c *cli) replay(m *run.Machine, x *lived, path string, asked bool) (*policy
 	case !agrees:
 		x.Note = "the reference decides otherwise than the instance did: that is a defect of Lorica, please report it"
 	}
-	return &answer, nil
+	return nil
 }
 
 // compiledFrom reports whether the program of x was compiled from the documents, for the
@@ -114,7 +116,7 @@ func compiledFrom(m *run.Machine, path string, x *lived) (bool, error) {
 	return false, nil
 }
 
-func printLived(w io.Writer, x *lived, a *policy.Answer) {
+func printLived(w io.Writer, x *lived) {
 	r := &x.Record
 	what := "connection"
 	if r.Method != "" {
@@ -132,13 +134,13 @@ func printLived(w io.Writer, x *lived, a *policy.Answer) {
 	if x.Note != "" {
 		fmt.Fprintln(w, plain(x.Note))
 	}
-	if a == nil {
+	if x.Why == nil {
 		return
 	}
 	if !*x.Agrees || !x.Same {
-		fmt.Fprintf(w, "they decide: %s by %s at %s\n", a.Verdict, a.Rule.ID, a.Rule.Line)
+		fmt.Fprintf(w, "they decide: %s by %s at %s\n", x.Why.Decision, x.Why.Rule, x.Why.Line)
 	}
-	printReasons(w, a)
+	printReasons(w, x.Why)
 }
 
 // recorded is what a record says beside the decision, as rows.
