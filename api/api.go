@@ -229,6 +229,8 @@ type SecurityPolicy struct {
 	Obligations    []Obligation
 	Audit          *Audit
 	Tests          []Test
+
+	CoverageRequired bool // every rule that a test can reach must decide one
 }
 
 // Default says what happens where no rule matches. The zero Default denies.
@@ -493,18 +495,23 @@ type Redaction struct {
 	Field string
 }
 
-// A Test is an expectation that travels with the policy.
+// A Test is an expectation that travels with the policy. It is about a call of a route, a
+// request, or a packet: exactly one of them.
 type Test struct {
-	Pos    Pos
-	Name   string
-	Level  string // the initial level where none is written
-	User   string
-	Groups []string
-	Call   string // route name; empty for a packet test
-	Set    map[string]string
-	Packet *Packet
-	Expect abi.Verdict
-	By     string // rule name; empty: any
+	Pos     Pos
+	Name    string
+	Level   string // the initial level where none is written
+	User    string
+	Groups  []string
+	Call    string            // route name
+	Request string            // as a client sends it: "POST /accounts/7/transfers"
+	Set     map[string]string // attributes by name, as written
+	Body    []byte            // of the request, in JSON; nil: nothing is said of it
+	At      time.Time         // what the clock shows; zero: nothing is said of it
+	From    netip.Addr        // of the client; zero: nothing is said of it
+	Packet  *Packet
+	Expect  abi.Verdict
+	By      string // rule name; empty: any
 }
 
 // A Packet is a flow to classify.

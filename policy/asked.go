@@ -32,13 +32,13 @@ type Asked struct {
 // then, authorization. What counts requests, and what bounds them, is left out. Its error
 // says what is not known of the request and would decide. With explain the answer has
 // reasons.
-func (d *Deployment) Ask(q Asked, explain bool) (Answer, error) {
-	levels := LevelsTo(d.Policy, q.Level)
-	if len(levels) == 0 || q.Level == "" {
+func (e *Reference) Ask(q Asked, explain bool) (Answer, error) {
+	d := e.d
+	if q.Level == "" || len(LevelsTo(d.Policy, q.Level)) == 0 {
 		return Answer{}, fmt.Errorf("the policy has no level %q", clip(q.Level))
 	}
 	x := exchange{Query: Query{User: q.Principal, Groups: q.Groups, Level: q.Level}, verb: q.Method}
-	if a, stop, err := d.askRoute(&x, &q); stop || err != nil {
+	if a, stop, err := e.askRoute(&x, &q); stop || err != nil {
 		return a, err
 	}
 	if d.Policy.Authentication != nil {
@@ -46,7 +46,7 @@ func (d *Deployment) Ask(q Asked, explain bool) (Answer, error) {
 			return Answer{}, err
 		}
 	}
-	a, stop := d.whyAuthenticated(&x)
+	a, stop := e.authenticated(&x)
 	if stop || d.Policy.Authorization == nil {
 		return a, nil
 	}
@@ -55,56 +55,55 @@ func (d *Deployment) Ask(q Asked, explain bool) (Answer, error) {
 			return Answer{}, err
 		}
 	}
-	r := d.route(x.route.Name)
-	c := Call{Level: x.Level, Principal: x.User, Groups: x.Groups, Route: r.Name, Context: make(map[string]cedar.Value)}
-	reads := d.Authorization.reads(r)
+	r := e.About(x.route.Name)
+	c := Call{Level: x.Level, Principal: x.User, Groups: x.Groups, Route: r.Route.Name, Context: make(map[string]cedar.Value)}
 	for _, at := range d.Authorization.Attributes {
-		if at.Source.Kind == authz.SourceLevel || !slices.Contains(reads, at.Name) {
+		if at.Source.Kind == authz.SourceLevel || !slices.Contains(r.Reads, at.Name) {
 			continue
 		}
-		text, found, err := x.asked(&q, at)
-		if err != nil {
-			return Answer{}, err
+		var v cedar.Value
+		var wrong error // with what the request says
+		if at.Source.Kind == authz.SourceMethod || at.Source.Kind == authz.SourceRoute && q.Path != "" {
+			v, wrong = x.fact(at)
+		} else {
+			text, found, err := q.Fact(at)
+			if err != nil {
+				return Answer{}, err
+			}
+			if found {
+				v, wrong = ParseValue(at, text)
+			}
 		}
-		if !found {
-			continue
-		}
-		v, err := ParseValue(at, text)
-		if err != nil {
-			d.malformed(&a, at.Name, err)
+		if wrong != nil {
+			e.malformed(&a, at.Name, wrong)
 			return a, nil
 		}
-		c.Context[at.Name] = v
+		if v != nil {
+			c.Context[at.Name] = v
+		}
 	}
-	d.authorized(&a, c)
+	e.authorized(&a, c)
 	if explain {
-		d.explain(&a, r, c)
+		e.explain(&a, c)
 	}
 	return a, nil
 }
 
 // askRoute finds the route by the path, and by its name where the path is not known.
-func (d *Deployment) askRoute(x *exchange, q *Asked) (a Answer, stop bool, err error) {
+func (e *Reference) askRoute(x *exchange, q *Asked) (a Answer, stop bool, err error) {
 	if q.Path != "" {
-		a, stop = d.whyFilter(x, q.Path, "")
+		a, stop = e.filter(x, q.Path, "")
 		return a, stop, nil
 	}
-	if len(d.Policy.Routes) == 0 {
+	if len(e.d.Policy.Routes) == 0 {
 		return a, false, nil
 	}
-	r := d.route(q.Route)
+	r := e.d.route(q.Route)
 	if r == nil {
 		return a, false, fmt.Errorf("its path is not known, and the policy has no route %q", clip(q.Route))
 	}
 	x.route = &route.Route{Name: r.Name, Group: r.Group, Line: r.Pos.Short(), Method: r.Method, Pattern: r.Path}
 	return a, false, nil
-}
-
-func (x *exchange) asked(q *Asked, at authz.Attribute) (text string, found bool, err error) {
-	if at.Source.Kind == authz.SourceMethod || at.Source.Kind == authz.SourceRoute && q.Path != "" {
-		return x.fact(at.Source)
-	}
-	return q.Fact(at)
 }
 
 // Classified explains what the network rules decide about a connection.

@@ -7,6 +7,7 @@ package policy
 
 import (
 	"iter"
+	"slices"
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/types"
@@ -45,6 +46,18 @@ func (b *Bundle) Lines() iter.Seq2[api.Pos, string] {
 			}
 		}
 	}
+}
+
+// Policies returns a deployment of each policy, in file order of their workloads: what a
+// policy says of requests and packets is the same for all that it selects.
+func (b *Bundle) Policies() []*Deployment {
+	var out []*Deployment
+	for _, d := range b.Deployments {
+		if !slices.ContainsFunc(out, func(x *Deployment) bool { return x.Policy == d.Policy }) {
+			out = append(out, d)
+		}
+	}
+	return out
 }
 
 // Retarget has every workload run on target and with network instead of its own; ""

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/api"
@@ -28,14 +29,29 @@ func (p *parsing) bundle() *Bundle {
 	for _, s := range p.policies {
 		p.lint(s)
 	}
-	for _, d := range b.Deployments {
-		for _, r := range d.RunTests() {
+	if !p.untested {
+		p.test(b)
+	}
+	return b
+}
+
+// test runs the tests of each policy, and holds it to the coverage that it requires.
+func (p *parsing) test(b *Bundle) {
+	for _, d := range b.Policies() {
+		src := p.sourceOf(d.Policy.SelectorPos.File)
+		results, failed := d.RunTests(), false
+		for _, r := range results {
 			if r.Problem != "" {
-				p.errs = append(p.errs, d.testError(r, p.sourceOf(r.Test.Pos.File)))
+				failed = true
+				p.errs = append(p.errs, d.testError(r, src))
+			}
+		}
+		if d.Policy.CoverageRequired && !failed {
+			for _, r := range d.Coverage(results).Uncovered {
+				p.add(src, r.Pos, "add a test with by: "+strconv.Quote(r.ID), "rule %q decides no test, and spec.coverage is Required", r.ID)
 			}
 		}
 	}
-	return b
 }
 
 func (p *parsing) sourceOf(file string) *source {

@@ -380,6 +380,16 @@ func mistakes() []mistake {
 		{"test at a time that is none", "call: read,", "call: read, context: {count: 0},", []string{`"body.json:/count"`, "clock.weekday"}},
 		{"test as nobody", "user: ann,", "user: anonymous,", nil},
 		{"test as a list", "user: ann,", "user: [ann],", nil},
+		{"test of a request that is none", "call: read,", "request: get /items,", nil},
+		{"test of a request with a rule misspelt", "call: read,", "request: /items,", []string{"by: may-read", "by: default:routes"}},
+		{"test with a field misspelt", "call: read,", "reqeust: GET /items,", nil},
+		{"test at a time of day", "call: read,", "call: read, at: 23:10,", nil},
+		{"test at a time that nothing reads", "call: read,", "call: read, at: \"2026-11-25T23:10:00Z\",", nil},
+		{"test with a body and the same by hand", "call: read,", "call: buy, body: {count: 5}, context: {count: 5},", nil},
+		{"test with a body of YAML alone", "call: read,", "call: buy, body: {count: 0x5},", nil},
+		{"test of a packet with a body", "as: {user: ann, groups: [staff]}, call: read,", "packet: {from: 127.0.0.1, port: 8080}, body: {count: 5},", nil},
+		{"coverage that is missing", "  tests:", "  coverage: Required\n  tests:", nil},
+		{"coverage misspelt", "  tests:", "  coverage: required\n  tests:", nil},
 		{"test without subject", "call: read, ", "", nil},
 	}
 }

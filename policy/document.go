@@ -62,6 +62,11 @@ func (d *decoder) securityPolicy(n *yaml.Node, s *api.SecurityPolicy) {
 		field{name: "audit", read: d.audit(s)},
 		field{name: "introspection", notYet: true},
 		field{name: "obligations", read: d.obligations(s)},
+		field{name: "coverage", read: func(n *yaml.Node) {
+			var word string
+			d.choice(&word, "spec.coverage", []string{"Optional", "Required"})(n)
+			s.CoverageRequired = word == "Required"
+		}},
 		field{name: "tests", read: d.list("spec.tests", func(n *yaml.Node) { s.Tests = append(s.Tests, d.test(n)) })})
 }
 

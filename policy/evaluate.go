@@ -1,11 +1,9 @@
 package policy
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/types"
@@ -13,6 +11,7 @@ import (
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/authz"
+	"lorica.dev/lorica/abi/strictjson"
 	"lorica.dev/lorica/api"
 )
 
@@ -63,29 +62,6 @@ func LevelsTo(p *api.SecurityPolicy, level string) []string {
 
 // Authorize is Reference's, for one call.
 func (d *Deployment) Authorize(c Call) Decision { return d.Reference().Authorize(c) }
-
-func (d *Deployment) judge(rules []*CedarRule, env eval.Env, level string, fallback abi.Rule) Decision {
-	var permit *CedarRule
-	for _, rule := range rules {
-		cited := abi.Rule{ID: rule.ID, Line: rule.Pos.Short()}
-		holds, err := holds(rule, env)
-		switch {
-		case err != nil:
-			return Decision{Rule: cited, Level: level, Reason: "the rule could not be evaluated: " + err.Error()}
-		case holds && rule.Forbids():
-			return Decision{Rule: cited, Level: level, Reason: "forbidden by " + rule.ID}
-		case holds && permit == nil:
-			permit = rule
-		}
-	}
-	switch {
-	case permit != nil:
-		return Decision{Verdict: abi.Allow, Rule: abi.Rule{ID: permit.ID, Line: permit.Pos.Short()}, Level: level}
-	case d.Policy.Default.Authorization == abi.Allow:
-		return Decision{Verdict: abi.Allow, Rule: fallback, Level: level}
-	}
-	return Decision{Rule: fallback, Level: level, Reason: "no rule matched"}
-}
 
 // Forbids reports whether it is a forbid, and not a permit.
 func (r *CedarRule) Forbids() bool { return !bool(r.Policy.Effect) }
@@ -224,25 +200,11 @@ func ParseValue(a authz.Attribute, s string) (cedar.Value, error) {
 	if !a.Set {
 		return parseScalar(a.Type, s)
 	}
-	var list []any
-	d := json.NewDecoder(strings.NewReader(s))
-	d.UseNumber()
-	if err := d.Decode(&list); err != nil || d.More() {
+	var out [1]strictjson.Value
+	if err := strictjson.Find([]byte(s), []strictjson.Pointer{{}}, out[:]); err != nil || out[0].Kind != strictjson.Array {
 		return nil, fmt.Errorf("%q is not a JSON array", clip(s))
 	}
-	var out []cedar.Value
-	for _, x := range list {
-		_, text := x.(string)
-		if text == (a.Type == authz.TypeLong || a.Type == authz.TypeBool) {
-			return nil, fmt.Errorf("%v is not a %s", x, typeName(a.Type))
-		}
-		v, err := parseScalar(a.Type, fmt.Sprint(x))
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, v)
-	}
-	return cedar.NewSet(out...), nil
+	return jsonValue(a, out[0])
 }
 
 func parseScalar(t authz.Type, s string) (cedar.Value, error) {

@@ -15,21 +15,21 @@ import (
 )
 
 // explain says what each rule did, and for a denial what was missing.
-func (d *Deployment) explain(a *Answer, r *api.Route, c Call) {
+func (e *Reference) explain(a *Answer, c Call) {
+	d, r := e.d, e.About(c.Route)
 	if a.Rule.ID == abi.RuleAttribute {
-		for _, name := range d.lacking(d.Authorization.reads(r), c.Context) {
+		for _, name := range d.lacking(r.Reads, c.Context) {
 			a.Missing = append(a.Missing, fmt.Sprintf("a value for the attribute %q (%s)", name, d.sourceOf(name)))
 		}
 		return
 	}
-	env := d.Reference().Environment(c, a.Level)
-	about := d.Authorization.rulesFor(r)
+	env := e.Environment(c, a.Level)
 	var nearest []Near
 	for i := range d.Authorization.Rules {
 		rule := &d.Authorization.Rules[i]
 		o := Outcome{Rule: abi.Rule{ID: rule.ID, Line: rule.Pos.Short()}}
-		if !slices.Contains(about, rule) {
-			o.Text = "is not about route " + r.Name
+		if !slices.Contains(r.Rules, rule) {
+			o.Text = "is not about route " + r.Route.Name
 			a.Considered = append(a.Considered, o)
 			continue
 		}
@@ -64,7 +64,7 @@ func (d *Deployment) explain(a *Answer, r *api.Route, c Call) {
 			}
 		}
 		if a.Missing = unique(a.Missing); len(a.Missing) == 0 {
-			a.Missing = []string{"a rule that permits: none is about route " + r.Name}
+			a.Missing = []string{"a rule that permits: none is about route " + r.Route.Name}
 		}
 	}
 }

@@ -1,10 +1,14 @@
 package policy_test
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v3"
 
 	"lorica.dev/lorica/policy"
 )
@@ -30,6 +34,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(front))
 	f.Add([]byte(strings.ReplaceAll(front, "http://127.0.0.1:9000", "https://api.acme.internal:443\", trust: \"./ca.pem")))
 	f.Add(example)
+	f.Add([]byte(strings.ReplaceAll(string(example), "call: transfer, context: {amount: 500, hour: 12, srcIP: 10.20.1.1}", `request: "POST /accounts/%37/transfers?a=b", body: {amount: 500}, at: "2026-11-25T12:00:00Z", from: 10.20.1.1`)))
 	f.Add([]byte("---\n---\n"))
 	f.Add([]byte("apiVersion: lorica.dev/v1alpha1\nkind: Workload\nmetadata: {name: x}\nspec: {app: {}, listen: 5}\n"))
 	for i, m := range mistakes() {
@@ -105,6 +110,46 @@ func FuzzWhy(f *testing.F) {
 		a, err := d.Why(policy.Query{Request: request, Packet: packet, User: user, Groups: []string{"staff"}, Set: map[string]string{name: value}})
 		if err == nil && (a.Stage == "" || a.Rule.ID == "") {
 			t.Fatalf("no stage or no rule: %+v", a)
+		}
+	})
+}
+
+// A body that is written in YAML is JSON that says the same; text stays as it is.
+func FuzzTestBody(f *testing.F) {
+	for _, s := range []string{`{amount: 500}`, `[1, -2.5, 1e3, true, null, "x", {a: {}, "b c": []}]`, `'{"a": 1, "a": 2}'`, `.5`, `0x10`, `"\u0085<\x01"`, `{a: 2026-11-25}`, `!!int 5`, "|\n        text"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		b, err := policy.Parse([]policy.File{{Name: "f.yaml", Data: []byte(strings.Replace(base, "call: read, expect", "call: read, body: "+body+", expect", 1))}})
+		if err != nil {
+			return
+		}
+		got := b.Deployments[0].Policy.Tests[0].Body
+		var node yaml.Node
+		if err := yaml.Unmarshal([]byte("a: [{body: "+body+", expect: 1}]"), &node); err != nil {
+			t.Skip("it is not one value")
+		}
+		var want any
+		if err := node.Content[0].Content[1].Content[0].Content[1].Decode(&want); err != nil {
+			t.Skip("package yaml has no value for it")
+		}
+		if text, ok := want.(string); ok {
+			if string(got) != text {
+				t.Errorf("%q became %q", text, got)
+			}
+			return
+		}
+		var have any
+		if err := json.Unmarshal(got, &have); err != nil {
+			t.Fatalf("%q became %s: %v", body, got, err)
+		}
+		// Numbers are compared as JSON has them.
+		again, err := json.Marshal(want)
+		if err == nil {
+			err = json.Unmarshal(again, &want)
+		}
+		if err == nil && !reflect.DeepEqual(have, want) {
+			t.Errorf("%q became %s, want %s", body, got, again)
 		}
 	})
 }

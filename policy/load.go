@@ -35,7 +35,13 @@ type File struct {
 // In a folder, a YAML file that has neither apiVersion nor kind is somebody
 // else's and is left alone; a policy or a workload that is missed in this way is
 // reported by the other half, which then lacks its counterpart.
-func Load(path string) (*Bundle, error) {
+func Load(path string) (*Bundle, error) { return load(path, false) }
+
+// LoadUntested is Load without the tests of the policies, and without what
+// spec.coverage asks of them: for who runs them.
+func LoadUntested(path string) (*Bundle, error) { return load(path, true) }
+
+func load(path string, untested bool) (*Bundle, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fileError(path, err)
@@ -45,7 +51,8 @@ func Load(path string) (*Bundle, error) {
 		if err != nil {
 			return nil, err
 		}
-		return Parse([]File{f})
+		b, _, err := parse([]File{f}, false, untested)
+		return b, err
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -75,7 +82,7 @@ func Load(path string) (*Bundle, error) {
 	if len(files) == 0 {
 		return nil, Errors{{Pos: api.Pos{File: path}, Message: "the folder has no YAML files", Fix: "`lorica init` writes a policy and a workload to start from"}}
 	}
-	b, other, err := parse(files, true)
+	b, other, err := parse(files, true, untested)
 	if err == nil && len(b.Deployments) == 0 {
 		return nil, Errors{{Pos: api.Pos{File: path}, Message: "no file here is a Lorica resource: none of " + strings.Join(other, ", ") + " has apiVersion and kind",
 			Fix: "`lorica init` writes a policy and a workload to start from"}}
@@ -123,14 +130,14 @@ func tooLarge(name string, size int64) *Error {
 // Parse reads and checks files. Its error, if any, is Errors, and the Bundle is
 // then nil. The same files give the same result.
 func Parse(files []File) (*Bundle, error) {
-	b, _, err := parse(files, false)
+	b, _, err := parse(files, false, false)
 	return b, err
 }
 
 // parse also returns the names of the files that it left alone because they are
 // not resources, where that is allowed.
-func parse(files []File, mixed bool) (*Bundle, []string, error) {
-	p, count := parsing{}, 0
+func parse(files []File, mixed, untested bool) (*Bundle, []string, error) {
+	p, count := parsing{untested: untested}, 0
 	var other []string
 	var sources []*source
 	for _, f := range files {
@@ -170,6 +177,7 @@ type parsing struct {
 	report
 	workloads []*workload
 	policies  []*securityPolicy
+	untested  bool // the tests are run by somebody else
 	broken    bool // a document could not be decoded: do not judge what it may have held
 }
 

@@ -2,15 +2,19 @@ package policy
 
 import (
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"github.com/cedar-policy/cedar-go"
+	pub "github.com/cedar-policy/cedar-go/ast"
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/eval"
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/authz"
+	"lorica.dev/lorica/abi/route"
 	"lorica.dev/lorica/api"
 )
 
@@ -21,6 +25,7 @@ type Reference struct {
 	world types.EntityMap
 	about map[string]*About
 	cidrs map[string][]netip.Prefix // by endpoint
+	paths *route.Section            // nil: nobody has asked yet
 }
 
 // An About is what a route is decided by.
@@ -29,6 +34,8 @@ type About struct {
 	Rules      []*CedarRule // in file order
 	Reads      []string     // attributes of the context, sorted
 	ReadsLevel bool         // whether levels tell requests of it apart
+
+	ready compiled // Rules; nil: nobody has asked yet
 }
 
 // Reference prepares the answers.
@@ -45,16 +52,16 @@ func (x *Reference) World() types.EntityMap { return x.world }
 
 // About returns nil where there is no such route. The policy must have an authorization
 // section.
-func (x *Reference) About(route string) *About {
-	if a, ok := x.about[route]; ok {
+func (x *Reference) About(name string) *About {
+	if a, ok := x.about[name]; ok {
 		return a
 	}
 	var a *About
-	if r := x.d.route(route); r != nil {
+	if r := x.d.route(name); r != nil {
 		a = &About{Route: r, Rules: x.d.Authorization.rulesFor(r), Reads: x.d.Authorization.reads(r)}
 		a.ReadsLevel = x.d.readsLevel(a.Reads)
 	}
-	x.about[route] = a
+	x.about[name] = a
 	return a
 }
 
@@ -93,12 +100,60 @@ func (x *Reference) Authorize(c Call) Decision {
 	}
 	var dec Decision
 	for _, level := range levels {
-		dec = d.judge(r.Rules, x.Environment(c, level), level, fallback)
+		dec = d.judge(r, x.Environment(c, level), level, fallback)
 		if dec.Verdict != abi.Allow {
 			break
 		}
 	}
 	return dec
+}
+
+// judge asks at one level.
+func (d *Deployment) judge(r *About, env eval.Env, level string, fallback abi.Rule) Decision {
+	if r.ready == nil {
+		for _, rule := range r.Rules {
+			r.ready = append(r.ready, cedar.NewPolicyFromAST((*pub.Policy)(rule.Policy)))
+		}
+	}
+	said, found := cedar.Authorize(r.ready, env.Entities, cedar.Request{Principal: env.Principal.(cedar.EntityUID), Action: env.Action.(cedar.EntityUID),
+		Resource: env.Resource.(cedar.EntityUID), Context: env.Context.(cedar.Record)})
+	cited := func(r *CedarRule) abi.Rule { return abi.Rule{ID: r.ID, Line: r.Pos.Short()} }
+	wrong, holds := len(r.Rules), len(r.Rules) // the first of each, in file order
+	if len(found.Errors) > 0 {
+		wrong = r.ready.index(found.Errors[0].PolicyID)
+	}
+	if len(found.Reasons) > 0 {
+		holds = r.ready.index(found.Reasons[0].PolicyID)
+	}
+	switch forbidden := said == cedar.Deny && holds < len(r.Rules); {
+	case wrong < len(r.Rules) && (!forbidden || wrong < holds):
+		return Decision{Rule: cited(r.Rules[wrong]), Level: level, Reason: "the rule could not be evaluated: " + found.Errors[0].Message}
+	case forbidden:
+		return Decision{Rule: cited(r.Rules[holds]), Level: level, Reason: "forbidden by " + r.Rules[holds].ID}
+	case holds < len(r.Rules):
+		return Decision{Verdict: abi.Allow, Rule: cited(r.Rules[holds]), Level: level}
+	case d.Policy.Default.Authorization == abi.Allow:
+		return Decision{Verdict: abi.Allow, Rule: fallback, Level: level}
+	}
+	return Decision{Rule: fallback, Level: level, Reason: "no rule matched"}
+}
+
+// compiled are rules as cedar-go's authorizer takes them, in file order.
+type compiled []*cedar.Policy
+
+func (c compiled) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
+	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
+		for i, p := range c {
+			if !yield(cedar.PolicyID(strconv.Itoa(i)), p) {
+				return
+			}
+		}
+	}
+}
+
+func (c compiled) index(id cedar.PolicyID) int {
+	i, _ := strconv.Atoi(string(id)) // one of ours
+	return i
 }
 
 // Environment is the world as the rules of the call's route see it, which must exist: the

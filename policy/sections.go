@@ -9,7 +9,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/api"
 )
 
@@ -172,61 +171,4 @@ func (d *decoder) method(dst *string) func(*yaml.Node) {
 			*dst = s
 		}
 	}
-}
-
-func (d *decoder) test(n *yaml.Node) api.Test {
-	t := api.Test{Pos: d.pos(n)}
-	expect := ""
-	d.object(n, "spec.tests",
-		field{name: "name", must: true, read: func(n *yaml.Node) {
-			if d.str(&t.Name, "spec.tests.name")(n); len(t.Name) > 200 || !printable(t.Name) {
-				d.fail(n, "use at most 200 printable characters", "spec.tests.name cannot be %s", shown(n))
-			}
-		}},
-		field{name: "level", read: d.word(&t.Level, "spec.tests.level")},
-		field{name: "as", read: func(n *yaml.Node) {
-			d.object(n, "spec.tests.as",
-				field{name: "user", must: true, read: d.person(&t.User, "spec.tests.as.user")},
-				field{name: "groups", read: d.list("spec.tests.as.groups", func(n *yaml.Node) {
-					var g string
-					if d.person(&g, "spec.tests.as.groups")(n); g != "" {
-						t.Groups = append(t.Groups, g)
-					}
-				})})
-		}},
-		field{name: "call", read: d.word(&t.Call, "spec.tests.call")},
-		field{name: "context", read: func(n *yaml.Node) {
-			t.Set = make(map[string]string)
-			d.entries(n, "spec.tests.context", func(k, v *yaml.Node) {
-				if v.Kind != yaml.ScalarNode {
-					d.fail(v, "write a number, a word or quoted text", "spec.tests.context.%s cannot be %s", clip(k.Value), kindOf(v))
-					return
-				}
-				t.Set[k.Value] = v.Value
-			})
-		}},
-		field{name: "packet", read: func(n *yaml.Node) {
-			t.Packet = &api.Packet{Protocol: "TCP"}
-			var port uint64
-			d.object(n, "spec.tests.packet",
-				field{name: "from", must: true, read: d.address(&t.Packet.From, "spec.tests.packet.from")},
-				field{name: "protocol", read: d.choice(&t.Packet.Protocol, "spec.tests.packet.protocol", []string{"TCP", "UDP", api.ICMP}, "SCTP")},
-				field{name: "port", read: d.number(&port, "spec.tests.packet.port", 1, 65535)})
-			t.Packet.Port = uint16(port)
-			switch written := n.Kind != yaml.MappingNode || value(n, "port") != n; {
-			case t.Packet.Protocol == api.ICMP && port > 0:
-				d.fail(n, "remove port", "spec.tests.packet: ICMP has no ports")
-			case t.Packet.Protocol != api.ICMP && !written:
-				d.fail(n, "write port: N", "spec.tests.packet.port is missing")
-			}
-		}},
-		field{name: "expect", must: true, read: d.choice(&expect, "spec.tests.expect", []string{"Allow", "Deny"})},
-		field{name: "by", read: func(n *yaml.Node) { d.str(&t.By, "spec.tests.by")(n) }})
-	if expect == "Allow" {
-		t.Expect = abi.Allow
-	}
-	if n.Kind == yaml.MappingNode && (value(n, "call") == n) == (value(n, "packet") == n) {
-		d.fail(n, "write call: ROUTE, or packet: {from: ..., port: ...}", "spec.tests must have exactly one of call and packet")
-	}
-	return t
 }

@@ -1,18 +1,15 @@
 package policy
 
 import (
-	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/cedar-policy/cedar-go"
-	"github.com/cedar-policy/cedar-go/types"
 
 	"lorica.dev/lorica/abi"
-	"lorica.dev/lorica/abi/authn"
 	"lorica.dev/lorica/abi/authz"
+	"lorica.dev/lorica/abi/route"
 	"lorica.dev/lorica/api"
 )
 
@@ -20,55 +17,96 @@ import (
 type TestResult struct {
 	Test     *api.Test
 	Decision Decision
-	Problem  string // empty: it passed
+	Problem  string   // empty: it passed
+	Missing  []string // where it was denied and should not have been: what would have to be otherwise
 }
 
 // RunTests evaluates the tests that travel with the policy, in file order.
 func (d *Deployment) RunTests() []TestResult {
+	return d.RunSome(func(*api.Test) bool { return true })
+}
+
+// RunSome is RunTests for those that are chosen.
+func (d *Deployment) RunSome(chosen func(*api.Test) bool) []TestResult {
+	e := d.Reference()
 	out := make([]TestResult, 0, len(d.Policy.Tests))
 	for i := range d.Policy.Tests {
-		out = append(out, d.runTest(&d.Policy.Tests[i]))
+		if t := &d.Policy.Tests[i]; chosen(t) {
+			out = append(out, e.runTest(t))
+		}
 	}
 	return out
 }
 
-func (d *Deployment) runTest(t *api.Test) TestResult {
+func (e *Reference) runTest(t *api.Test) TestResult {
 	r := TestResult{Test: t}
+	var a Answer
+	x := exchange{Query: Query{Request: t.Request, User: t.User, Groups: t.Groups, Level: t.Level, Set: t.Set, Body: t.Body, At: t.At, From: t.From}}
 	if t.Packet != nil {
-		r.Decision = d.Classify(t.Level, *t.Packet)
+		r.Decision = e.Classify(t.Level, *t.Packet)
 	} else {
-		c, err := d.values(t.Call, t.Set)
-		if err != nil {
+		var err error
+		if a, err = e.try(t, &x); err != nil {
 			r.Problem = err.Error()
 			return r
 		}
-		// A test that lacks a fact would be denied for that alone, and would
-		// pass without testing the rule it is about.
-		if lacking := d.lacking(d.Authorization.reads(d.route(t.Call)), c); len(lacking) > 0 && t.By != abi.RuleAttribute {
-			r.Problem = fmt.Sprintf("the policies for %s read %s, and the context of the test does not say it", t.Call, strings.Join(lacking, " and "))
-			return r
-		}
-		r.Decision = d.authenticated(t, c)
+		r.Decision = Decision{Verdict: a.Verdict, Rule: a.Rule, Level: a.Level, Reason: a.Reason}
 	}
 	got := r.Decision
-	if got.Verdict != t.Expect || t.By != "" && got.Rule.ID != t.By {
-		r.Problem = fmt.Sprintf("expected %s%s, got %s by %s%s", t.Expect, by(t.By), got.Verdict, got.Rule.ID, written(got.Rule))
-		if got.Reason != "" {
-			r.Problem += ": " + got.Reason
+	if got.Verdict == t.Expect && (t.By == "" || got.Rule.ID == t.By) {
+		return r
+	}
+	r.Problem = fmt.Sprintf("expected %s%s, got %s by %s%s", t.Expect, by(t.By), got.Verdict, got.Rule.ID, written(got.Rule))
+	if got.Reason != "" {
+		r.Problem += ": " + got.Reason
+	}
+	if got.Verdict == abi.Deny && t.Expect == abi.Allow {
+		switch {
+		case t.Packet != nil:
+			a = e.d.whyPacket(got.Level, *t.Packet)
+		case a.Call != nil:
+			e.explain(&a, *a.Call)
 		}
+		r.Missing = a.Missing
 	}
 	return r
 }
 
-func (d *Deployment) authenticated(t *api.Test, context map[string]cedar.Value) Decision {
-	user := t.User
-	if user == "" {
-		if a := d.Policy.Authentication; a.Require {
-			return Decision{Rule: AuthenticationDefault(a), Level: t.Level, Reason: "credentials are required"}
-		}
-		user = authn.Anonymous
+// try asks what a test is about.
+func (e *Reference) try(t *api.Test, x *exchange) (Answer, error) {
+	if levels := LevelsTo(e.d.Policy, t.Level); len(levels) > 0 {
+		x.Level = levels[len(levels)-1]
 	}
-	return d.Authorize(Call{Level: t.Level, Principal: user, Groups: t.Groups, Route: t.Call, Context: context})
+	if t.Request != "" {
+		a, err := e.request(x)
+		if err == nil {
+			err = e.unsaid(t, a.Call)
+		}
+		return a, err
+	}
+	called := e.d.route(t.Call)
+	x.route = &route.Route{Name: called.Name, Line: called.Pos.Short()}
+	if called.Method != "*" {
+		x.verb = called.Method
+	}
+	a, err := e.admit(x)
+	if err == nil {
+		err = e.unsaid(t, a.Call)
+	}
+	return a, err
+}
+
+// unsaid refuses a test that lacks a fact: it would be denied for that alone, and would
+// pass without testing the rule it is about.
+func (e *Reference) unsaid(t *api.Test, c *Call) error {
+	if c == nil || t.By == abi.RuleAttribute {
+		return nil
+	}
+	lacking := e.d.lacking(e.About(c.Route).Reads, c.Context)
+	if len(lacking) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the policies for %s read %s, and the context of the test does not say it", c.Route, strings.Join(lacking, " and "))
 }
 
 func by(rule string) string {
@@ -87,14 +125,17 @@ func written(r abi.Rule) string {
 
 func (d *Deployment) testError(r TestResult, src *source) *Error {
 	fix := "correct the rule or the expectation"
-	if strings.Contains(r.Problem, "does not say it") {
+	switch {
+	case strings.HasSuffix(r.Problem, "does not say it"):
 		fix = "add the values to context: {...}"
+	case r.Decision.Rule.ID == "":
+		fix = "correct context"
 	}
 	return &Error{Pos: r.Test.Pos, Text: src.line(r.Test.Pos.Line), Message: fmt.Sprintf("test %q: %s", clip(r.Test.Name), r.Problem), Fix: fix}
 }
 
 // values reads the attributes that a caller sets, which must exist.
-func (d *Deployment) values(route string, set map[string]string) (map[string]cedar.Value, error) {
+func (d *Deployment) values(set map[string]string) (map[string]cedar.Value, error) {
 	out := make(map[string]cedar.Value)
 	for _, name := range sortedKeys(set) {
 		i := slices.IndexFunc(d.Authorization.Attributes, func(a authz.Attribute) bool { return a.Name == name })
@@ -118,13 +159,6 @@ func (d *Deployment) values(route string, set map[string]string) (map[string]ced
 		}
 		out[name] = v
 	}
-	if r := d.route(route); r != nil && r.Method != "*" {
-		for _, a := range d.Authorization.Attributes {
-			if _, given := out[a.Name]; !given && a.Source.Kind == authz.SourceMethod {
-				out[a.Name] = cedar.String(r.Method)
-			}
-		}
-	}
 	return out, nil
 }
 
@@ -145,71 +179,4 @@ func onTheClock(k authz.SourceKind, v cedar.Value) error {
 		return fmt.Errorf("%v is not from %d to %d", v, lo, hi)
 	}
 	return nil
-}
-
-// checkTests checks what tests refer to.
-func (p *parsing) checkTests(s *securityPolicy) {
-	var routes, rules []string
-	for _, r := range s.Routes {
-		routes = append(routes, r.Name)
-	}
-	if s.Network != nil {
-		for _, r := range s.Network.Ingress {
-			rules = append(rules, r.Name)
-		}
-	}
-	if s.auth != nil {
-		for _, r := range s.auth.Rules {
-			rules = append(rules, r.ID)
-		}
-	}
-	for _, m := range Methods(s.Authentication) {
-		rules = append(rules, m.Name)
-	}
-	rules = append(rules, abi.RuleNetwork, abi.RuleAuthn, abi.RuleAuthz, abi.RuleAttribute)
-	for _, t := range s.Tests {
-		if t.Level != "" && !slices.Contains(s.Levels.Names, t.Level) && !s.bad["spec.levels"] {
-			s.failAt(t.Pos, didYouMean(t.Level, s.Levels.Names), "test %q: there is no level %q", clip(t.Name), t.Level)
-		}
-		if t.By != "" && !slices.Contains(rules, t.By) && !s.bad["spec.authorization"] && !s.bad["spec.network"] && !s.bad["spec.authentication"] {
-			s.failAt(t.Pos, didYouMean(t.By, rules), "test %q: there is no rule %q", clip(t.Name), clip(t.By))
-		}
-		switch {
-		case t.Call == "":
-		case s.bad["spec.routes"] || s.bad["spec.authorization"]:
-		case !slices.Contains(routes, t.Call):
-			s.failAt(t.Pos, didYouMean(t.Call, routes), "test %q: there is no route %q", clip(t.Name), t.Call)
-		case s.Authorization == nil:
-			s.failAt(t.Pos, "add authorization, or test a packet", "test %q calls a route, but the policy has no authorization", clip(t.Name))
-		}
-	}
-}
-
-func parseLong(s string) (cedar.Value, error) {
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || strconv.FormatInt(n, 10) != s {
-		return nil, fmt.Errorf("%q is not a whole number", clip(s))
-	}
-	return cedar.Long(n), nil
-}
-
-func parseIP(s string) (cedar.Value, error) {
-	v, err := types.ParseIPAddr(s)
-	if err != nil {
-		return nil, fmt.Errorf("%q is not an IP address", clip(s))
-	}
-	return v, nil
-}
-
-// parseDecimal reads Cedar's decimal in the one spelling that images take.
-func parseDecimal(s string) (cedar.Value, error) {
-	v, err := types.ParseDecimal(s)
-	digits := strings.TrimPrefix(s, "-")
-	if err == nil && (digits[0] == '+' || digits[0] == '0' && digits[1] != '.') {
-		err = errors.New("a plus or a leading zero")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%q is not a decimal number with one to four places", clip(s))
-	}
-	return v, nil
 }

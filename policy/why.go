@@ -4,17 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"net/url"
-	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/cedar-policy/cedar-go"
+	"time"
 
 	"lorica.dev/lorica/abi"
-	"lorica.dev/lorica/abi/authn"
-	"lorica.dev/lorica/abi/authz"
-	"lorica.dev/lorica/abi/route"
 	"lorica.dev/lorica/api"
 )
 
@@ -25,7 +19,10 @@ type Query struct {
 	User    string // empty: no credentials
 	Groups  []string
 	Level   string            // empty: the initial level
-	Set     map[string]string // attributes that the request line does not show
+	Set     map[string]string // attributes that nothing else here shows
+	Body    []byte            // JSON; nil: nothing is said of it
+	At      time.Time         // zero: nothing is said of the clock
+	From    netip.Addr        // of the client; zero: nothing is said of it
 }
 
 // An Answer is a decision with its reasons.
@@ -74,9 +71,13 @@ func (d *Deployment) Why(q Query) (Answer, error) {
 		d.whyObliged(&a, q.Level)
 		return a, nil
 	}
+	e := d.Reference()
 	x := exchange{Query: q}
-	a, err := d.whyRequest(&x)
+	a, err := e.request(&x)
 	if err == nil {
+		if a.Call != nil {
+			e.explain(&a, *a.Call)
+		}
 		d.whyTyped(&a, &x)
 		d.whyLimited(&a, &x)
 		d.whyObliged(&a, q.Level)
@@ -103,205 +104,4 @@ func ParsePacket(s string) (api.Packet, error) {
 		return api.Packet{}, bad
 	}
 	return api.Packet{From: addr.Unmap(), Protocol: protocol, Port: uint16(port)}, nil
-}
-
-func (d *Deployment) whyRequest(x *exchange) (Answer, error) {
-	q := x.Query
-	verb, target, ok := strings.Cut(q.Request, " ")
-	if !ok && strings.HasPrefix(q.Request, "/") {
-		verb, target = "GET", q.Request
-	}
-	if !methodForm.MatchString(verb) || verb == "*" || !strings.HasPrefix(target, "/") {
-		return Answer{}, fmt.Errorf("%q is not a request: write 'GET /accounts/7'", clip(q.Request))
-	}
-	if q.User != "" && !authn.ValidPrincipal(q.User) {
-		return Answer{}, fmt.Errorf("%q cannot be the name of a user", clip(q.User))
-	}
-	x.verb = verb
-	path, query, _ := strings.Cut(target, "?")
-	if a, stop := d.whyFilter(x, path, query); stop {
-		return a, nil
-	}
-	a, stop := d.whyAuthenticated(x)
-	if stop || d.Policy.Authorization == nil {
-		return a, nil
-	}
-	return d.whyAuthorization(x, a)
-}
-
-// whyAuthenticated says who lets a request of the route through that authorization, if
-// there is any, judges next; or that nobody does.
-func (d *Deployment) whyAuthenticated(x *exchange) (a Answer, stop bool) {
-	a = Answer{Verdict: abi.Allow, Stage: abi.StageFilter, Level: x.Level}
-	if x.route != nil {
-		a.Route, a.Rule = x.route.Name, abi.Rule{ID: x.route.Name, Line: x.route.Line}
-	}
-	if d.Policy.Authentication == nil {
-		return a, false
-	}
-	a.Stage, a.Rule = abi.StageAuthn, AuthenticationDefault(d.Policy.Authentication)
-	// Which of several methods let a user in, the question does not say.
-	if list := Methods(d.Policy.Authentication); x.User != "" && len(list) == 1 {
-		a.Rule = list[0].Rule()
-	}
-	if x.User == "" && d.Policy.Authentication.Require {
-		a.Verdict, a.Reason = abi.Deny, "credentials are required"
-		a.Missing = []string{"a user: the request has no credentials"}
-		return a, true
-	}
-	if x.User == "" {
-		x.User = authn.Anonymous
-	}
-	return a, false
-}
-
-// An exchange is a request on its way through the explanation.
-type exchange struct {
-	Query
-	verb   string
-	route  *route.Route
-	params map[string]string
-	query  string
-}
-
-// whyFilter finds the route, or says why there is none.
-func (d *Deployment) whyFilter(x *exchange, path, query string) (Answer, bool) {
-	f := d.Policy.RequestFilter.WithDefaults()
-	a := Answer{Stage: abi.StageFilter, Level: x.Level}
-	refuse := func(rule, format string, args ...any) (Answer, bool) {
-		a.Rule, a.Reason = abi.Rule{ID: rule}, fmt.Sprintf(format, args...)
-		if rule == abi.RuleRoute || rule == abi.RuleMethod {
-			a.Rule.Line = d.Policy.RoutesPos.Short()
-		}
-		return a, true
-	}
-	if x.verb == "TRACE" || x.verb == "CONNECT" {
-		return refuse(abi.RuleRequest, "method %s is not served", x.verb)
-	}
-	if len(path) > int(f.MaxPathBytes) {
-		return refuse(abi.RuleRequest, "the path has %d bytes; the limit is %d", len(path), f.MaxPathBytes)
-	}
-	p, err := route.Normalize(path, f.RejectEncodedSlash)
-	if err == nil {
-		err = route.CheckQuery(query)
-	}
-	if err != nil {
-		return refuse(abi.RuleRequest, "%v", err)
-	}
-	x.query = query
-	if len(d.Policy.Routes) == 0 {
-		return a, false
-	}
-	best, allow := section(d.Policy.Routes).Match(x.verb, p.Segments(nil))
-	switch {
-	case best == nil && len(allow) > 0:
-		a.Missing = []string{"the path exists for " + strings.Join(allow, ", ") + ", not for " + x.verb}
-		return refuse(abi.RuleMethod, "no route of this path has the method %s", x.verb)
-	case best == nil:
-		a.Missing = d.nearestPaths(p.Canonical)
-		return refuse(abi.RuleRoute, "no route has the path %s", clip(p.Canonical))
-	}
-	x.route, x.params = best, pathValues(best, p.Segments(nil))
-	return a, false
-}
-
-// pathValues reads the parameters out of a path that the route matches.
-func pathValues(r *route.Route, segs []string) map[string]string {
-	m := make(map[string]string)
-	for i, p := range r.Segments() {
-		if !strings.HasPrefix(p, "{") {
-			continue
-		}
-		name, tail := strings.CutSuffix(strings.Trim(p, "{}"), "...")
-		if tail {
-			m[name] = route.Unescape(strings.Join(segs[min(i, len(segs)):], "/"))
-		} else {
-			m[name] = route.Unescape(segs[i])
-		}
-	}
-	return m
-}
-
-func (d *Deployment) nearestPaths(path string) []string {
-	var known []string
-	for _, r := range d.Policy.Routes {
-		known = append(known, r.Path)
-	}
-	if n, ok := nearest(path, known); ok {
-		return []string{"a route for " + clip(path) + "; the nearest is " + n}
-	}
-	return []string{"a route for " + clip(path)}
-}
-
-// whyAuthorization gathers what the request itself shows, adds what the query
-// sets, and asks the reference.
-func (d *Deployment) whyAuthorization(x *exchange, a Answer) (Answer, error) {
-	r := d.route(x.route.Name)
-	fromRequest := func(k authz.SourceKind) bool {
-		return k == authz.SourceRoute || k == authz.SourceQuery || k == authz.SourceMethod
-	}
-	for _, at := range d.Authorization.Attributes {
-		if _, set := x.Set[at.Name]; set && fromRequest(at.Source.Kind) {
-			return Answer{}, fmt.Errorf("attribute %q comes from the request line: write it there", at.Name)
-		}
-	}
-	context, err := d.values("", x.Set)
-	if err != nil {
-		return Answer{}, err
-	}
-	reads := d.Authorization.reads(r)
-	for _, at := range d.Authorization.Attributes {
-		if !fromRequest(at.Source.Kind) || !slices.Contains(reads, at.Name) {
-			continue
-		}
-		text, found, err := x.fact(at.Source)
-		var v cedar.Value
-		if err == nil && found {
-			v, err = ParseValue(at, text)
-		}
-		if err != nil {
-			d.malformed(&a, at.Name, err)
-			return a, nil
-		}
-		if found {
-			context[at.Name] = v
-		}
-	}
-	c := Call{Level: x.Level, Principal: x.User, Groups: x.Groups, Route: r.Name, Context: context}
-	d.authorized(&a, c)
-	d.explain(&a, r, c)
-	return a, nil
-}
-
-// authorized makes a the answer of authorization.
-func (d *Deployment) authorized(a *Answer, c Call) {
-	dec := d.Authorize(c)
-	a.Stage, a.Verdict, a.Rule, a.Level, a.Reason, a.Call = abi.StageAuthz, dec.Verdict, dec.Rule, dec.Level, dec.Reason, &c
-}
-
-// malformed makes a the denial of a request that has no value of an attribute's type.
-func (d *Deployment) malformed(a *Answer, name string, err error) {
-	a.Stage, a.Verdict, a.Rule = abi.StageAuthz, abi.Deny, abi.Rule{ID: abi.RuleRequest, Line: AuthorizationDefault(d.Policy).Line}
-	a.Reason = fmt.Sprintf("attribute %q: %v", name, err)
-}
-
-// fact returns what the request line says.
-func (x *exchange) fact(s authz.Source) (text string, found bool, err error) {
-	switch s.Kind {
-	case authz.SourceMethod:
-		return x.verb, true, nil
-	case authz.SourceRoute:
-		text, found = x.params[s.Arg]
-		return text, found, nil
-	}
-	q, err := url.ParseQuery(x.query)
-	switch vs := q[s.Arg]; {
-	case err != nil:
-		return "", false, errors.New("the query is not well formed")
-	case len(vs) > 1:
-		return "", false, errors.New("it is given twice")
-	case len(vs) == 1:
-		return vs[0], true, nil
-	}
-	return "", false, nil
 }

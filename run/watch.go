@@ -87,3 +87,10 @@ func stampOf(paths []string) builder.Stamp {
 	s, _ := builder.StampOf(paths...)
 	return s
 }
+
+// WatchDocuments sends on the channel whenever the documents that a path names have
+// changed since the call, until ctx ends.
+func WatchDocuments(ctx context.Context, path string) <-chan struct{} {
+	paths := func() []string { return documents(path) }
+	return watch(ctx, stampOf(paths()), paths)
+}

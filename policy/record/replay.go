@@ -133,7 +133,7 @@ func ask(d *policy.Deployment, r *Decision, explain bool) (policy.Answer, error)
 		return lacks(r, field)
 	}
 	q.Fact = func(a authz.Attribute) (string, bool, error) { return fact(r, a) }
-	a, err := d.Ask(q, explain)
+	a, err := d.Reference().Ask(q, explain)
 	if errors.Is(err, errRefused) {
 		return policy.Answer{Stage: abi.StageAuthn, Rule: method(d, r.Rule), Level: r.Level, Route: r.Route, Reason: r.Reason}, nil
 	}
