@@ -38,8 +38,12 @@ var outside = []struct {
 	{"golang.org/x/crypto", []string{"pep/authn/basic", "cmd", "test/bench"}, "argon2id, to verify and to make verifiers"},
 	{"golang.org/x/sys", []string{"tender", "unikernel/linux", "run", "cmd", "builder", "test/redteam", "test/kernels", "test/bench/guests", "test/boot", "test/wire"}, "system calls; images make theirs in one package"},
 	{"gvisor.dev/gvisor", []string{"netstack/direct", "tender/usernet"}, "the TCP stack of an image that has one, and of its tender"},
+	{"github.com/santhosh-tekuri/jsonschema/v6", []string{"policy"}, "a second opinion on the schema of documents"},
 	{"github.com/rogpeppe/go-internal", []string{"cmd", "test"}, "testscript"},
 }
+
+// inTestsOnly are those of them that nothing is built with.
+var inTestsOnly = []string{"github.com/santhosh-tekuri/jsonschema/v6", "github.com/rogpeppe/go-internal"}
 
 // banned lists packages of the standard library that folders must not use.
 var banned = []struct {
@@ -157,6 +161,9 @@ func (l law) judge(home, dir, pkg string, test bool) string {
 	if first, _, _ := strings.Cut(pkg, "/"); strings.Contains(first, ".") {
 		for _, o := range outside {
 			if within(pkg, o.module) {
+				if slices.Contains(inTestsOnly, o.module) && !test {
+					return "only tests may"
+				}
 				if slices.ContainsFunc(o.folders, func(f string) bool { return within(dir, f) }) {
 					return ""
 				}
@@ -274,6 +281,8 @@ func TestViolationsAreFound(t *testing.T) {
 		{"cgo", "tender/x.go", `import "C"`, true},
 		{"cedar in an image", "pep/authz/x.go", `import "github.com/cedar-policy/cedar-go"`, true},
 		{"cedar in the compiler", "compiler/x.go", `import "github.com/cedar-policy/cedar-go/types"`, false},
+		{"a dependency of tests in a test", "policy/x_test.go", `import "github.com/santhosh-tekuri/jsonschema/v6"`, false},
+		{"a dependency of tests", "policy/x.go", `import "github.com/santhosh-tekuri/jsonschema/v6"`, true},
 		{"an unknown module", "run/x.go", `import "github.com/sirupsen/logrus"`, true},
 		{"a folder without a row", "helpers/x.go", ``, true},
 	} {

@@ -31,8 +31,7 @@ func (d *decoder) authentication(s *api.SecurityPolicy) func(*yaml.Node) {
 			}},
 			field{name: "basic", read: func(n *yaml.Node) { a.Basic = d.basic(n, s.Metadata.Name) }},
 			field{name: "mtls", read: func(n *yaml.Node) { a.MTLS = d.mtls(n) }})
-		written := func(method string) bool { return value(n, method) != n }
-		if n.Kind == yaml.MappingNode && !written("jwt") && !written("basic") && !written("mtls") {
+		if d.written(n, false, "jwt", "basic", "mtls") == 0 {
 			d.fail(n, "add jwt: [...], basic: {...} or mtls: {...}", "spec.authentication has no method")
 		}
 		if len(a.JWT) > 0 || a.Basic != nil || a.MTLS != nil {
@@ -52,7 +51,7 @@ func (d *decoder) basic(n *yaml.Node, realm string) *api.Basic {
 		field{name: "name", must: true, read: d.word(&b.Name, p+"name")},
 		field{name: "realm", read: d.form(&b.Realm, p+"realm", realmForm, `printable ASCII without '"' and '\'`)},
 		field{name: "users", must: true, read: d.secretName(&b.Users, p+"users", "./users.txt")},
-		field{name: "require", read: func(n *yaml.Node) {
+		field{name: "require", never: true, read: func(n *yaml.Node) {
 			d.fail(n, "write require: "+n.Value+" under spec.authentication, beside basic", "%srequire is about all methods together", p)
 		}},
 		field{name: "attempts", read: d.number(&attempts, p+"attempts", 1, 1000)},
@@ -108,7 +107,7 @@ func (d *decoder) jwt(n *yaml.Node) api.JWT {
 				d.fail(n, "write whole seconds", "%sleeway cannot be %s", p, shown(n))
 			}
 		}},
-		field{name: "require", read: func(n *yaml.Node) {
+		field{name: "require", never: true, read: func(n *yaml.Node) {
 			d.fail(n, "write require: "+n.Value+" under spec.authentication, beside jwt", "%srequire is about all methods together", p)
 		}})
 	return j

@@ -105,6 +105,8 @@ func mistakes() []mistake {
 		{"mapping wanted", "levels: {names: [normal, lockdown], initial: normal}", "levels: [normal, lockdown]", nil},
 		{"empty value", "initial: normal}", "initial: }", nil},
 		{"old version", "v1alpha1\nkind: Workload", "v1\nkind: Workload", nil},
+		{"version that is empty", "apiVersion: lorica.dev/v1alpha1\nkind: Workload", "apiVersion: \"\"\nkind: Workload", nil},
+		{"kind that is empty", "kind: Workload", "kind: \"\"", nil},
 		{"kind misspelt", "kind: Workload", "kind: Worklod", nil},
 		{"kind of later", "kind: Workload", "kind: Tenant", nil},
 		{"name that is no label", "name: shop, tenant: acme, labels", "name: My_Shop, tenant: acme, labels", nil},

@@ -20,6 +20,8 @@ type decoder struct {
 	*report
 	src *source
 	bad map[string]bool // fields that were not read as written: do not judge what follows from them
+
+	drawing *drawing // not nil: nothing is read; what would be is written down
 }
 
 func (d *decoder) pos(n *yaml.Node) api.Pos {
@@ -40,11 +42,16 @@ type field struct {
 	name   string
 	must   bool
 	notYet bool
+	never  bool // read refuses it, with words of its own
 	read   func(*yaml.Node)
 }
 
 // object reads a mapping by its table of fields; path names it in messages.
 func (d *decoder) object(n *yaml.Node, path string, fields ...field) {
+	if d.drawing != nil {
+		d.drawObject(n, path, fields)
+		return
+	}
 	what, prefix := path, path+"."
 	if path == "" {
 		what, prefix = "a resource", ""
@@ -85,6 +92,25 @@ func (d *decoder) object(n *yaml.Node, path string, fields ...field) {
 	}
 }
 
+// written reports how many of some fields a mapping has, for what must have one of them;
+// what is no mapping was reported, and has one. exactly is what a schema says of it.
+func (d *decoder) written(n *yaml.Node, exactly bool, names ...string) int {
+	if d.drawing != nil {
+		d.drawChoice(n, exactly, names)
+		return 1
+	}
+	if n.Kind != yaml.MappingNode {
+		return 1
+	}
+	count := 0
+	for _, name := range names {
+		if value(n, name) != n {
+			count++
+		}
+	}
+	return count
+}
+
 // supported names the fields that can be written.
 func supported(fields []field) []string {
 	var s []string
@@ -96,8 +122,13 @@ func supported(fields []field) []string {
 	return s
 }
 
-// entries reads a mapping whose keys are the user's own, in file order.
-func (d *decoder) entries(n *yaml.Node, path string, each func(k, v *yaml.Node)) {
+// entries reads a mapping whose keys are the user's own, in file order; the values of
+// special ones have another form than those of all others.
+func (d *decoder) entries(n *yaml.Node, path string, each func(k, v *yaml.Node), special ...string) {
+	if d.drawing != nil {
+		d.drawEntries(n, each, special)
+		return
+	}
 	if n.Kind != yaml.MappingNode {
 		d.fail(n, "write name: value", "%s must be a mapping, not %s", path, kindOf(n))
 		return
@@ -114,6 +145,10 @@ func (d *decoder) entries(n *yaml.Node, path string, each func(k, v *yaml.Node))
 // list reads a sequence.
 func (d *decoder) list(path string, each func(*yaml.Node)) func(*yaml.Node) {
 	return func(n *yaml.Node) {
+		if d.drawing != nil {
+			d.drawList(n, each)
+			return
+		}
 		if n.Kind != yaml.SequenceNode {
 			d.fail(n, "write [...], or one line with a dash for each", "%s must be a list, not %s", path, kindOf(n))
 			return
@@ -124,10 +159,22 @@ func (d *decoder) list(path string, each func(*yaml.Node)) func(*yaml.Node) {
 	}
 }
 
+// each reads a value, or a list of them.
+func (d *decoder) each(n *yaml.Node, path string, read func(*yaml.Node)) {
+	if n.Kind == yaml.SequenceNode {
+		d.list(path, read)(n)
+		return
+	}
+	read(n)
+}
+
 // str reads text. Numbers and booleans are not text: what looks like one is
 // put in quotes, so that no value changes its meaning with its spelling.
 func (d *decoder) str(dst *string, path string) func(*yaml.Node) {
 	return func(n *yaml.Node) {
+		if d.drawn(n, sketch{"type": "string"}) {
+			return
+		}
 		switch {
 		case n.Kind != yaml.ScalarNode:
 			d.fail(n, "write a word or quoted text", "%s must be text, not %s", path, kindOf(n))
@@ -151,6 +198,9 @@ func (d *decoder) word(dst *string, path string) func(*yaml.Node) {
 
 func (d *decoder) form(dst *string, path string, form *regexp.Regexp, says string) func(*yaml.Node) {
 	return func(n *yaml.Node) {
+		if d.drawn(n, sketch{"type": "string", "pattern": form.String()}) {
+			return
+		}
 		var s string
 		d.str(&s, path)(n)
 		switch {
@@ -178,6 +228,9 @@ func (d *decoder) words(dst *[]string, path string) func(*yaml.Node) {
 // yet.
 func (d *decoder) choice(dst *string, path string, words []string, later ...string) func(*yaml.Node) {
 	return func(n *yaml.Node) {
+		if d.drawn(n, sketch{"enum": words}) {
+			return
+		}
 		if n.Kind == yaml.ScalarNode && n.Tag != "!!str" && !slices.Contains(words, n.Value) {
 			d.fail(n, "known: "+strings.Join(words, ", "), "%s cannot be %s", path, kindOf(n)) // quotes would not help
 			return
@@ -198,6 +251,9 @@ func (d *decoder) choice(dst *string, path string, words []string, later ...stri
 
 func (d *decoder) boolean(dst *bool, path string) func(*yaml.Node) {
 	return func(n *yaml.Node) {
+		if d.drawn(n, sketch{"type": "boolean"}) {
+			return
+		}
 		if n.Tag != "!!bool" || n.Value != "true" && n.Value != "false" {
 			d.fail(n, "write true or false", "%s must be true or false, not %s", path, kindOf(n))
 			return
@@ -208,6 +264,9 @@ func (d *decoder) boolean(dst *bool, path string) func(*yaml.Node) {
 
 func (d *decoder) number(dst *uint64, path string, lo, hi uint64) func(*yaml.Node) {
 	return func(n *yaml.Node) {
+		if d.drawn(n, sketch{"type": "integer", "minimum": lo, "maximum": hi}) {
+			return
+		}
 		v, err := strconv.ParseUint(n.Value, 10, 64)
 		if n.Tag != "!!int" || err != nil || len(n.Value) > 1 && n.Value[0] == '0' || v < lo || v > hi {
 			d.fail(n, fmt.Sprintf("write a decimal number from %d to %d, without quotes", lo, hi), "%s cannot be %s", path, shown(n))
@@ -219,6 +278,9 @@ func (d *decoder) number(dst *uint64, path string, lo, hi uint64) func(*yaml.Nod
 
 func (d *decoder) share(dst *float64, path string) func(*yaml.Node) {
 	return func(n *yaml.Node) {
+		if d.drawn(n, sketch{"type": "number", "minimum": 0, "maximum": 1}) {
+			return
+		}
 		v, err := strconv.ParseFloat(n.Value, 64)
 		if n.Tag != "!!float" && n.Tag != "!!int" || err != nil || math.IsNaN(v) || v < 0 || v > 1 {
 			d.fail(n, "write a share from 0 to 1, for example 0.01", "%s cannot be %s", path, shown(n))
@@ -233,6 +295,9 @@ var sizeForm = regexp.MustCompile(`^([1-9][0-9]{0,15})(Ki|Mi|Gi|)$`)
 // size reads a number of bytes: 65536, 64Ki, 1Mi.
 func (d *decoder) size(dst *uint64, path string, lo, hi uint64) func(*yaml.Node) {
 	return func(n *yaml.Node) {
+		if d.drawn(n, sketch{"anyOf": []sketch{{"type": "integer", "minimum": lo, "maximum": hi}, {"type": "string", "pattern": sizeForm.String()}}}) {
+			return
+		}
 		m := sizeForm.FindStringSubmatch(n.Value)
 		var v uint64
 		if n.Kind == yaml.ScalarNode && m != nil {
@@ -265,8 +330,14 @@ func sizeText(v uint64) string {
 	return strconv.FormatUint(v, 10) + "Gi"
 }
 
+// durationForm is what time.ParseDuration reads.
+const durationForm = `^[+-]?(0|(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$`
+
 func (d *decoder) duration(dst *time.Duration, path string, lo, hi time.Duration) func(*yaml.Node) {
 	return func(n *yaml.Node) {
+		if d.drawn(n, sketch{"type": "string", "pattern": durationForm}) {
+			return
+		}
 		v, err := time.ParseDuration(n.Value)
 		if n.Tag != "!!str" || err != nil || v < lo || v > hi {
 			d.fail(n, fmt.Sprintf("write a duration from %s to %s, for example 30s or 5m", span(lo), span(hi)), "%s cannot be %s", path, shown(n))

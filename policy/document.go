@@ -49,12 +49,15 @@ func (d *decoder) securityPolicy(n *yaml.Node, s *api.SecurityPolicy) {
 						s.Attributes = append(s.Attributes, a)
 					}
 				}
-				if k.Value == groupsAttribute && v.Kind == yaml.SequenceNode && len(v.Content) > 0 {
+				if k.Value == groupsAttribute && v.Kind == yaml.SequenceNode {
+					if len(v.Content) == 0 {
+						d.fail(v, "name the sources, such as [jwt.groups, basic.groups]", "spec.attributes.groups is empty")
+					}
 					d.list("spec.attributes.groups", read)(v) // one for each method
 					return
 				}
 				read(v)
-			})
+			}, groupsAttribute)
 		}},
 		field{name: "secrets", read: d.secrets(s)},
 		field{name: "requestFilter", read: d.requestFilter(s)},
@@ -107,6 +110,9 @@ func (d *decoder) defaults(v *api.Default) func(*yaml.Node) {
 // character is.
 func (d *decoder) text(dst *api.Text, path string) func(*yaml.Node) {
 	return func(n *yaml.Node) {
+		if d.drawn(n, sketch{"type": "string", "pattern": `\S`}) {
+			return
+		}
 		var s string
 		if d.str(&s, path)(n); strings.TrimSpace(s) == "" {
 			if n.Tag == "!!str" {
@@ -143,12 +149,13 @@ func (d *decoder) secrets(s *api.SecurityPolicy) func(*yaml.Node) {
 				field{name: "file", read: d.path(&x.File, path+".file")},
 				field{name: "development", read: d.choice(&x.Development, path+".development", []string{api.DevelopmentJWKS, api.DevelopmentClientCA})},
 				field{name: "descriptor", notYet: true})
-			file, development := value(v, "file") != v, value(v, "development") != v
-			switch {
-			case v.Kind != yaml.MappingNode:
-			case file && development:
+			switch d.written(v, true, "file", "development") {
+			case 2:
 				d.fail(v, "keep one of them", "%s has both a file and a development secret", path)
-			case !file && !development && d.count() == before:
+			case 0:
+				if d.count() > before {
+					break
+				}
 				d.fail(v, "add file: ./FILE", "%s.file is missing", path)
 			}
 			s.Secrets = append(s.Secrets, x)

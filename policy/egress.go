@@ -70,7 +70,7 @@ func (d *decoder) destination(n *yaml.Node) api.Destination {
 	if n.Kind != yaml.MappingNode {
 		return t
 	}
-	if d.count() == before && (value(n, "cidrs") == n) == (value(n, "names") == n) {
+	if d.written(n, true, "cidrs", "names") != 1 && d.count() == before {
 		d.fail(n, "write {cidrs: [...]} or {names: [...]}, one entry for each", "%s: an entry has exactly one of cidrs and names", p)
 	}
 	for _, name := range []string{"cidrs", "names"} {

@@ -66,6 +66,9 @@ func (d *decoder) link(w *api.Workload) func(*yaml.Node) {
 // interfaceAddress reads one way to an address.
 func (d *decoder) interfaceAddress(i *api.Interface, n *yaml.Node) {
 	const p = "spec.network.addresses"
+	if d.drawn(n, sketch{"type": "string", "pattern": "^(" + api.AddressDHCP + "|" + api.AddressSLAAC + "|.+/[0-9]+)$"}) {
+		return
+	}
 	var s string
 	if d.str(&s, p)(n); s == "" && n.Tag != "!!str" {
 		return
@@ -99,20 +102,16 @@ func (d *decoder) interfaceAddress(i *api.Interface, n *yaml.Node) {
 
 // gateways reads one router, or a list with one for each family.
 func (d *decoder) gateways(i *api.Interface, n *yaml.Node) {
-	list := []*yaml.Node{n}
-	if n.Kind == yaml.SequenceNode {
-		list = n.Content
-	}
-	for _, n := range list {
+	d.each(n, "spec.network.gateway", func(n *yaml.Node) {
 		var a netip.Addr
 		if d.address(&a, "spec.network.gateway")(n); !a.IsValid() {
-			continue
+			return
 		}
 		if slices.ContainsFunc(i.Gateways, func(b netip.Addr) bool { return a.Is4() == b.Is4() }) {
 			d.fail(n, "keep one of IPv4 and one of IPv6", "spec.network.gateway: %s is the second of its family", a)
 		}
 		i.Gateways = append(i.Gateways, a)
-	}
+	})
 }
 
 // checkInterface holds that an image on an interface can be what else is asked of it.

@@ -195,22 +195,30 @@ type securityPolicy struct {
 	written []statement // one for each rule of auth
 }
 
+// document reads what every kind has.
+func (d *decoder) document(n *yaml.Node, version, kind, metadata, spec func(*yaml.Node)) {
+	d.object(n, "", field{name: "apiVersion", must: true, read: version},
+		field{name: "kind", must: true, read: kind},
+		field{name: "metadata", must: true, read: metadata},
+		field{name: "spec", must: true, read: spec},
+		field{name: "status", notYet: true})
+}
+
 // resource decodes one document.
 func (p *parsing) resource(d *decoder, n *yaml.Node) {
 	before := p.count()
 	var version, kind string
 	var kindNode, spec *yaml.Node
 	var meta api.Metadata
-	d.object(n, "", field{name: "apiVersion", must: true, read: d.str(&version, "apiVersion")},
-		field{name: "kind", must: true, read: func(v *yaml.Node) { kindNode = v; d.str(&kind, "kind")(v) }},
-		field{name: "metadata", must: true, read: d.metadata(&meta)},
-		field{name: "spec", must: true, read: func(v *yaml.Node) { spec = v }},
-		field{name: "status", notYet: true})
-	if version != "" && version != api.Version {
-		d.fail(value(n, "apiVersion"), "write "+api.Version, "apiVersion %q is unknown", version)
+	d.document(n, d.str(&version, "apiVersion"), func(v *yaml.Node) { kindNode = v; d.str(&kind, "kind")(v) }, d.metadata(&meta), func(v *yaml.Node) { spec = v })
+	if v := value(n, "apiVersion"); v != n && v.Tag == "!!str" && version != api.Version {
+		d.fail(v, "write "+api.Version, "apiVersion %q is unknown", version)
 	}
 	switch kind {
 	case "":
+		if kindNode != nil && kindNode.Tag == "!!str" { // left alone it would say nothing at all
+			d.fail(kindNode, "write Workload or SecurityPolicy", "kind is empty")
+		}
 	case api.KindWorkload:
 		w := &api.Workload{Metadata: meta, Dir: d.src.dir}
 		if spec != nil {

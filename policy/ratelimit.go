@@ -51,25 +51,21 @@ func (d *decoder) rateLimit(n *yaml.Node) api.RateLimit {
 func (d *decoder) limitKey(dst *limit.Key) func(*yaml.Node) {
 	const p = "spec.rateLimits.key"
 	return func(n *yaml.Node) {
-		list := []*yaml.Node{n}
-		if n.Kind == yaml.SequenceNode {
-			list = n.Content
-		}
-		if len(list) == 0 {
+		if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
 			d.fail(n, "write principal, source, route, or a list of them", "%s is empty", p)
 		}
-		for _, n := range list {
+		d.each(n, p, func(n *yaml.Node) {
 			var s string
 			d.choice(&s, p, keyNames[:])(n)
 			at := slices.Index(keyNames[:], s)
 			if at < 0 {
-				continue
+				return
 			}
 			if *dst&(1<<at) != 0 {
 				d.fail(n, "name each key once", "%s names %s twice", p, s)
 			}
 			*dst |= 1 << at
-		}
+		})
 	}
 }
 

@@ -22,7 +22,7 @@ func (d *decoder) endpoint(n *yaml.Node) api.Endpoint {
 			}
 		})},
 		field{name: "workloads", notYet: true})
-	if value(n, "cidrs") == n && value(n, "workloads") == n && n.Kind == yaml.MappingNode {
+	if d.written(n, false, "cidrs") == 0 && value(n, "workloads") == n {
 		d.fail(n, "add cidrs: [10.0.0.0/8]", "spec.endpoints.cidrs is missing")
 	} else if c := value(n, "cidrs"); c.Kind == yaml.SequenceNode && len(c.Content) == 0 {
 		d.fail(c, "write the networks, or use any", "spec.endpoints.cidrs is empty: the endpoint would match nobody")
@@ -65,11 +65,14 @@ func (d *decoder) network(s *api.SecurityPolicy) func(*yaml.Node) {
 	return func(n *yaml.Node) {
 		x := &api.Network{Pos: d.pos(n)}
 		d.object(n, "spec.network",
-			field{name: "ingress", must: value(n, "egress") == n, read: d.list("spec.network.ingress", func(n *yaml.Node) { x.Ingress = append(x.Ingress, d.ingress(n)) })},
-			field{name: "egress", read: d.list("spec.network.egress", func(n *yaml.Node) { x.Egress = append(x.Egress, d.egress(n)) })})
-		if l := value(n, "egress"); l.Kind == yaml.SequenceNode && len(l.Content) == 0 {
-			d.fail(l, "write the rules, or remove the field: nothing can be connected to without rules", "spec.network.egress is empty")
-		}
+			field{name: "ingress", must: d.drawing == nil && value(n, "egress") == n, read: d.list("spec.network.ingress", func(n *yaml.Node) { x.Ingress = append(x.Ingress, d.ingress(n)) })},
+			field{name: "egress", read: func(n *yaml.Node) {
+				d.list("spec.network.egress", func(n *yaml.Node) { x.Egress = append(x.Egress, d.egress(n)) })(n)
+				if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+					d.fail(n, "write the rules, or remove the field: nothing can be connected to without rules", "spec.network.egress is empty")
+				}
+			}})
+		d.written(n, false, "ingress", "egress")
 		s.Network = x
 	}
 }
@@ -110,6 +113,9 @@ func (d *decoder) port(n *yaml.Node, p string) api.Port {
 			x.Lo, x.Hi = uint16(v), uint16(v)
 		}},
 		field{name: "portRange", read: func(n *yaml.Node) {
+			if d.drawn(n, sketch{"type": "string", "pattern": rangeForm.String()}) {
+				return
+			}
 			m := rangeForm.FindStringSubmatch(n.Value)
 			if n.Kind == yaml.ScalarNode && m != nil {
 				lo, err1 := strconv.ParseUint(m[1], 10, 16)

@@ -42,6 +42,9 @@ func (d *decoder) test(n *yaml.Node) api.Test {
 		field{name: "context", read: func(n *yaml.Node) {
 			t.Set = make(map[string]string)
 			d.entries(n, "spec.tests.context", func(k, v *yaml.Node) {
+				if d.drawn(v, sketch{"type": []string{"string", "number", "boolean"}}) {
+					return
+				}
 				if v.Kind != yaml.ScalarNode {
 					d.fail(v, "write a number, a word or quoted text", "spec.tests.context.%s cannot be %s", clip(k.Value), kindOf(v))
 					return
@@ -72,17 +75,14 @@ func (d *decoder) test(n *yaml.Node) api.Test {
 	if expect == "Allow" {
 		t.Expect = abi.Allow
 	}
+	about, misspelt := d.written(n, true, "call", "request", "packet"), false
+	for _, name := range []string{"call", "request", "packet"} {
+		misspelt = misspelt || d.bad["spec.tests."+name]
+	}
 	if n.Kind != yaml.MappingNode {
 		return t
 	}
 	written := func(name string) bool { return value(n, name) != n }
-	about, misspelt := 0, false
-	for _, name := range []string{"call", "request", "packet"} {
-		misspelt = misspelt || d.bad["spec.tests."+name]
-		if written(name) {
-			about++
-		}
-	}
 	if about != 1 && !misspelt {
 		d.fail(n, "write call: ROUTE, request: \"GET /path\", or packet: {from: ..., port: ...}", "spec.tests must have exactly one of call, request and packet")
 	}
@@ -118,6 +118,9 @@ func (d *decoder) requestText(dst *string, path string) func(*yaml.Node) {
 // time reads a moment; YAML takes what looks like one for no text.
 func (d *decoder) time(dst *time.Time, path string) func(*yaml.Node) {
 	return func(n *yaml.Node) {
+		if d.drawn(n, sketch{"type": "string", "format": "date-time"}) {
+			return
+		}
 		var err error
 		if *dst, err = time.Parse(time.RFC3339, n.Value); err != nil || n.Kind != yaml.ScalarNode {
 			d.fail(n, `write date, time and zone, such as "2026-11-25T23:10:00Z"`, "%s cannot be %s", path, shown(n))
@@ -128,6 +131,9 @@ func (d *decoder) time(dst *time.Time, path string) func(*yaml.Node) {
 // body reads a value as JSON; text is taken as it is, so that a body can be wrong.
 func (d *decoder) body(dst *[]byte, path string) func(*yaml.Node) {
 	return func(n *yaml.Node) {
+		if d.drawn(n, sketch{"type": []string{"object", "array", "string", "number", "boolean"}}) || d.drawing != nil {
+			return
+		}
 		if n.Tag == "!!str" {
 			*dst = []byte(n.Value)
 			return

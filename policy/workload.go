@@ -98,25 +98,18 @@ func (d *decoder) app(a *api.App) func(*yaml.Node) {
 					field{name: "func", read: d.form(&a.Handler.Func, "spec.app.handler.func", funcForm, "the name of an exported Go function, such as New")})
 			}},
 			field{name: "proxy", read: d.proxy(a)})
-		if d.count() == before && appKinds(a) != 1 {
+		if d.written(n, true, "static", "handler", "proxy") != 1 && d.count() == before {
 			d.fail(n, "write static: {dir: ./public}, handler: {module: ./app, func: New} or proxy: {upstream: \"http://127.0.0.1:9000\"}", "spec.app must have exactly one of static, handler and proxy")
 		}
 	}
 }
 
-func appKinds(a *api.App) int {
-	n := 0
-	for _, there := range []bool{a.Static != nil, a.Handler != nil, a.Proxy != nil} {
-		if there {
-			n++
-		}
-	}
-	return n
-}
-
 // path reads the name of a file or folder, as written.
 func (d *decoder) path(dst *string, what string) func(*yaml.Node) {
 	return func(n *yaml.Node) {
+		if d.drawn(n, sketch{"type": "string", "minLength": 1}) {
+			return
+		}
 		var s string
 		if d.str(&s, what)(n); s == "" {
 			if n.Tag == "!!str" {
