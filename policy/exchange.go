@@ -179,20 +179,18 @@ func (e *Reference) authorize(x *exchange, a Answer) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	// Images read the body first.
-	for _, body := range []bool{true, false} {
-		for _, at := range d.Authorization.Attributes {
-			_, set := context[at.Name]
-			if _, says := x.says(at.Source.Kind); set || !says || body != (at.Source.Kind == authz.SourceBody) || !slices.Contains(r.Reads, at.Name) {
-				continue
-			}
-			switch v, err := x.fact(at); {
-			case err != nil:
-				e.malformed(&a, at.Name, err)
-				return a, nil
-			case v != nil:
-				context[at.Name] = v
-			}
+	for _, at := range d.Authorization.Attributes {
+		_, set := context[at.Name]
+		if _, says := x.says(at.Source.Kind); set || !says || !slices.Contains(r.Reads, at.Name) {
+			continue
+		}
+		v, err := x.fact(at)
+		if err != nil {
+			e.malformed(&a, at.Name, err)
+			return a, nil
+		}
+		if v != nil {
+			context[at.Name] = v
 		}
 	}
 	e.authorized(&a, Call{Level: x.Level, Principal: x.User, Groups: x.Groups, Route: r.Route.Name, Context: context})

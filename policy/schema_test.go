@@ -305,6 +305,17 @@ func TestTheSchemaAndCheckAgree(t *testing.T) {
 			judge(name, m.what, kind, m.doc)
 		})
 	}
+	for _, c := range []struct{ kind, text, old, new string }{
+		{api.KindSecurityPolicy, moreFields, "{file: ./c}", "{file: ./c, development: jwks}"},
+		{api.KindSecurityPolicy, moreFields, "call: r,", "call: r, request: GET /,"},
+		{api.KindSecurityPolicy, moreFields, "{names: [a.example]}", "{names: [a.example], cidrs: [10.0.0.0/8]}"},
+		{api.KindWorkload, moreOfWorkloads, "{proxy: {", "{static: {dir: x}, proxy: {"},
+	} {
+		n := parsed(t, strings.Replace(c.text, c.old, c.new, 1))
+		if err := schemas[c.kind].Validate(asJSON(n)); err == nil || len(decoded(n)) == 0 {
+			t.Errorf("%s: the schema says %v, check says %v", c.new, err, decoded(n))
+		}
+	}
 	for i, form := range semantic {
 		if !used[i] {
 			t.Errorf("nothing that the schema accepts is refused with %q: take it from the list", form)

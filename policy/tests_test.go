@@ -234,3 +234,42 @@ func TestTheDayOfATest(t *testing.T) {
 		}
 	}
 }
+
+// What rules say comes before what a call of a route is taken for, a rule that cannot be
+// evaluated before a forbid behind it, and sets from bodies have the types that images take.
+func TestWhatDecidesATest(t *testing.T) {
+	const old = `permit (principal in Group::"staff", action == Action::"call", resource in RouteGroup::"reads");`
+	fails := `@id("fails") permit (principal, action, resource in RouteGroup::"reads") when { 9223372036854775807 + context.hour > 0 };`
+	forbids := `@id("forbids") forbid (principal, action, resource in RouteGroup::"reads");`
+	method := []string{"hour: clock.hour", "hour: request.method", `"hour": Long`, `"hour": String`, "context.hour >= 6 && context.hour < 22 &&", "",
+		old, `permit (principal, action, resource in RouteGroup::"reads") when { context.hour == "HEAD" };`}
+	set := func(typ, rule string) []string {
+		return []string{`amount: "body.json:/amount"`, "amount: \"body.json:/amount\"\n    list: \"body.json:/list\"", `"srcIP": ipaddr`, `"srcIP": ipaddr, "list"?: Set<` + typ + `>`,
+			old, `permit (principal, action, resource in RouteGroup::"reads") when { context has list && ` + rule + " };"}
+	}
+	const at = `at: "2026-11-25T23:10:00Z", `
+	for _, c := range []struct {
+		name string
+		more []string
+		test string
+	}{
+		{"an error before a forbid", []string{"@id(\"staff-read\")\n      " + old, fails + "\n      " + forbids}, at + "call: readAccount, expect: Deny, by: fails"},
+		{"a forbid before an error", []string{"@id(\"staff-read\")\n      " + old, forbids + "\n      " + fails}, at + "call: readAccount, expect: Deny, by: forbids"},
+		{"an error and a permit", []string{old, old + "\n      " + fails}, at + "call: readAccount, expect: Deny, by: fails"},
+		{"the method of a route", method, `call: readAccount, expect: Deny, by: "default:authorization"`},
+		{"another method of a route", method, "call: readAccount, context: {hour: HEAD}, expect: Allow"},
+		{"a method as it is sent", method, "request: HEAD /accounts, expect: Allow"},
+		{"texts", set("String", `context.list.contains("a")`), `call: readAccount, body: {list: ["a"]}, expect: Allow`},
+		{"texts that are numbers", set("String", `context.list.contains("a")`), `call: readAccount, body: {list: ["a", 1]}, expect: Deny, by: default:request`},
+		{"a text that is no list", set("String", `context.list.contains("a")`), `call: readAccount, body: {list: "a"}, expect: Deny, by: default:request`},
+		{"truth values", set("Bool", "context.list.contains(true)"), "call: readAccount, body: {list: [false, true]}, expect: Allow"},
+		{"whole decimal numbers", set("decimal", `context.list.contains(decimal("5.0"))`), "call: readAccount, body: {list: [5]}, expect: Allow"},
+		{"decimal numbers", set("decimal", `context.list.contains(decimal("5.25"))`), `call: readAccount, body: {list: [1, "5.25"]}, expect: Allow`},
+		{"numbers by hand", set("Long", "context.list.contains(5)"), `call: readAccount, context: {list: "[1, 5]"}, expect: Allow`},
+		{"too many", set("Long", "context.list.contains(5)"), "call: readAccount, body: {list: [" + strings.Repeat("5, ", 2000) + "5]}, expect: Deny, by: default:request"},
+	} {
+		if _, err := paymentsWith(t, "  tests:\n    - {name: it, as: {user: s, groups: [staff]}, "+c.test+"}\n", c.more...); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
