@@ -46,6 +46,9 @@ func (d *decoder) trigger(n *yaml.Node) api.Trigger {
 		field{name: "key", read: d.choice(&t.Key, p+"key", obligation.KeyNames())},
 		field{name: "to", must: true, read: d.word(&t.To, p+"to")},
 		field{name: "hold", must: true, read: func(n *yaml.Node) {
+			if d.drawn(n, sketch{"type": "string", "pattern": "^" + holdManual + "$|" + durationForm}) {
+				return
+			}
 			v, err := time.ParseDuration(n.Value)
 			switch {
 			case n.Tag == "!!str" && n.Value == holdManual:
