@@ -60,7 +60,7 @@ func TestDifferencesOfCedarRulesAreWhatAllCallsShow(t *testing.T) {
 			if c.Old != before.Authorize(c.Call) || c.New != after.Authorize(c.Call) || c.Old.Verdict == c.New.Verdict || c.Call.Level != c.Level {
 				t.Fatalf("seed %d: %+v", seed, c)
 			}
-			k := fmt.Sprint(c.Route, c.Level, c.Old.Rule.ID, c.New.Rule.ID)
+			k := fmt.Sprint(c.Call.Route, c.Level, c.Old.Rule.ID, c.New.Rule.ID)
 			if !want[k] || got[k] {
 				t.Fatalf("seed %d: %s: %+v\n%s", seed, k, c, text)
 			}

@@ -101,8 +101,8 @@ func (p *problem) users(d *domain) {
 	}
 	d.values = append(d.values, value{user: somebody})
 	for _, u := range list {
-		anonymous := u == authn.Anonymous && slices.ContainsFunc(p.m.sides, func(s *modelSide) bool {
-			return s.d.Policy.Authentication != nil && !s.d.Policy.Authentication.Require
+		anonymous := u == authn.Anonymous && !slices.ContainsFunc(p.m.sides, func(s *modelSide) bool {
+			return s.d.Policy.Authentication == nil || s.d.Policy.Authentication.Require
 		})
 		if authn.ValidPrincipal(u) || anonymous {
 			d.values = append(d.values, value{user: u})
@@ -115,21 +115,23 @@ func (p *problem) users(d *domain) {
 
 // attribute returns the values of an attribute, as far as the rules at hand tell them apart.
 func (p *problem) attribute(d *domain, f int, name string) {
-	var decl []authz.Attribute // of each side that has it
-	for _, s := range p.m.sides {
-		for _, x := range s.a.Attributes {
-			if x.Name == name {
-				decl = append(decl, x)
-			}
+	var decl []authz.Attribute // of each side whose rules read it
+	for s := range p.m.sides {
+		if x, ok := p.declares(s, name); ok {
+			decl = append(decl, x)
 		}
+	}
+	if len(decl) == 0 {
+		d.short = "no rule reads the attribute " + name
+		return
 	}
 	at := decl[0]
 	for _, x := range decl[1:] {
-		if x.Type != at.Type || x.Set != at.Set || x.Source != at.Source {
-			d.short = "the two policies do not mean the same by the attribute " + name
+		if x.Source != at.Source {
+			d.short = "the attribute " + name + " has another source in the one policy than in the other"
 		}
 	}
-	required := slices.ContainsFunc(decl, func(x authz.Attribute) bool { return !x.Optional })
+	required := len(decl) == len(p.m.sides) && !slices.ContainsFunc(decl, func(x authz.Attribute) bool { return x.Optional })
 	// What there always is.
 	route := p.route()
 	switch at.Source.Kind {

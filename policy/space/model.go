@@ -109,6 +109,7 @@ func newModel(list ...*policy.Deployment) *model {
 	if len(m.sides) > 1 { // what one policy names may be in something of the other
 		all := slices.Clone(m.sides[0].candidates())
 		all = append(all, m.sides[1].candidates()...)
+		all = append(all, m.moved()...)
 		for _, s := range m.sides {
 			s.extra, s.groups = all, nil
 		}

@@ -14,7 +14,8 @@ import (
 // A problem is the rules of one route.
 type problem struct {
 	m       *model
-	name    string // of the route
+	name    string   // of the route
+	names   []string // of each side, where they differ
 	kind    string
 	about   []*policy.About
 	rules   [][]*ruleExpr // of each side, in file order
@@ -29,13 +30,16 @@ type memoKey struct {
 	values      uint64
 }
 
-// problem gathers what decides on a route, which all sides have.
-func (m *model) problem(route string) *problem {
-	p := &problem{m: m, name: route, domains: make(map[int]*domain), memo: make(map[memoKey]outcome)}
+// problem gathers what decides on a route, which all sides have, by one name or by those
+// given.
+func (m *model) problem(names ...string) *problem {
+	p := &problem{m: m, name: names[0], domains: make(map[int]*domain), memo: make(map[memoKey]outcome)}
 	for s, side := range m.sides {
-		about := side.ref.About(route)
-		p.about = append(p.about, about)
-		var list []*ruleExpr
+		p.names = append(p.names, names[min(s, len(names)-1)])
+		p.about = append(p.about, side.ref.About(p.names[s]))
+	}
+	for s, about := range p.about {
+		list := p.required(s)
 		for _, r := range about.Rules {
 			list = append(list, m.rule(s, r))
 		}
@@ -154,7 +158,7 @@ func (s *solver) solve() Status {
 	if s.base != nil && lacking > s.most {
 		return None
 	}
-	ok, _ := s.search(lacking)
+	ok, _ := s.search(lacking, 0)
 	switch {
 	case ok:
 		return Found
@@ -180,8 +184,9 @@ func (s *solver) lacks(f int) bool {
 // A conflict is facts that together contradict, and choices, as negative numbers.
 type conflict map[int]bool
 
-func (s *solver) search(changed int) (bool, conflict) {
-	f := s.next()
+// search goes on from where the needs before the first are met.
+func (s *solver) search(changed, first int) (bool, conflict) {
+	f, first := s.next(first)
 	if f == none {
 		return s.choose(changed)
 	}
@@ -211,7 +216,7 @@ func (s *solver) search(changed int) (bool, conflict) {
 				break
 			}
 		}
-		if !s.b.spend(1 + len(s.reads[f])) {
+		if !s.b.spend(1 + len(s.reads[f])/8) { // most are not asked, or only copied
 			s.failed = true
 			return false, nil
 		}
@@ -226,13 +231,14 @@ func (s *solver) search(changed int) (bool, conflict) {
 				if s.out[n]&^need.mask == 0 {
 					continue // whatever else is chosen
 				}
+				s.b.spend(1)
 				if s.out[n] = s.eval(need.rule.e, need.level); s.out[n]&need.mask == 0 {
 					ok, why = false, s.because(need)
 				}
 			}
 		}
 		if ok {
-			if ok, why = s.search(cost); ok || s.failed {
+			if ok, why = s.search(cost, first); ok || s.failed {
 				return ok, nil
 			}
 		}
@@ -269,15 +275,15 @@ func (s *solver) because(n *need) conflict {
 }
 
 // next returns a fact that an undecided need asks for; none where all are met.
-func (s *solver) next() int {
-	for i, n := range s.g.needs {
-		if s.out[i]&^n.mask != 0 {
+func (s *solver) next(first int) (f, at int) {
+	for i, n := range s.g.needs[first:] {
+		if s.out[first+i]&^n.mask != 0 {
 			if f := s.ask(n.rule.e, n.level); f != none {
-				return f
+				return f, first + i
 			}
 		}
 	}
-	return none
+	return none, len(s.g.needs)
 }
 
 // choose meets the first choice that is not met, by each of its needs in turn.
@@ -313,7 +319,7 @@ func (s *solver) choose(changed int) (bool, conflict) {
 			for _, f := range n.rule.facts {
 				s.reads[f] = append(s.reads[f], at)
 			}
-			ok, why := s.search(changed)
+			ok, why := s.search(changed, at)
 			if ok || s.failed {
 				return ok, nil
 			}
@@ -442,7 +448,7 @@ func (s *solver) level(side, level int) string { return s.p.m.sides[side].d.Poli
 // call returns the call that some facts make up: all of them for nil, where those without
 // a value have the usual one.
 func (s *solver) call(level, side int, facts []int) policy.Call {
-	c := policy.Call{Level: s.level(side, level), Principal: "somebody", Route: s.p.name, Context: make(map[string]cedar.Value)}
+	c := policy.Call{Level: s.level(side, level), Principal: "somebody", Route: s.p.names[side], Context: make(map[string]cedar.Value)}
 	set := func(f int) {
 		d := s.p.domain(f)
 		v := s.value[f]
