@@ -40,6 +40,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("ACCOUNTS", example)
+			e.Setenv("EXAMPLES", filepath.Dir(example))
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("KEY", hex.EncodeToString(trust))
 			return os.WriteFile(filepath.Join(e.WorkDir, "signed"), signed, 0o600)
