@@ -64,11 +64,7 @@ Exit codes: 0 done; 1 failed, or what you wrote is wrong; 2 wrong usage.`,
 		&cobra.Group{ID: "look", Title: "Look at what runs:"},
 	)
 	root.AddCommand(
-<<<<<<< HEAD
-		c.initCommand(), c.checkCommand(), c.lintCommand(), c.testCommand(), c.whyCommand(), c.schemaCommand(), c.passwdCommand(), c.devCommand(),
-=======
-		c.initCommand(), c.checkCommand(), c.lintCommand(), c.whyCommand(), c.diffCommand(), c.passwdCommand(), c.devCommand(),
->>>>>>> 567b186 (lorica diff: what a change of documents allows and denies newly, by which rules, with witnesses)
+		c.initCommand(), c.checkCommand(), c.lintCommand(), c.testCommand(), c.whyCommand(), c.diffCommand(), c.schemaCommand(), c.passwdCommand(), c.devCommand(),
 		c.doctorCommand(), c.selftestCommand(), c.planCommand(), c.buildCommand(), c.upCommand(), c.levelCommand(), c.downCommand(),
 		c.psCommand(), c.logsCommand(), c.inspectCommand(), c.verifyCommand(), c.programCommand(),
 		c.tenderCommand(), c.stageCommand(), c.wayCommand(),

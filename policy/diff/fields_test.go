@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/policy"
@@ -22,6 +23,9 @@ func filled(v reflect.Value) {
 		return
 	case *netip.Prefix:
 		*x = netip.MustParsePrefix("192.0.2.0/24")
+		return
+	case *time.Time:
+		*x = time.Unix(1, 0)
 		return
 	}
 	switch v.Kind() {
@@ -60,6 +64,9 @@ func other(v reflect.Value) {
 	case *netip.Prefix:
 		*x = netip.MustParsePrefix("192.0.3.0/24")
 		return
+	case *time.Time:
+		*x = time.Unix(2, 0)
+		return
 	}
 	switch v.Kind() {
 	case reflect.Map:
@@ -82,7 +89,7 @@ func leaves(v reflect.Value, path string, f func(path string, v reflect.Value)) 
 	switch v.Addr().Interface().(type) {
 	case *api.Pos:
 		return
-	case *netip.Addr, *netip.Prefix:
+	case *netip.Addr, *netip.Prefix, *time.Time:
 		f(path, v)
 		return
 	}
