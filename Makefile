@@ -46,6 +46,10 @@ bench-net: ## measure images with a network of their own beside those with socke
 bench-policy: ## measure how fast policies and packets are judged beside other engines, and write docs/performance-policy.md (ROUNDS, SECONDS_EACH, LORICA_CLASSBENCH=folder of filter sets)
 	@scripts/bench-policy
 
+.PHONY: bench-tool
+bench-tool: ## measure the commands about policies, and changes of level, and write docs/performance-tool.md (ROUNDS)
+	@scripts/bench-tool
+
 .PHONY: peers
 peers: ## attack running images with nmap, hping3 and scapy, and write docs/peers.md (SHORT=1: only what tests try each time)
 	@scripts/peers

@@ -5,8 +5,9 @@
 //	figure NAME VALUE TARGET met|short
 //
 // writes docs/performance.md, and exits with 0 whatever it measured. With -machines it
-// measures images in microVMs, with -net those with a network of their own, and with -policy
-// what judges requests and packets alone, in the same way.
+// measures images in microVMs, with -net those with a network of their own, with -policy
+// what judges requests and packets alone, and with -tool the commands about policies, in the
+// same way.
 package main
 
 import (
@@ -45,6 +46,7 @@ func main() {
 	flag.DurationVar(&b.soak, "soak", 0, "keep a microVM under load for so long")
 	direct := flag.Bool("net", false, "measure images with a network of their own: this process is root in a network namespace that is its own")
 	policies := flag.Bool("policy", false, "measure how fast policies and packets are judged, beside other engines")
+	tool := flag.Bool("tool", false, "measure the commands about policies, and changes of level")
 	flag.Parse()
 	groups := []group{
 		{"throughput", b.throughput}, {"chain", b.chain}, {"basic", b.basic}, {"handshakes", b.handshakes},
@@ -56,6 +58,8 @@ func main() {
 		groups, prepare, b.document = b.microVMs(), b.prepareMicroVMs, &ofMicroVMs
 	case *policies:
 		groups, prepare, b.document = b.policies(), b.preparePolicy, &ofPolicy
+	case *tool:
+		groups, b.document = b.tool(), &ofTool
 	case *direct:
 		groups, prepare, b.document = b.directNet(), b.prepareDirectNet, &ofDirectNet
 	}

@@ -39,6 +39,7 @@ var (
 	ofMicroVMs  = document{"Performance in microVMs", "make bench-microvm", legendOfMicroVMs, [][2]string{{"wrk", "wrk"}, {"QEMU", "qemu-system-x86"}}}
 	ofDirectNet = document{"Performance of the direct network", "make bench-net", legendOfDirectNet, [][2]string{{"wrk", "wrk"}}}
 	ofPolicy    = document{"Performance of policies", "make bench-policy", legendOfPolicy, nil}
+	ofTool      = document{"Performance of the commands", "make bench-tool", legendOfTool, nil}
 )
 
 // report writes what was measured, on what, and the plots beside it.
