@@ -150,6 +150,13 @@ func (c *cli) load(path string) (*policy.Bundle, error) {
 	return bundle, c.explain(err)
 }
 
+// loadUntested is load for a command that explains policies: the more so where their tests
+// fail.
+func (c *cli) loadUntested(path string) (*policy.Bundle, error) {
+	bundle, err := policy.LoadUntested(path)
+	return bundle, c.explain(err)
+}
+
 // loadFor is load for another target and network than those of the workloads, where
 // they are given.
 func (c *cli) loadFor(path, target, network string) (*policy.Bundle, error) {

@@ -39,7 +39,7 @@ as not analysed. Steps are counted, so that every machine gives the same answer.
 			case budget < 1:
 				return usageError{errors.New("--budget: write a number of steps, such as 20000000")}
 			}
-			bundle, err := c.load(path)
+			bundle, err := c.loadUntested(path)
 			if err != nil {
 				return err
 			}

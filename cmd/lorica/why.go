@@ -118,7 +118,7 @@ that is said of a question, too.`,
 				}
 				q.Set[name] = value
 			}
-			bundle, err := c.load(path)
+			bundle, err := c.loadUntested(path)
 			if err != nil {
 				return err
 			}

@@ -51,7 +51,7 @@ func (c *cli) whyLive(ctx context.Context, instance []string, id, path string, a
 // replay has the documents explain the record of x. Documents that nobody has named may
 // be missing, wrong, or others.
 func (c *cli) replay(ctx context.Context, m *run.Machine, x *lived, path string, asked bool) error {
-	bundle, err := policy.Load(path)
+	bundle, err := policy.LoadUntested(path)
 	var mistakes policy.Errors
 	switch {
 	case err != nil && asked:
@@ -97,7 +97,7 @@ func (c *cli) replay(ctx context.Context, m *run.Machine, x *lived, path string,
 // workload's network or for another that 'up' was told.
 func compiledFrom(m *run.Machine, path string, x *lived) (bool, error) {
 	for _, network := range append([]string{""}, api.Networks()...) {
-		bundle, err := policy.Load(path)
+		bundle, err := policy.LoadUntested(path)
 		if err != nil {
 			return false, err
 		}
