@@ -33,6 +33,14 @@ type Asked struct {
 // says what is not known of the request and would decide. With explain the answer has
 // reasons.
 func (d *Deployment) Ask(q Asked, explain bool) (Answer, error) {
+	a, err := d.ask(q, explain)
+	if err == nil {
+		d.release(&a)
+	}
+	return a, err
+}
+
+func (d *Deployment) ask(q Asked, explain bool) (Answer, error) {
 	levels := LevelsTo(d.Policy, q.Level)
 	if len(levels) == 0 || q.Level == "" {
 		return Answer{}, fmt.Errorf("the policy has no level %q", clip(q.Level))
@@ -57,7 +65,8 @@ func (d *Deployment) Ask(q Asked, explain bool) (Answer, error) {
 	}
 	r := d.route(x.route.Name)
 	c := Call{Level: x.Level, Principal: x.User, Groups: x.Groups, Route: r.Name, Context: make(map[string]cedar.Value)}
-	reads := d.Authorization.reads(r)
+	reads, enforced := d.Authorization.reads(r), d.Enforced().Authorization.reads(r)
+	var wrong error
 	for _, at := range d.Authorization.Attributes {
 		if at.Source.Kind == authz.SourceLevel || !slices.Contains(reads, at.Name) {
 			continue
@@ -70,13 +79,18 @@ func (d *Deployment) Ask(q Asked, explain bool) (Answer, error) {
 			continue
 		}
 		v, err := ParseValue(at, text)
-		if err != nil {
+		if err != nil && slices.Contains(enforced, at.Name) {
 			d.malformed(&a, at.Name, err)
 			return a, nil
+		}
+		if err != nil { // only what is tried reads it
+			wrong = err
+			continue
 		}
 		c.Context[at.Name] = v
 	}
 	d.authorized(&a, c)
+	d.wouldBeMalformed(&a, wrong)
 	if explain {
 		d.explain(&a, r, c)
 	}
@@ -112,5 +126,7 @@ func (d *Deployment) Classified(level string, k api.Packet) (Answer, error) {
 	if level == "" || len(LevelsTo(d.Policy, level)) == 0 {
 		return Answer{}, fmt.Errorf("the policy has no level %q", clip(level))
 	}
-	return d.whyPacket(level, k), nil
+	a := d.whyPacket(level, k)
+	d.release(&a)
+	return a, nil
 }

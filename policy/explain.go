@@ -22,7 +22,7 @@ func (d *Deployment) explain(a *Answer, r *api.Route, c Call) {
 		}
 		return
 	}
-	env := d.Reference().Environment(c, a.Level)
+	env := d.Written().Reference().Environment(c, a.Level)
 	about := d.Authorization.rulesFor(r)
 	var nearest []Near
 	for i := range d.Authorization.Rules {
@@ -35,6 +35,7 @@ func (d *Deployment) explain(a *Answer, r *api.Route, c Call) {
 		}
 		var failing []string
 		held, err := holds(rule, env)
+		tried := Tries(d.Policy, rule.DryRun)
 		switch {
 		case err != nil:
 			o.Text = "cannot be evaluated: " + err.Error()
@@ -46,11 +47,14 @@ func (d *Deployment) explain(a *Answer, r *api.Route, c Call) {
 			failing = failures(rule, env)
 			o.Text = "does not apply: " + strings.Join(failing, "; ")
 		}
+		if tried {
+			o.Text += " (dry run)"
+		}
 		a.Considered = append(a.Considered, o)
 		if a.Verdict == abi.Deny && a.Rule.ID == rule.ID {
 			a.Missing = d.blame(rule, env)
 		}
-		if rule.Forbids() || len(failing) == 0 {
+		if rule.Forbids() || tried || len(failing) == 0 {
 			continue
 		}
 		nearest = append(nearest, Near{o.Rule, failing})
@@ -213,8 +217,9 @@ func cedarText(n ast.IsNode) string {
 
 // whyPacket explains a connection.
 func (d *Deployment) whyPacket(level string, k api.Packet) Answer {
-	dec := d.Classify(level, k)
+	dec := d.classify(level, k)
 	a := Answer{Verdict: dec.Verdict, Stage: abi.StageFirewall, Rule: dec.Rule, Level: dec.Level, Reason: dec.Reason}
+	a.would(dec)
 	if d.Policy.Network == nil {
 		return a
 	}
@@ -238,12 +243,16 @@ func (d *Deployment) whyPacket(level string, k api.Packet) Answer {
 		o := Outcome{Rule: abi.Rule{ID: r.Name, Line: r.Pos.Short()}, Text: "matches: " + r.Action.String()}
 		if len(not) > 0 {
 			o.Text = "does not match: " + strings.Join(not, "; ")
-			if len(not) == 1 && r.Action == abi.Allow && a.Verdict == abi.Deny && a.Rule.ID == abi.RuleNetwork {
+			if len(not) == 1 && r.Action == abi.Allow && !Tries(d.Policy, r.DryRun) && a.Verdict == abi.Deny && a.Rule.ID == abi.RuleNetwork {
 				a.Missing = append(a.Missing, "rule "+r.Name+" would allow it, but "+not[0])
 			}
 		}
+		tried := Tries(d.Policy, r.DryRun)
+		if tried {
+			o.Text += " (dry run)"
+		}
 		a.Considered = append(a.Considered, o)
-		if len(not) == 0 {
+		if len(not) == 0 && !tried {
 			break // the first match wins
 		}
 	}

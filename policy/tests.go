@@ -23,7 +23,8 @@ type TestResult struct {
 	Problem  string // empty: it passed
 }
 
-// RunTests evaluates the tests that travel with the policy, in file order.
+// RunTests evaluates the tests that travel with the policy, in file order. They are about
+// what the policy says, also where it is tried as a whole.
 func (d *Deployment) RunTests() []TestResult {
 	out := make([]TestResult, 0, len(d.Policy.Tests))
 	for i := range d.Policy.Tests {
@@ -35,7 +36,7 @@ func (d *Deployment) RunTests() []TestResult {
 func (d *Deployment) runTest(t *api.Test) TestResult {
 	r := TestResult{Test: t}
 	if t.Packet != nil {
-		r.Decision = d.Classify(t.Level, *t.Packet)
+		r.Decision = d.classify(t.Level, *t.Packet)
 	} else {
 		c, err := d.values(t.Call, t.Set)
 		if err != nil {
@@ -51,11 +52,17 @@ func (d *Deployment) runTest(t *api.Test) TestResult {
 		r.Decision = d.authenticated(t, c)
 	}
 	got := r.Decision
+	would := got
+	if got.Would != nil {
+		would = *got.Would
+	}
 	if got.Verdict != t.Expect || t.By != "" && got.Rule.ID != t.By {
 		r.Problem = fmt.Sprintf("expected %s%s, got %s by %s%s", t.Expect, by(t.By), got.Verdict, got.Rule.ID, written(got.Rule))
 		if got.Reason != "" {
 			r.Problem += ": " + got.Reason
 		}
+	} else if t.DryRun != "" && would.Verdict.String() != t.DryRun {
+		r.Problem = fmt.Sprintf("expected %s with the rules that are tried, got %s by %s%s", t.DryRun, would.Verdict, would.Rule.ID, written(would.Rule))
 	}
 	return r
 }
@@ -68,7 +75,7 @@ func (d *Deployment) authenticated(t *api.Test, context map[string]cedar.Value) 
 		}
 		user = authn.Anonymous
 	}
-	return d.Authorize(Call{Level: t.Level, Principal: user, Groups: t.Groups, Route: t.Call, Context: context})
+	return d.authorize(Call{Level: t.Level, Principal: user, Groups: t.Groups, Route: t.Call, Context: context})
 }
 
 func by(rule string) string {

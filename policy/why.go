@@ -39,6 +39,7 @@ type Answer struct {
 	Missing    []string    `json:"missing,omitempty"`    // for a denial: what would have to be otherwise
 	Nearest    []Near      `json:"nearest,omitempty"`    // for a denial that no rule decided: the permits that came nearest
 	Considered []Outcome   `json:"considered,omitempty"` // rules in file order
+	DryRun     *Would      `json:"dryRun,omitempty"`     // what it would be if what is tried were enforced; nil: the same
 	Call       *Call       `json:"-"`                    // what authorization was asked; nil: nothing
 }
 
@@ -72,6 +73,7 @@ func (d *Deployment) Why(q Query) (Answer, error) {
 		}
 		a := d.whyPacket(q.Level, k)
 		d.whyObliged(&a, q.Level)
+		d.release(&a)
 		return a, nil
 	}
 	x := exchange{Query: q}
@@ -80,6 +82,7 @@ func (d *Deployment) Why(q Query) (Answer, error) {
 		d.whyTyped(&a, &x)
 		d.whyLimited(&a, &x)
 		d.whyObliged(&a, q.Level)
+		d.release(&a)
 	}
 	return a, err
 }
@@ -249,7 +252,8 @@ func (d *Deployment) whyAuthorization(x *exchange, a Answer) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	reads := d.Authorization.reads(r)
+	reads, enforced := d.Authorization.reads(r), d.Enforced().Authorization.reads(r)
+	var wrong error
 	for _, at := range d.Authorization.Attributes {
 		if !fromRequest(at.Source.Kind) || !slices.Contains(reads, at.Name) {
 			continue
@@ -259,9 +263,13 @@ func (d *Deployment) whyAuthorization(x *exchange, a Answer) (Answer, error) {
 		if err == nil && found {
 			v, err = ParseValue(at, text)
 		}
-		if err != nil {
+		if err != nil && slices.Contains(enforced, at.Name) {
 			d.malformed(&a, at.Name, err)
 			return a, nil
+		}
+		if err != nil { // only what is tried reads it
+			wrong = err
+			continue
 		}
 		if found {
 			context[at.Name] = v
@@ -269,20 +277,32 @@ func (d *Deployment) whyAuthorization(x *exchange, a Answer) (Answer, error) {
 	}
 	c := Call{Level: x.Level, Principal: x.User, Groups: x.Groups, Route: r.Name, Context: context}
 	d.authorized(&a, c)
+	d.wouldBeMalformed(&a, wrong)
 	d.explain(&a, r, c)
 	return a, nil
 }
 
 // authorized makes a the answer of authorization.
 func (d *Deployment) authorized(a *Answer, c Call) {
-	dec := d.Authorize(c)
+	dec := d.authorize(c)
 	a.Stage, a.Verdict, a.Rule, a.Level, a.Reason, a.Call = abi.StageAuthz, dec.Verdict, dec.Rule, dec.Level, dec.Reason, &c
+	a.would(dec)
 }
 
 // malformed makes a the denial of a request that has no value of an attribute's type.
 func (d *Deployment) malformed(a *Answer, name string, err error) {
 	a.Stage, a.Verdict, a.Rule = abi.StageAuthz, abi.Deny, abi.Rule{ID: abi.RuleRequest, Line: AuthorizationDefault(d.Policy).Line}
 	a.Reason = fmt.Sprintf("attribute %q: %v", name, err)
+}
+
+// wouldBeMalformed is malformed, of an attribute that only rules read that are tried.
+func (d *Deployment) wouldBeMalformed(a *Answer, err error) {
+	if err == nil {
+		return
+	}
+	if a.DryRun = nil; a.Verdict == abi.Allow {
+		a.DryRun = &Would{abi.Deny, abi.StageAuthz, abi.Rule{ID: abi.RuleRequest, Line: AuthorizationDefault(d.Policy).Line}, a.Level, err.Error()}
+	}
 }
 
 // fact returns what the request line says.
