@@ -99,8 +99,8 @@ func (s *server) told(g *generation, o pep.Observer, x *pep.Exchange, d pep.Deci
 	if err != nil || !ok {
 		return err
 	}
-	if tried {
-		alert = pep.Decision{Verdict: abi.Allow, Stage: alert.Stage, Rule: abi.Rule{ID: abi.RuleDryRun, Line: alert.Rule.Line}, Would: &alert}
+	if would := alert; tried {
+		alert = pep.Decision{Verdict: abi.Allow, Stage: alert.Stage, Rule: abi.Rule{ID: abi.RuleDryRun, Line: alert.Rule.Line}, Would: &would}
 	}
 	return s.alert(g, x, alert)
 }
