@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"lorica.dev/lorica/abi"
-	"lorica.dev/lorica/abi/authn"
 )
 
 // A Trier is a state that decides about more than it is asked about, and so has to know
@@ -128,10 +127,13 @@ func (l *Link) release(x *Exchange, t *Trial) Decision {
 		x.Route, x.Params, t.noRoute = nil, nil, true
 	case authenticates(l.Stage):
 		delete(x.Request.Header, "Authorization")
-		x.Principal, x.Groups, x.Claims, x.Expires, t.nobody = authn.Anonymous, nil, nil, time.Time{}, true
+		x.Principal, x.Groups, x.Claims, x.Expires, t.nobody = anonymous, nil, nil, time.Time{}, true
 	}
 	return d
 }
+
+// anonymous is authn.Anonymous, without having images linked with what they do not need.
+const anonymous = "anonymous"
 
 // authenticates reports whether a guard asks who it is.
 func authenticates(stage string) bool {

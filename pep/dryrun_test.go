@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/authn"
 	"lorica.dev/lorica/abi/route"
 	"lorica.dev/lorica/pep"
 )
@@ -140,8 +141,8 @@ func TestAPolicyThatIsTried(t *testing.T) {
 		"no route":             {lets(""), unrouted, lets(""), known, lets(""), stops(abi.StageAuthz, "a"), "Allow default:dry-run", "Deny default:route", "ada", "filter authn-basic authn"},
 		"malformed":            {lets(""), stops(abi.StageFilter, abi.RuleRequest), lets(""), known, lets(""), lets("staff"), "Deny default:request", "", "", "filter"},
 		"limited":              {lets(""), routed, stops(abi.StageSourceLimit, "l"), known, lets(""), stops(abi.StageAuthz, "a"), "Allow default:dry-run", "Deny l", "ada", "filter authn-basic authn authz"},
-		"wrong credentials":    {lets(""), routed, lets(""), wrong, known, stops(abi.StageAuthz, "a"), "Allow default:dry-run", "Deny basic", "anonymous", "filter authn-basic"},
-		"no credentials":       {lets(""), routed, lets(""), lets(""), stops(abi.StageAuthn, abi.RuleAuthn), lets("staff"), "Allow default:dry-run", "Deny default:authentication", "anonymous", "filter authn-basic authn"},
+		"wrong credentials":    {lets(""), routed, lets(""), wrong, known, stops(abi.StageAuthz, "a"), "Allow default:dry-run", "Deny basic", authn.Anonymous, "filter authn-basic"},
+		"no credentials":       {lets(""), routed, lets(""), lets(""), stops(abi.StageAuthn, abi.RuleAuthn), lets("staff"), "Allow default:dry-run", "Deny default:authentication", authn.Anonymous, "filter authn-basic authn"},
 		"not authorized":       {lets(""), routed, lets(""), known, lets(""), stops(abi.StageAuthz, "a"), "Allow default:dry-run", "Deny a", "ada", "filter authn-basic authn authz"},
 		"a guard that fails":   {lets(""), routed, lets(""), known, lets(""), says{do: func(*pep.Exchange) { panic("x") }}, "Deny default:error", "", "ada", "filter authn-basic authn authz"},
 		"an error of a module": {lets(""), routed, lets(""), stops(abi.StageAuthn, abi.RuleError), lets(""), lets("staff"), "Deny default:error", "", "", "filter authn-basic"},
@@ -171,7 +172,7 @@ func TestAPolicyThatIsTried(t *testing.T) {
 		if d.Rule.ID == abi.RuleDryRun && (d.Rule.Line != "p.yaml:4" || d.Reason != "" || !d.Record) {
 			t.Errorf("%s: %+v", name, d)
 		}
-		if c.who == "anonymous" && (x.Groups != nil || x.Claims != nil || !x.Expires.IsZero() || x.Request.Header.Get("Authorization") != "") {
+		if c.who == authn.Anonymous && (x.Groups != nil || x.Claims != nil || !x.Expires.IsZero() || x.Request.Header.Get("Authorization") != "") {
 			t.Errorf("%s: %v is left of refused credentials", name, x.Request.Header)
 		}
 		if told := len(x.Header["Www-Authenticate"]) + len(x.Header["Allow"]); told > 0 {
