@@ -84,6 +84,14 @@ func TestWhatIsTriedBesideAGuard(t *testing.T) {
 	}
 }
 
+// Of several that would deny, the first is recorded.
+func TestTheFirstThatIsTriedCounts(t *testing.T) {
+	chain := pep.Chain{{Stage: "obligations", Guard: lets("r"), Tried: stops("", "first")}, {Stage: "authz", Guard: lets("s"), Tried: stops("", "second")}}
+	if d := chain.Judge(request()); d.Rule.ID != "s" || d.Would == nil || d.Would.Rule.ID != "first" {
+		t.Errorf("%+v", d)
+	}
+}
+
 // What differed is judged in full the next time; what did not is spared as ever.
 func TestWhatIsTriedIsLearntToo(t *testing.T) {
 	steady := func(g says) steadily { return steadily{g} }
