@@ -122,6 +122,11 @@ func (r *Record) Size() int {
 	for _, s := range r.texts() {
 		n += min(len(*s), MaxField)
 	}
+	if r.DryRun != nil {
+		for _, s := range r.DryRun.texts() {
+			n += 4 + min(len(*s), MaxField)
+		}
+	}
 	groups, facts := 0, 0
 	for _, g := range r.Groups {
 		groups += groupCost + len(g)
