@@ -8,7 +8,7 @@ package abi
 
 // Version is the contract spoken by this build; an image and a tender talk
 // when their versions are equal or one apart.
-const Version = 5
+const Version = 7
 
 // Compatible reports whether this build can talk to a peer of version v.
 func Compatible(v uint32) bool { return v == Version || v+1 == Version || v == Version+1 }
@@ -63,5 +63,6 @@ const (
 	RuleAttribute = "default:missing-attribute" // a required attribute has no value
 	RuleEgress    = "default:egress"            // no egress rule matched
 	RuleLevel     = "default:level"             // the level asks for a module that this image does not have
+	RuleDryRun    = "default:dry-run"           // the whole policy is tried, and not enforced
 	RuleError     = "default:error"             // an enforcement module failed
 )

@@ -213,6 +213,8 @@ type SecurityPolicy struct {
 	Dir            string
 	Selector       map[string]string // every label must match
 	SelectorPos    Pos
+	DryRun         bool // nothing of it is enforced that can be let through
+	EnforcementPos Pos  // where that is written
 	Default        Default
 	Levels         Levels
 	Endpoints      []Endpoint
@@ -298,6 +300,7 @@ type IngressRule struct {
 	From     []string // endpoint names
 	Ports    []Port
 	Audit    bool
+	DryRun   bool // it is tried, and decides nothing
 	MinLevel string
 	MaxLevel string
 }
@@ -445,6 +448,7 @@ type RateLimit struct {
 	Routes   []string // names; empty: every request
 	Requests uint32
 	Per      time.Duration
+	DryRun   bool // it counts, and refuses nobody
 	MinLevel string
 }
 
@@ -477,6 +481,7 @@ type Obligation struct {
 	Window time.Duration
 	Alert  bool          // a record of its own in the decision stream
 	Block  time.Duration // refuse the source for this long; 0: do not
+	DryRun bool          // what it would do is recorded only
 
 	MinLevel string
 }
@@ -512,6 +517,7 @@ type Test struct {
 	Packet  *Packet
 	Expect  abi.Verdict
 	By      string // rule name; empty: any
+	DryRun  string // "Allow" or "Deny": what it would be with the rules that are tried; empty: any
 }
 
 // A Packet is a flow to classify.

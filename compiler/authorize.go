@@ -23,14 +23,14 @@ type authorization struct {
 	routes []RouteReads
 }
 
-func authorize(d *policy.Deployment) (*authorization, policy.Errors) {
+func authorize(d *policy.Deployment, rules []policy.CedarRule) (*authorization, policy.Errors) {
 	a := d.Authorization
 	attrs := attributes(a)
 	if len(attrs) > authz.MaxAttributes {
 		return nil, policy.Errors{{Pos: d.Policy.Authorization.Pos, Fix: "remove those that no policy reads",
 			Message: fmt.Sprintf("the context has %d attributes; the limit is %d", len(attrs), authz.MaxAttributes)}}
 	}
-	in := &builder{d: d, rules: a.Rules, attrs: attrs, entities: d.World()}
+	in := &builder{d: d, rules: rules, attrs: attrs, entities: d.World()}
 	s, b := in.section()
 	if len(b.errs) > 0 {
 		return nil, b.errs

@@ -5,12 +5,12 @@ import (
 	"strings"
 
 	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/dryrun"
 	"lorica.dev/lorica/abi/limit"
 	"lorica.dev/lorica/abi/obligation"
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/abi/route"
 	"lorica.dev/lorica/api"
-	"lorica.dev/lorica/policy"
 )
 
 // A claim is a rule of a section that images of other levels may not take, and the routes
@@ -24,12 +24,12 @@ type claim struct {
 // claims returns those of the i-th level.
 func claims(p *api.SecurityPolicy, i int) (list []claim) {
 	for name, kind := range map[string]limitKind{limit.SourceName: sourceLimits, limit.PrincipalName: principalLimits} {
-		for _, l := range limitSection(p, i, kind).Limits {
+		for _, l := range limitSection(p, i, kind, false).Limits {
 			list = append(list, claim{name, l.Rule, l.Routes})
 		}
 	}
-	for _, o := range policy.Obligations(p, i) {
-		list = append(list, claim{obligation.Name, abi.Rule{ID: o.Name, Line: o.Pos.Short()}, nil})
+	for _, o := range obligationSection(p, i, false).Obligations {
+		list = append(list, claim{obligation.Name, o.Rule, nil})
 	}
 	slices.SortStableFunc(list, func(a, b claim) int { return strings.Compare(a.section, b.section) })
 	return list
@@ -55,6 +55,9 @@ func (l *Level) Lacks(image *Level) (rules []abi.Rule) {
 // an image comes that enforces them.
 func (l *Level) in(image *Level) (sections []program.Section) {
 	for _, s := range image.Sections {
+		if tried(s.Name) {
+			continue
+		}
 		at := slices.IndexFunc(l.Sections, func(x program.Section) bool { return x.Name == s.Name })
 		switch {
 		case s.Name == route.Name:
@@ -68,7 +71,18 @@ func (l *Level) in(image *Level) (sections []program.Section) {
 		}
 		sections = append(sections, s)
 	}
+	for _, s := range l.Sections { // what the image has no module for is not tried
+		if beside, ok := dryrun.Beside(s.Name); s.Name == dryrun.Name || ok && image.takes(beside) {
+			sections = append(sections, s)
+		}
+	}
 	return sections
+}
+
+// tried reports whether a section says what is tried, and not enforced.
+func tried(name string) bool {
+	_, ok := dryrun.Beside(name)
+	return ok || name == dryrun.Name
 }
 
 // closed returns the section of the filter with everything closed that the image cannot
@@ -78,8 +92,11 @@ func (l *Level) closed(filter []byte, image *Level) []byte {
 	if err != nil {
 		return nil
 	}
+	if l.DryRun {
+		return filter // nobody is denied for it
+	}
 	for _, x := range l.Sections {
-		if !image.takes(x.Name) && !slices.ContainsFunc(l.claims, func(c claim) bool { return c.section == x.Name }) {
+		if !tried(x.Name) && !image.takes(x.Name) && !slices.ContainsFunc(l.claims, func(c claim) bool { return c.section == x.Name }) {
 			s.Closed = abi.Rule{ID: x.Name} // no level has one that others do not, but those of claims
 		}
 	}

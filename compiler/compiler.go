@@ -10,10 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/abi/authz"
+	"lorica.dev/lorica/abi/dryrun"
 	"lorica.dev/lorica/abi/egress"
 	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/abi/limit"
@@ -39,6 +41,7 @@ type Level struct {
 	Enforced     []Enforced
 	Egress       []Outlet // rules for connections out, in order; the last one decides where none matches
 	Routes       []RouteReads
+	DryRun       bool // nothing of the policy is enforced that can be let through
 
 	claims []claim
 }
@@ -63,8 +66,9 @@ type Reach struct {
 // An Enforced says where a rule is enforced.
 type Enforced struct {
 	abi.Rule
-	Stage string // which module decides
-	Where string // one of the places of enforcement
+	Stage  string // which module decides
+	Where  string // one of the places of enforcement
+	DryRun bool   // it is tried, and decides nothing
 }
 
 // Places of enforcement.
@@ -104,11 +108,16 @@ func Compile(d *policy.Deployment) (*Output, error) {
 	if len(p.Levels.Names) == 0 {
 		return nil, errors.New("compiler: the policy has no level")
 	}
-	var rules *authorization
+	var rules, tried *authorization
 	if d.Authorization != nil {
 		var errs policy.Errors
-		if rules, errs = authorize(d); len(errs) > 0 {
+		if rules, errs = authorize(d, d.Enforced().Authorization.Rules); len(errs) > 0 {
 			return nil, errs
+		}
+		if tried = rules; slices.ContainsFunc(d.Authorization.Rules, func(r policy.CedarRule) bool { return policy.Tries(p, r.DryRun) }) {
+			if tried, errs = authorize(d, d.Authorization.Rules); len(errs) > 0 {
+				return nil, errs
+			}
 		}
 	} else if p.Default.Authorization != abi.Allow {
 		return nil, policy.Errors{{Pos: written(p.Default.Pos, p.Metadata.Pos),
@@ -121,27 +130,39 @@ func Compile(d *policy.Deployment) (*Output, error) {
 	}
 	out := &Output{}
 	for i, name := range p.Levels.Names {
-		l := Level{Name: name, Names: p.Levels.Names[: i+1 : i+1], Requirements: requirements(d, i), claims: claims(p, i)}
+		l := Level{Name: name, Names: p.Levels.Names[: i+1 : i+1], Requirements: requirements(d, i), DryRun: p.DryRun, claims: claims(p, i)}
+		if p.DryRun {
+			l.add(dryrun.Name, dryrun.Encode(policy.DryRunRule(p).Line))
+		}
 		if guarded(p) {
-			l.add(flow.Name, nets.section(i).Encode())
+			l.add(flow.Name, nets.section(i, false).Encode())
+			if nets.tries(i) {
+				l.add(dryrun.Of(flow.Name), nets.section(i, true).Encode())
+			}
 		}
 		if secured(p) {
 			l.add(transport.Name, tlsSection(p.TLS).Encode())
 		}
 		if obliged(p, i) {
-			l.add(obligation.Name, obligationSection(p, i).Encode())
+			l.add(obligation.Name, obligationSection(p, i, false).Encode())
+			if s := obligationSection(p, i, true); len(s.Obligations) > 0 {
+				l.add(dryrun.Of(obligation.Name), s.Encode())
+			}
 		}
 		l.add(route.Name, filterSection(p).Encode())
 		if _, ok := limited(p, i, sourceLimits); ok {
-			l.add(limit.SourceName, limitSection(p, i, sourceLimits).Encode())
+			l.limit(p, i, sourceLimits, limit.SourceName)
 		}
 		l.authenticate(d)
 		if _, ok := limited(p, i, principalLimits); ok {
-			l.add(limit.PrincipalName, limitSection(p, i, principalLimits).Encode())
+			l.limit(p, i, principalLimits, limit.PrincipalName)
 		}
 		if rules != nil {
 			l.add(authz.Name, rules.bytes)
-			l.Routes = rules.routes
+			if tried != rules {
+				l.add(dryrun.Of(authz.Name), tried.bytes)
+			}
+			l.Routes = tried.routes
 		}
 		l.add(audit.Name, auditSection(d).Encode())
 		if d.Workload.App.Proxy != nil {

@@ -20,6 +20,7 @@ func guarded(p *api.SecurityPolicy) bool {
 // A netting holds the network rules of every level.
 type netting struct {
 	lists  []flow.List // by level
+	tried  []flow.List // the same with the rules that are tried
 	rules  [][]api.IngressRule
 	policy *api.SecurityPolicy
 }
@@ -32,8 +33,10 @@ func network(p *api.SecurityPolicy) (*netting, error) {
 	for _, e := range p.Endpoints {
 		sources[e.Name] = e.CIDRs
 	}
+	tries := p.Network != nil && slices.ContainsFunc(p.Network.Ingress, func(r api.IngressRule) bool { return policy.Tries(p, r.DryRun) })
 	for i, level := range p.Levels.Names {
 		l := flow.List{Level: level, Default: p.Default.Network, Rule: policy.NetworkDefault(p)}
+		all := l
 		rules := n.at(i)
 		for _, r := range rules {
 			if len(r.From) == 0 {
@@ -45,19 +48,43 @@ func network(p *api.SecurityPolicy) (*netting, error) {
 					return nil, policy.Errors{{Pos: r.Pos, Message: fmt.Sprintf("rule %q: there is no endpoint %q", r.Name, from), Fix: "name it under spec.endpoints"}}
 				}
 				for _, c := range cidrs {
-					l.Rules = append(l.Rules, expand(r, c)...)
+					x := expand(r, c)
+					if tries {
+						all.Rules = append(all.Rules, x...)
+					}
+					if !policy.Tries(p, r.DryRun) {
+						l.Rules = append(l.Rules, x...)
+					}
 				}
 			}
 		}
-		if at := slices.IndexFunc(n.lists, func(x flow.List) bool { return alike(&x, &l) }); at >= 0 {
-			l.Trees = n.lists[at].Trees
-		} else {
-			forest.Plant(&l)
-		}
-		n.lists = append(n.lists, l)
+		n.lists = plant(n.lists, l)
 		n.rules = append(n.rules, rules)
+		if tries {
+			n.tried = plant(n.tried, all)
+		}
 	}
 	return n, nil
+}
+
+// plant adds a list with what finds its rules.
+func plant(lists []flow.List, l flow.List) []flow.List {
+	if at := slices.IndexFunc(lists, func(x flow.List) bool { return alike(&x, &l) }); at >= 0 {
+		l.Trees = lists[at].Trees
+	} else {
+		forest.Plant(&l)
+	}
+	return append(lists, l)
+}
+
+// tries reports whether rules are tried at the i-th level, or at one below.
+func (n *netting) tries(i int) bool {
+	for at := range min(i+1, len(n.tried)) {
+		if !alike(&n.lists[at], &n.tried[at]) {
+			return true
+		}
+	}
+	return false
 }
 
 // at returns the rules that exist at the i-th level, in file order.
@@ -113,10 +140,15 @@ func alike(a, b *flow.List) bool {
 	return a.Default == b.Default && a.Rule == b.Rule && slices.Equal(a.Rules, b.Rules)
 }
 
-// section returns the lists of the levels up to the i-th, equal ones once.
-func (n *netting) section(i int) *flow.Section {
+// section returns the lists of the levels up to the i-th, equal ones once, with or without
+// the rules that are tried.
+func (n *netting) section(i int, tried bool) *flow.Section {
 	s := &flow.Section{}
-	for _, l := range n.lists[:i+1] {
+	lists := n.lists
+	if tried {
+		lists = n.tried
+	}
+	for _, l := range lists[:i+1] {
 		if !slices.ContainsFunc(s.Lists, func(x flow.List) bool { return alike(&x, &l) }) {
 			s.Lists = append(s.Lists, l)
 		}
@@ -131,7 +163,7 @@ func (n *netting) ports(w *api.Workload, i int) []Port {
 		p := Port{Name: l.Name, Address: l.Address, Port: l.Port,
 			Default: Reach{Rule: policy.NetworkDefault(n.policy), Verdict: n.policy.Default.Network}}
 		for _, r := range n.rules[i] {
-			if reaches(r, l.Port) {
+			if reaches(r, l.Port) && !policy.Tries(n.policy, r.DryRun) {
 				p.Rules = append(p.Rules, Reach{abi.Rule{ID: r.Name, Line: r.Pos.Short()}, r.Action, r.From})
 			}
 		}

@@ -2,6 +2,7 @@ package compiler
 
 import (
 	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/dryrun"
 	"lorica.dev/lorica/abi/limit"
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/policy"
@@ -40,11 +41,20 @@ func limited(p *api.SecurityPolicy, i int, k limitKind) (api.RateLimit, bool) {
 	return api.RateLimit{}, false
 }
 
-// limitSection holds the limits of a kind at the i-th level; there may be none.
-func limitSection(p *api.SecurityPolicy, i int, k limitKind) *limit.Section {
+// limit adds the limits of a kind, those that are tried in a section of their own.
+func (l *Level) limit(p *api.SecurityPolicy, i int, k limitKind, name string) {
+	l.add(name, limitSection(p, i, k, false).Encode())
+	if s := limitSection(p, i, k, true); len(s.Limits) > 0 {
+		l.add(dryrun.Of(name), s.Encode())
+	}
+}
+
+// limitSection holds the limits of a kind at the i-th level that are enforced, or tried;
+// there may be none.
+func limitSection(p *api.SecurityPolicy, i int, k limitKind, tried bool) *limit.Section {
 	s := &limit.Section{}
 	for _, l := range policy.RateLimits(p, i) {
-		if k.has(&l) {
+		if k.has(&l) && policy.Tries(p, l.DryRun) == tried {
 			s.Limits = append(s.Limits, limit.Limit{Rule: abi.Rule{ID: l.Name, Line: l.Pos.Short()},
 				Key: l.Key, Routes: l.Routes, Requests: l.Requests, Per: l.Per})
 		}
@@ -52,9 +62,9 @@ func limitSection(p *api.SecurityPolicy, i int, k limitKind) *limit.Section {
 	return s
 }
 
-func limitRules(p *api.SecurityPolicy, i int, k limitKind) []abi.Rule {
+func limitRules(p *api.SecurityPolicy, i int, k limitKind, tried bool) []abi.Rule {
 	var list []abi.Rule
-	for _, l := range limitSection(p, i, k).Limits {
+	for _, l := range limitSection(p, i, k, tried).Limits {
 		list = append(list, l.Rule)
 	}
 	return list

@@ -172,45 +172,49 @@ func place(w *api.Workload, r api.IngressRule) string {
 func enforced(d *policy.Deployment, n *netting, i int) []Enforced {
 	p := d.Policy
 	var list []Enforced
-	add := func(stage, where string, rules ...abi.Rule) {
+	put := func(tried bool, stage, where string, rules ...abi.Rule) {
 		for _, r := range rules {
-			list = append(list, Enforced{r, stage, where})
+			list = append(list, Enforced{r, stage, where, tried || p.DryRun && stage != abi.StageTLS && stage != abi.StageEgress})
 		}
 	}
+	add := func(stage, where string, rules ...abi.Rule) { put(false, stage, where, rules...) }
 	if guarded(p) {
 		for _, r := range n.rules[i] {
-			add(abi.StageFirewall, place(d.Workload, r), abi.Rule{ID: r.Name, Line: r.Pos.Short()})
+			put(r.DryRun, abi.StageFirewall, place(d.Workload, r), abi.Rule{ID: r.Name, Line: r.Pos.Short()})
 		}
 		add(abi.StageFirewall, place(d.Workload, api.IngressRule{}), policy.NetworkDefault(p))
 	}
 	if secured(p) {
 		add(abi.StageTLS, WhereHandshake, tlsSection(p.TLS).Rule)
 	}
-	section := obligationSection(p, i)
-	for _, t := range section.Triggers {
-		add(abi.StageObligations, WhereRequest, t.Rule)
+	for _, t := range obligationSection(p, i, false).Triggers {
+		list = append(list, Enforced{t.Rule, abi.StageObligations, WhereRequest, false})
 	}
-	for _, o := range section.Obligations {
-		if o.Block > 0 {
-			add(abi.StageObligations, WhereAccept, o.Rule)
+	for _, tried := range []bool{false, true} {
+		for _, o := range obligationSection(p, i, tried).Obligations {
+			if o.Block > 0 {
+				put(tried, abi.StageObligations, WhereAccept, o.Rule)
+			}
+			put(tried, abi.StageObligations, WhereRequest, o.Rule)
 		}
-		add(abi.StageObligations, WhereRequest, o.Rule)
 	}
 	if len(p.Routes) > 0 {
 		line := p.RoutesPos.Short()
 		add(abi.StageFilter, WhereRequest, abi.Rule{ID: abi.RuleRoute, Line: line}, abi.Rule{ID: abi.RuleMethod, Line: line})
 	}
-	add(abi.StageSourceLimit, WhereRequest, limitRules(p, i, sourceLimits)...)
+	add(abi.StageSourceLimit, WhereRequest, limitRules(p, i, sourceLimits, false)...)
+	put(true, abi.StageSourceLimit, WhereRequest, limitRules(p, i, sourceLimits, true)...)
 	for _, m := range policy.Methods(p.Authentication) {
 		add(abi.StageAuthn, WhereRequest, m.Rule())
 	}
 	if p.Authentication != nil {
 		add(abi.StageAuthn, WhereRequest, policy.AuthenticationDefault(p.Authentication))
 	}
-	add(abi.StagePrincipalLimit, WhereRequest, limitRules(p, i, principalLimits)...)
+	add(abi.StagePrincipalLimit, WhereRequest, limitRules(p, i, principalLimits, false)...)
+	put(true, abi.StagePrincipalLimit, WhereRequest, limitRules(p, i, principalLimits, true)...)
 	if d.Authorization != nil {
 		for _, r := range d.Authorization.Rules {
-			add(abi.StageAuthz, WhereRequest, abi.Rule{ID: r.ID, Line: r.Pos.Short()})
+			put(r.DryRun, abi.StageAuthz, WhereRequest, abi.Rule{ID: r.ID, Line: r.Pos.Short()})
 		}
 		add(abi.StageAuthz, WhereRequest, policy.AuthorizationDefault(p))
 	}

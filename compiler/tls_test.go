@@ -45,7 +45,7 @@ func TestTLSIsCompiled(t *testing.T) {
 			if !slices.ContainsFunc(l.Requirements, func(r catalog.Requirement) bool { return r.Capability == "tls/server" && r.Pos == at }) {
 				t.Errorf("%s: nothing asks for it", l.Name)
 			}
-			if !slices.Contains(l.Enforced, Enforced{rule, abi.StageTLS, WhereHandshake}) {
+			if !slices.Contains(l.Enforced, Enforced{rule, abi.StageTLS, WhereHandshake, false}) {
 				t.Errorf("%s: it is not shown as enforced", l.Name)
 			}
 		}

@@ -1,7 +1,6 @@
 package pep
 
 import (
-	"fmt"
 	"net/http"
 	"time"
 
@@ -22,6 +21,9 @@ type Steady interface {
 type Link struct {
 	Stage string
 	Guard GuardState
+
+	Tried  GuardState // asked as well, of what is tried and not enforced; nil: nothing is
+	DryRun *abi.Rule  // lets through what Guard denies, since the whole policy is tried; nil: it is enforced
 }
 
 // A Chain is the guards of one generation, in their order. It is immutable.
@@ -36,7 +38,7 @@ func (c Chain) Judge(x *Exchange) Decision { return c.judge(x, nil) }
 func (c Chain) Learn(x *Exchange) (Decision, *Judged) {
 	j := &Judged{guards: len(c), since: x.Now, by: -1}
 	d := c.judge(x, j)
-	if d.Verdict != abi.Allow || len(x.Header) > 0 || len(j.ask) == len(c) {
+	if d.Verdict != abi.Allow || d.Would != nil || len(x.Header) > 0 || len(j.ask) == len(c) {
 		return d, nil
 	}
 	j.path, j.route, j.params, j.maxBody = x.Path, x.Route, x.Params, x.MaxBody
@@ -82,26 +84,35 @@ func (c Chain) judge(x *Exchange, learn *Judged) (d Decision) {
 	at := 0
 	defer c.failed(&at, &d)
 	last, record := noGuard, false
+	var trial Trial
 	for i := range c {
 		at = i
-		if d = c[i].Guard.Judge(x); d.Verdict != abi.Allow {
-			return c[i].denied(d)
+		if d = c[i].judge(x, &trial); d.Verdict != abi.Allow {
+			return trial.End(c[i].denied(d), c[i].DryRun)
 		}
 		if i == 0 || d.Rule.ID != "" {
 			last = c[i].named(d)
 		}
 		record = record || d.Record
-		if learn != nil {
+		if learn != nil && trial.would == nil {
 			learn.note(i, &c[i], x, d)
 		}
 	}
 	last.Record = record
-	return last
+	return c.end(&trial, last)
+}
+
+// end is the decision that no guard denies.
+func (c Chain) end(t *Trial, d Decision) Decision {
+	if t.would == nil {
+		return d
+	}
+	return t.End(d, c[len(c)-1].DryRun)
 }
 
 // note keeps what the guard i says, or that it is to be asked again.
 func (j *Judged) note(i int, l *Link, x *Exchange, d Decision) {
-	if s, ok := l.Guard.(Steady); !ok || !s.Steady(x) {
+	if !steady(l.Guard, x) || l.Tried != nil && !steady(l.Tried, x) {
 		j.ask = append(j.ask, i)
 		return
 	}
@@ -112,14 +123,20 @@ func (j *Judged) note(i int, l *Link, x *Exchange, d Decision) {
 	j.said.Record = record
 }
 
+func steady(g GuardState, x *Exchange) bool {
+	s, ok := g.(Steady)
+	return ok && s.Steady(x)
+}
+
 func (c Chain) replay(x *Exchange, j *Judged) (d Decision) {
 	at := 0
 	defer c.failed(&at, &d)
 	last, by, record := j.said, j.by, j.said.Record
+	var trial Trial
 	for _, i := range j.ask {
 		at = i
-		if d = c[i].Guard.Judge(x); d.Verdict != abi.Allow {
-			return c[i].denied(d)
+		if d = c[i].judge(x, &trial); d.Verdict != abi.Allow {
+			return trial.End(c[i].denied(d), c[i].DryRun)
 		}
 		if i == 0 && by < 0 || i > by && d.Rule.ID != "" {
 			last, by = c[i].named(d), i
@@ -127,7 +144,7 @@ func (c Chain) replay(x *Exchange, j *Judged) (d Decision) {
 		record = record || d.Record
 	}
 	last.Record = record
-	return last
+	return c.end(&trial, last)
 }
 
 // named is d with the stage that it is of.
@@ -157,10 +174,6 @@ func (c Chain) failed(at *int, d *Decision) {
 }
 
 var noGuard = Decision{Status: http.StatusForbidden, Rule: abi.Rule{ID: abi.RuleError}, Reason: "no guard"}
-
-func panicked(stage string, v any) Decision {
-	return Decision{Stage: stage, Rule: abi.Rule{ID: abi.RuleError}, Reason: fmt.Sprintf("panic: %v", v)}
-}
 
 // Guarded asks a module that is no guard about x. A panic and a verdict that does not exist are
 // denials.

@@ -49,6 +49,7 @@ type Input struct {
 	Program  [32]byte
 	Section  []byte            // nil: the program has none, so deny
 	Secrets  map[string][]byte // by name
+	DryRun   *abi.Rule         // of what is tried, and not enforced: what lets through whom it denies; nil: it is enforced
 }
 
 // A Decision is a verdict with what one needs to explain it. The zero Decision
@@ -60,6 +61,8 @@ type Decision struct {
 	Reason  string // in words, for the audit record; never sent to the client
 	Status  int    // of a denial; 0 means 403
 	Record  bool   // record although allowed (a rule with audit: true)
+
+	Would *Decision // what it would be if what is tried were enforced; nil: the same
 }
 
 // A Gate judges connections before their first byte.
@@ -301,13 +304,17 @@ func (x *Exchange) Body() ([]byte, error) {
 		x.bodyErr = errors.Join(ErrBody, err)
 	case int64(len(b)) > x.MaxBody:
 		x.bodyErr = ErrBody
-	default:
-		x.body = b
-		x.Request.Body = &judged{data: b, src: x.Request.Body}
-		x.Request.ContentLength, x.Request.TransferEncoding = int64(len(b)), nil
-		x.Request.Trailer = nil
 	}
-	return x.body, x.bodyErr
+	if x.bodyErr != nil { // whoever lets it go on has it meet the same end, at the same place
+		b = b[:min(int64(len(b)), max(x.MaxBody, 0))]
+		x.Request.Body = &judged{data: b, src: x.Request.Body, end: x.bodyErr}
+		return nil, x.bodyErr
+	}
+	x.body = b
+	x.Request.Body = &judged{data: b, src: x.Request.Body, end: io.EOF}
+	x.Request.ContentLength, x.Request.TransferEncoding = int64(len(b)), nil
+	x.Request.Trailer = nil
+	return b, nil
 }
 
 // readBody reads the body, and one byte more than there may be where there is so
@@ -329,11 +336,12 @@ func (x *Exchange) readBody() ([]byte, error) {
 type judged struct {
 	data []byte
 	src  io.Closer
+	end  error
 }
 
 func (j *judged) Read(p []byte) (int, error) {
 	if len(j.data) == 0 {
-		return 0, io.EOF
+		return 0, j.end
 	}
 	n := copy(p, j.data)
 	j.data = j.data[n:]

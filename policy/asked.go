@@ -33,6 +33,14 @@ type Asked struct {
 // says what is not known of the request and would decide. With explain the answer has
 // reasons.
 func (e *Reference) Ask(q Asked, explain bool) (Answer, error) {
+	a, err := e.ask(q, explain)
+	if err == nil {
+		e.doc.release(&a)
+	}
+	return a, err
+}
+
+func (e *Reference) ask(q Asked, explain bool) (Answer, error) {
 	d := e.d
 	if q.Level == "" || len(LevelsTo(d.Policy, q.Level)) == 0 {
 		return Answer{}, fmt.Errorf("the policy has no level %q", clip(q.Level))
@@ -57,8 +65,10 @@ func (e *Reference) Ask(q Asked, explain bool) (Answer, error) {
 	}
 	r := e.About(x.route.Name)
 	c := Call{Level: x.Level, Principal: x.User, Groups: x.Groups, Route: r.Route.Name, Context: make(map[string]cedar.Value)}
+	tried := e.full().About(x.route.Name)
+	var wouldBe error // malformed, for rules that are tried
 	for _, at := range d.Authorization.Attributes {
-		if at.Source.Kind == authz.SourceLevel || !slices.Contains(r.Reads, at.Name) {
+		if at.Source.Kind == authz.SourceLevel || !slices.Contains(tried.Reads, at.Name) {
 			continue
 		}
 		var v cedar.Value
@@ -74,15 +84,19 @@ func (e *Reference) Ask(q Asked, explain bool) (Answer, error) {
 				v, wrong = ParseValue(at, text)
 			}
 		}
-		if wrong != nil {
+		if wrong != nil && slices.Contains(r.Reads, at.Name) {
 			e.malformed(&a, at.Name, wrong)
 			return a, nil
+		}
+		if wrong != nil {
+			wouldBe = wrong
 		}
 		if v != nil {
 			c.Context[at.Name] = v
 		}
 	}
 	e.authorized(&a, c)
+	e.wouldBeMalformed(&a, wouldBe)
 	if explain {
 		e.explain(&a, c)
 	}
@@ -111,5 +125,7 @@ func (d *Deployment) Classified(level string, k api.Packet) (Answer, error) {
 	if level == "" || len(LevelsTo(d.Policy, level)) == 0 {
 		return Answer{}, fmt.Errorf("the policy has no level %q", clip(level))
 	}
-	return d.whyPacket(level, k), nil
+	a := d.whyPacket(level, k)
+	d.release(&a)
+	return a, nil
 }

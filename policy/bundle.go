@@ -129,4 +129,5 @@ type CedarRule struct {
 	ID     string
 	Pos    api.Pos // in the document, not in the block
 	Policy *ast.Policy
+	DryRun bool // @enforcement("DryRun"): it is tried, and decides nothing
 }

@@ -158,6 +158,7 @@ func (p *parsing) rules(s *securityPolicy, a *Authorization) {
 			if id, ok := pol.Annotations()["id"]; ok {
 				r.ID = string(id)
 			}
+			p.annotated(s, st, pol, &r)
 			if !wordForm.MatchString(r.ID) {
 				s.failAt(r.Pos, "use letters, digits, '.', '_' and '-', at most 63", "@id %q is not a name", clip(r.ID))
 			}

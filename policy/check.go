@@ -300,7 +300,7 @@ func (p *parsing) checkNetwork(s *securityPolicy) {
 		}
 		return
 	}
-	allows := func(r api.IngressRule) bool { return r.Action == abi.Allow }
+	allows := func(r api.IngressRule) bool { return r.Action == abi.Allow && !Tries(s.SecurityPolicy, r.DryRun) }
 	if s.Default.Network == abi.Deny && !slices.ContainsFunc(s.Network.Ingress, allows) && !s.bad["spec.network"] {
 		s.failAt(s.Network.Pos, "add a rule with action: Allow", "every connection would be denied: default.network is Deny and no network rule allows any")
 	}

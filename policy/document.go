@@ -18,7 +18,10 @@ func (d *decoder) securityPolicy(n *yaml.Node, s *api.SecurityPolicy) {
 	s.Levels = api.Levels{Names: []string{"normal"}, Initial: "normal"}
 	d.object(n, "spec",
 		field{name: "selector", must: true, read: d.selector(s)},
-		field{name: "enforcement", read: d.choice(new(string), "spec.enforcement", []string{"Enforce"}, "DryRun")},
+		field{name: "enforcement", read: func(n *yaml.Node) {
+			s.EnforcementPos = d.pos(n)
+			d.dryRun(&s.DryRun, "spec.enforcement")(n)
+		}},
 		field{name: "default", read: d.defaults(&s.Default)},
 		field{name: "levels", read: d.levels(&s.Levels)},
 		field{name: "endpoints", read: d.list("spec.endpoints", func(n *yaml.Node) { s.Endpoints = append(s.Endpoints, d.endpoint(n)) })},

@@ -27,6 +27,7 @@ func (d *decoder) egress(n *yaml.Node) api.EgressRule {
 			}
 			r.Ports = append(r.Ports, x)
 		})},
+		field{name: "enforcement", notYet: true},
 		field{name: "minLevel", read: d.word(&r.MinLevel, p+"minLevel")},
 		field{name: "maxLevel", read: d.word(&r.MaxLevel, p+"maxLevel")})
 	for _, name := range []string{"to", "ports"} {

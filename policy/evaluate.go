@@ -21,6 +21,8 @@ type Decision struct {
 	Rule    abi.Rule // what decided
 	Level   string   // the level whose rules decided: for a denial the lowest that denies
 	Reason  string   // in words, for a denial
+
+	Would *Decision // what it would be if what is tried were enforced; nil: the same
 }
 
 // A Call is a question to authorization.
@@ -110,11 +112,25 @@ func (d *Deployment) route(name string) *api.Route {
 // Classify is the reference for the firewall: at every level up to the given one
 // (empty: the initial one) the first rule that matches must allow.
 func (d *Deployment) Classify(level string, k api.Packet) Decision {
-	return (&Reference{d: d}).Classify(level, k)
+	return d.Reference().Classify(level, k)
 }
 
-// Classify is that of the deployment, for many packets.
+// Classify is that of the deployment, for many packets. What is tried decides nothing, and
+// is in Would.
 func (x *Reference) Classify(level string, k api.Packet) Decision {
+	return released(x.whole, x.weighPacket(level, k))
+}
+
+// weighPacket is Classify as if the policy were not tried as a whole.
+func (x *Reference) weighPacket(level string, k api.Packet) Decision {
+	dec := x.classify(level, k)
+	if x.tried != nil {
+		dec = dec.beside(x.tried.classify(level, k))
+	}
+	return dec
+}
+
+func (x *Reference) classify(level string, k api.Packet) Decision {
 	d := x.d
 	fallback := NetworkDefault(d.Policy)
 	levels := LevelsTo(d.Policy, level)

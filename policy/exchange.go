@@ -179,34 +179,49 @@ func (e *Reference) authorize(x *exchange, a Answer) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
+	tried := e.full().About(x.route.Name)
+	var wouldBe error // malformed, for rules that are tried
 	for _, at := range d.Authorization.Attributes {
 		_, set := context[at.Name]
-		if _, says := x.says(at.Source.Kind); set || !says || !slices.Contains(r.Reads, at.Name) {
+		if _, says := x.says(at.Source.Kind); set || !says || !slices.Contains(tried.Reads, at.Name) {
 			continue
 		}
-		v, err := x.fact(at)
-		if err != nil {
+		switch v, err := x.fact(at); {
+		case err != nil && slices.Contains(r.Reads, at.Name):
 			e.malformed(&a, at.Name, err)
 			return a, nil
-		}
-		if v != nil {
+		case err != nil:
+			wouldBe = err
+		case v != nil:
 			context[at.Name] = v
 		}
 	}
 	e.authorized(&a, Call{Level: x.Level, Principal: x.User, Groups: x.Groups, Route: r.Route.Name, Context: context})
+	e.wouldBeMalformed(&a, wouldBe)
 	return a, nil
 }
 
 // authorized makes a the answer of authorization.
 func (e *Reference) authorized(a *Answer, c Call) {
-	dec := e.Authorize(c)
+	dec := e.weigh(c)
 	a.Stage, a.Verdict, a.Rule, a.Level, a.Reason, a.Call = abi.StageAuthz, dec.Verdict, dec.Rule, dec.Level, dec.Reason, &c
+	a.would(dec)
 }
 
 // malformed makes a the denial of a request that has no value of an attribute's type.
 func (e *Reference) malformed(a *Answer, name string, err error) {
 	a.Stage, a.Verdict, a.Rule = abi.StageAuthz, abi.Deny, abi.Rule{ID: abi.RuleRequest, Line: AuthorizationDefault(e.d.Policy).Line}
 	a.Reason = fmt.Sprintf("attribute %q: %v", name, err)
+}
+
+// wouldBeMalformed is malformed, of an attribute that only rules read that are tried.
+func (e *Reference) wouldBeMalformed(a *Answer, err error) {
+	if err == nil {
+		return
+	}
+	if a.DryRun = nil; a.Verdict == abi.Allow {
+		a.DryRun = &Would{abi.Deny, abi.StageAuthz, abi.Rule{ID: abi.RuleRequest, Line: AuthorizationDefault(e.d.Policy).Line}, a.Level, err.Error()}
+	}
 }
 
 // says reports whether the query itself says what comes from a source, and where.

@@ -16,25 +16,27 @@ import (
 
 // explain says what each rule did, and for a denial what was missing.
 func (e *Reference) explain(a *Answer, c Call) {
-	d, r := e.d, e.About(c.Route)
+	d, r := e.doc, e.About(c.Route)
 	if a.Rule.ID == abi.RuleAttribute {
 		for _, name := range d.lacking(r.Reads, c.Context) {
 			a.Missing = append(a.Missing, fmt.Sprintf("a value for the attribute %q (%s)", name, d.sourceOf(name)))
 		}
 		return
 	}
-	env := e.Environment(c, a.Level)
+	env := e.full().Environment(c, a.Level)
+	about := d.Authorization.rulesFor(r.Route)
 	var nearest []Near
 	for i := range d.Authorization.Rules {
 		rule := &d.Authorization.Rules[i]
 		o := Outcome{Rule: abi.Rule{ID: rule.ID, Line: rule.Pos.Short()}}
-		if !slices.Contains(r.Rules, rule) {
+		if !slices.Contains(about, rule) {
 			o.Text = "is not about route " + r.Route.Name
 			a.Considered = append(a.Considered, o)
 			continue
 		}
 		var failing []string
 		held, err := holds(rule, env)
+		tried := Tries(d.Policy, rule.DryRun)
 		switch {
 		case err != nil:
 			o.Text = "cannot be evaluated: " + err.Error()
@@ -46,11 +48,14 @@ func (e *Reference) explain(a *Answer, c Call) {
 			failing = failures(rule, env)
 			o.Text = "does not apply: " + strings.Join(failing, "; ")
 		}
+		if tried {
+			o.Text += " (dry run)"
+		}
 		a.Considered = append(a.Considered, o)
 		if a.Verdict == abi.Deny && a.Rule.ID == rule.ID {
 			a.Missing = d.blame(rule, env)
 		}
-		if rule.Forbids() || len(failing) == 0 {
+		if rule.Forbids() || tried || len(failing) == 0 {
 			continue
 		}
 		nearest = append(nearest, Near{o.Rule, failing})
@@ -213,8 +218,9 @@ func cedarText(n ast.IsNode) string {
 
 // whyPacket explains a connection.
 func (d *Deployment) whyPacket(level string, k api.Packet) Answer {
-	dec := d.Classify(level, k)
+	dec := d.Reference().weighPacket(level, k)
 	a := Answer{Verdict: dec.Verdict, Stage: abi.StageFirewall, Rule: dec.Rule, Level: dec.Level, Reason: dec.Reason}
+	a.would(dec)
 	if d.Policy.Network == nil {
 		return a
 	}
@@ -238,12 +244,16 @@ func (d *Deployment) whyPacket(level string, k api.Packet) Answer {
 		o := Outcome{Rule: abi.Rule{ID: r.Name, Line: r.Pos.Short()}, Text: "matches: " + r.Action.String()}
 		if len(not) > 0 {
 			o.Text = "does not match: " + strings.Join(not, "; ")
-			if len(not) == 1 && r.Action == abi.Allow && a.Verdict == abi.Deny && a.Rule.ID == abi.RuleNetwork {
+			if len(not) == 1 && r.Action == abi.Allow && !Tries(d.Policy, r.DryRun) && a.Verdict == abi.Deny && a.Rule.ID == abi.RuleNetwork {
 				a.Missing = append(a.Missing, "rule "+r.Name+" would allow it, but "+not[0])
 			}
 		}
+		tried := Tries(d.Policy, r.DryRun)
+		if tried {
+			o.Text += " (dry run)"
+		}
 		a.Considered = append(a.Considered, o)
-		if len(not) == 0 {
+		if len(not) == 0 && !tried {
 			break // the first match wins
 		}
 	}

@@ -14,7 +14,7 @@ func (p *parsing) unreachable(w *workload, s *securityPolicy) {
 	}
 	for _, l := range w.Listen {
 		if !slices.ContainsFunc(s.Network.Ingress, func(r api.IngressRule) bool {
-			return r.Action == abi.Allow && portMatches(&r, api.Packet{Protocol: "TCP", Port: l.Port})
+			return r.Action == abi.Allow && !Tries(s.SecurityPolicy, r.DryRun) && portMatches(&r, api.Packet{Protocol: "TCP", Port: l.Port})
 		}) {
 			p.warn(w.src, l.Pos, "add a rule that allows it", "no network rule of policy %s allows connections to port %d", s.Metadata.Name, l.Port)
 		}
@@ -24,6 +24,7 @@ func (p *parsing) unreachable(w *workload, s *securityPolicy) {
 // lint warns about what is valid and without effect and can be seen at a glance: permits
 // where the default allows, limits of TLS without TLS. Package lint looks closer.
 func (p *parsing) lint(s *securityPolicy) {
+	p.checkDryRun(s)
 	forbids := func(r CedarRule) bool { return r.Forbids() }
 	if s.auth != nil && s.Default.Authorization == abi.Allow && !slices.ContainsFunc(s.auth.Rules, forbids) {
 		p.warn(s.src, s.Authorization.Pos, "write default: {authorization: Deny}, or a forbid", "no policy forbids anything, and default.authorization is Allow: whom no permit names may do everything as well")

@@ -52,6 +52,7 @@ func (d *decoder) obligation(n *yaml.Node) api.Obligation {
 			}
 		}},
 		field{name: "for", read: d.duration(&o.Block, p+"for", obligation.MinSpan, obligation.MaxSpan)},
+		field{name: "enforcement", read: d.dryRun(&o.DryRun, p+"enforcement")},
 		field{name: "minLevel", read: d.word(&o.MinLevel, p+"minLevel")})
 	switch written := value(n, "for") != n; {
 	case n.Kind != yaml.MappingNode:
@@ -114,8 +115,11 @@ func (d *Deployment) whyObliged(a *Answer, level string) {
 		if o.Block == 0 {
 			continue
 		}
-		a.Considered = append(a.Considered, Outcome{Rule: abi.Rule{ID: o.Name, Line: o.Pos.Short()},
-			Text: fmt.Sprintf("refuses a source for %s after %d denials (%s) within %s; which ones are blocked only the instance knows",
-				span(o.Block), o.Count, strings.TrimSuffix(o.On, ".deny"), span(o.Window))})
+		text := fmt.Sprintf("refuses a source for %s after %d denials (%s) within %s; which ones are blocked only the instance knows",
+			span(o.Block), o.Count, strings.TrimSuffix(o.On, ".deny"), span(o.Window))
+		if Tries(d.Policy, o.DryRun) {
+			text += " (dry run)"
+		}
+		a.Considered = append(a.Considered, Outcome{Rule: abi.Rule{ID: o.Name, Line: o.Pos.Short()}, Text: text})
 	}
 }

@@ -42,6 +42,7 @@ func (d *decoder) rateLimit(n *yaml.Node) api.RateLimit {
 		field{name: "requests", must: true, read: d.number(&requests, p+"requests", 1, limit.MaxRequests)},
 		field{name: "per", must: true, read: d.duration(&l.Per, p+"per", time.Second, limit.MaxPer)},
 		field{name: "scope", read: d.choice(new(string), p+"scope", []string{"instance"}, "deployment", "tenant", "global")},
+		field{name: "enforcement", read: d.dryRun(&l.DryRun, p+"enforcement")},
 		field{name: "minLevel", read: d.word(&l.MinLevel, p+"minLevel")})
 	l.Requests = uint32(requests)
 	return l
@@ -124,8 +125,11 @@ func (d *Deployment) whyLimited(a *Answer, x *exchange) {
 		if l.Key&limit.ByPrincipal != 0 && a.Stage == abi.StageAuthn && a.Verdict == abi.Deny {
 			continue
 		}
-		a.Considered = append(a.Considered, Outcome{Rule: abi.Rule{ID: l.Name, Line: l.Pos.Short()},
-			Text: fmt.Sprintf("allows %d requests in %s for each %s; what is left of them only the instance knows", l.Requests, span(l.Per), keyText(l.Key))})
+		text := fmt.Sprintf("allows %d requests in %s for each %s; what is left of them only the instance knows", l.Requests, span(l.Per), keyText(l.Key))
+		if Tries(d.Policy, l.DryRun) {
+			text += " (dry run)"
+		}
+		a.Considered = append(a.Considered, Outcome{Rule: abi.Rule{ID: l.Name, Line: l.Pos.Short()}, Text: text})
 	}
 }
 

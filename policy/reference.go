@@ -21,11 +21,14 @@ import (
 // A Reference answers many questions about one deployment as its methods do, and looks up
 // once which rules are about which route. It is for one goroutine at a time.
 type Reference struct {
-	d     *Deployment
+	d     *Deployment // what decides
+	doc   *Deployment // what is written, with what is tried
 	world types.EntityMap
 	about map[string]*About
 	cidrs map[string][]netip.Prefix // by endpoint
 	paths *route.Section            // nil: nobody has asked yet
+	tried *Reference                // asked as well, with the rules that are tried; nil: there are none
+	whole *api.SecurityPolicy       // that is tried as a whole; nil: it is not
 }
 
 // An About is what a route is decided by.
@@ -40,15 +43,23 @@ type About struct {
 
 // Reference prepares the answers.
 func (d *Deployment) Reference() *Reference {
-	x := &Reference{d: d, about: make(map[string]*About)}
-	if d.Authorization != nil {
-		x.world = d.World()
+	x := &Reference{d: d.Enforced(), doc: d, about: make(map[string]*About)}
+	switch {
+	case d.Policy.DryRun:
+		x.whole = d.Policy
+	case x.d != d:
+		x.tried = d.Written().Reference()
 	}
 	return x
 }
 
 // World is that of the deployment; it must not be changed.
-func (x *Reference) World() types.EntityMap { return x.world }
+func (x *Reference) World() types.EntityMap {
+	if x.world == nil && x.d.Authorization != nil {
+		x.world = x.d.World()
+	}
+	return x.world
+}
 
 // About returns nil where there is no such route. The policy must have an authorization
 // section.
@@ -70,8 +81,30 @@ func (x *Reference) About(name string) *About {
 // file order, the first rule that denies decides (a forbid that holds, or any
 // rule that cannot be evaluated), else the first permit that holds, else the
 // default. A call that lacks a required attribute that a rule for its route
-// reads is denied, and so is everything where there is no authorization.
+// reads is denied, and so is everything where there is no authorization. What is tried
+// decides nothing, and is in Would.
 func (x *Reference) Authorize(c Call) Decision {
+	return released(x.whole, x.weigh(c))
+}
+
+// weigh is Authorize as if the policy were not tried as a whole.
+func (x *Reference) weigh(c Call) Decision {
+	dec := x.decide(c)
+	if x.tried != nil {
+		dec = dec.beside(x.tried.decide(c))
+	}
+	return dec
+}
+
+// full is the reference with the rules that are tried as if they were enforced.
+func (x *Reference) full() *Reference {
+	if x.tried != nil {
+		return x.tried
+	}
+	return x
+}
+
+func (x *Reference) decide(c Call) Decision {
 	d := x.d
 	if d.Authorization == nil {
 		return Decision{Rule: abi.Rule{ID: abi.RuleAuthz}, Reason: "the policy has no authorization"}
@@ -180,11 +213,11 @@ func (x *Reference) Environment(c Call, level string) eval.Env {
 		}
 	}
 	with := types.EntityMap{}
-	if e, ok := x.world[who]; ok {
+	if e, ok := x.World()[who]; ok {
 		with[who] = e
 	}
 	put(with, who, member)
-	return eval.Env{Principal: who, Action: a.Action, Resource: what, Context: cedar.NewRecord(context), Entities: Overlay{with, x.world}}
+	return eval.Env{Principal: who, Action: a.Action, Resource: what, Context: cedar.NewRecord(context), Entities: Overlay{with, x.World()}}
 }
 
 // An Overlay is entities of which the first map that has one says what it is.

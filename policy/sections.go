@@ -86,6 +86,7 @@ func (d *decoder) ingress(n *yaml.Node) api.IngressRule {
 		field{name: "from", must: true, read: d.words(&r.From, p+"from")},
 		field{name: "ports", read: d.list(p+"ports", func(n *yaml.Node) { r.Ports = append(r.Ports, d.port(n, p+"ports.")) })},
 		field{name: "audit", read: d.boolean(&r.Audit, p+"audit")},
+		field{name: "enforcement", read: d.dryRun(&r.DryRun, p+"enforcement")},
 		field{name: "minLevel", read: d.word(&r.MinLevel, p+"minLevel")},
 		field{name: "maxLevel", read: d.word(&r.MaxLevel, p+"maxLevel")})
 	// An empty list must not read as "every port" or "everybody".
@@ -149,6 +150,7 @@ func (d *decoder) route(n *yaml.Node) api.Route {
 				field{name: "headers", notYet: true},
 				field{name: "host", notYet: true})
 		}},
+		field{name: "enforcement", notYet: true},
 		field{name: "upgrade", read: d.choice(&r.Upgrade, "spec.routes.upgrade", []string{"websocket"})})
 	if r.Upgrade != "" && r.Method != "" && r.Method != "GET" {
 		d.fail(value(n, "upgrade"), "write match: {method: GET, ...}", "spec.routes.upgrade: a WebSocket begins with GET, not %s", r.Method)

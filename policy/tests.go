@@ -21,7 +21,8 @@ type TestResult struct {
 	Missing  []string // where it was denied and should not have been: what would have to be otherwise
 }
 
-// RunTests evaluates the tests that travel with the policy, in file order.
+// RunTests evaluates the tests that travel with the policy, in file order. They are about
+// what the policy says, also where it is tried as a whole.
 func (d *Deployment) RunTests() []TestResult {
 	return d.RunSome(func(*api.Test) bool { return true })
 }
@@ -43,7 +44,7 @@ func (e *Reference) runTest(t *api.Test) TestResult {
 	var a Answer
 	x := exchange{Query: Query{Request: t.Request, User: t.User, Groups: t.Groups, Level: t.Level, Set: t.Set, Body: t.Body, At: t.At, From: t.From}}
 	if t.Packet != nil {
-		r.Decision = e.Classify(t.Level, *t.Packet)
+		r.Decision = e.weighPacket(t.Level, *t.Packet)
 	} else {
 		var err error
 		if a, err = e.try(t, &x); err != nil {
@@ -51,9 +52,19 @@ func (e *Reference) runTest(t *api.Test) TestResult {
 			return r
 		}
 		r.Decision = Decision{Verdict: a.Verdict, Rule: a.Rule, Level: a.Level, Reason: a.Reason}
+		if w := a.DryRun; w != nil {
+			r.Decision.Would = &Decision{Verdict: w.Verdict, Rule: w.Rule, Level: w.Level, Reason: w.Reason}
+		}
 	}
 	got := r.Decision
 	if got.Verdict == t.Expect && (t.By == "" || got.Rule.ID == t.By) {
+		would := got
+		if got.Would != nil {
+			would = *got.Would
+		}
+		if t.DryRun != "" && would.Verdict.String() != t.DryRun {
+			r.Problem = fmt.Sprintf("expected %s with the rules that are tried, got %s by %s%s", t.DryRun, would.Verdict, would.Rule.ID, written(would.Rule))
+		}
 		return r
 	}
 	r.Problem = fmt.Sprintf("expected %s%s, got %s by %s%s", t.Expect, by(t.By), got.Verdict, got.Rule.ID, written(got.Rule))
@@ -63,7 +74,7 @@ func (e *Reference) runTest(t *api.Test) TestResult {
 	if got.Verdict == abi.Deny && t.Expect == abi.Allow {
 		switch {
 		case t.Packet != nil:
-			a = e.d.whyPacket(got.Level, *t.Packet)
+			a = e.doc.whyPacket(got.Level, *t.Packet)
 		case a.Call != nil:
 			e.explain(&a, *a.Call)
 		}

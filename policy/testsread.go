@@ -71,7 +71,8 @@ func (d *decoder) test(n *yaml.Node) api.Test {
 			}
 		}},
 		field{name: "expect", must: true, read: d.choice(&expect, "spec.tests.expect", []string{"Allow", "Deny"})},
-		field{name: "by", read: func(n *yaml.Node) { d.str(&t.By, "spec.tests.by")(n) }})
+		field{name: "by", read: func(n *yaml.Node) { d.str(&t.By, "spec.tests.by")(n) }},
+		field{name: "dryRun", read: d.choice(&t.DryRun, "spec.tests.dryRun", []string{"Allow", "Deny"})})
 	if expect == "Allow" {
 		t.Expect = abi.Allow
 	}

@@ -36,6 +36,7 @@ type Answer struct {
 	Missing    []string    `json:"missing,omitempty"`    // for a denial: what would have to be otherwise
 	Nearest    []Near      `json:"nearest,omitempty"`    // for a denial that no rule decided: the permits that came nearest
 	Considered []Outcome   `json:"considered,omitempty"` // rules in file order
+	DryRun     *Would      `json:"dryRun,omitempty"`     // what it would be if what is tried were enforced; nil: the same
 	Call       *Call       `json:"-"`                    // what authorization was asked; nil: nothing
 }
 
@@ -69,6 +70,7 @@ func (d *Deployment) Why(q Query) (Answer, error) {
 		}
 		a := d.whyPacket(q.Level, k)
 		d.whyObliged(&a, q.Level)
+		d.release(&a)
 		return a, nil
 	}
 	e := d.Reference()
@@ -81,6 +83,7 @@ func (d *Deployment) Why(q Query) (Answer, error) {
 		d.whyTyped(&a, &x)
 		d.whyLimited(&a, &x)
 		d.whyObliged(&a, q.Level)
+		d.release(&a)
 	}
 	return a, err
 }

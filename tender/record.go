@@ -43,6 +43,10 @@ func Kept(r *audit.Record) Decision {
 		d.Groups = append(d.Groups, printable(g))
 		note(audit.PartialGroups, d.Groups[len(d.Groups)-1] != g)
 	}
+	if w := r.DryRun; w != nil {
+		d.DryRun = &audit.DryRun{Decision: w.Verdict.String(), Stage: printable(w.Stage),
+			Rule: printable(w.Rule.ID), Line: printable(w.Rule.Line), Reason: printable(w.Reason)}
+	}
 	d.Partial = partial.Fields()
 	for _, f := range r.Facts {
 		name, value := printable(f.Name), printable(f.Value)

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/dryrun"
+	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/api"
 )
 
@@ -68,6 +70,25 @@ func statsOf(s control.Stats) Stats {
 	return x
 }
 
+// Values of Status.DryRun.
+const (
+	DryRunPolicy = "policy" // all of it
+	DryRunRules  = "rules"  // some rules
+)
+
+// dryRunOf says what a program has tried.
+func dryRunOf(p *program.Program) (what string) {
+	for _, s := range p.Sections {
+		if s.Name == dryrun.Name {
+			return DryRunPolicy
+		}
+		if _, ok := dryrun.Beside(s.Name); ok {
+			what = DryRunRules
+		}
+	}
+	return what
+}
+
 // A Status is an instance as its tender knows it.
 type Status struct {
 	Instance    string         `json:"instance"`
@@ -88,6 +109,7 @@ type Status struct {
 	Content     string         `json:"content"` // the same for what it enforces
 	Batch       string         `json:"batch"`   // the same for the programs of all levels
 	Policy      string         `json:"policy"`
+	DryRun      string         `json:"dryRun,omitempty"` // what is tried and not enforced: DryRunPolicy, DryRunRules or nothing
 	Level       string         `json:"level"`
 	Standing    Standing       `json:"standing"` // why that level
 	Revision    uint64         `json:"revision"`

@@ -9,6 +9,7 @@ import (
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/dryrun"
 	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/abi/route"
@@ -44,6 +45,8 @@ type generation struct {
 	guards   pep.Chain
 	watch    []pep.Observer
 	raise    []pep.Raiser
+	tried    []pep.Observer // told of what would have been; what they say is recorded only
+	dry      *abi.Rule      // lets through what is denied, since the whole policy is tried; nil: it is enforced
 	audit    pep.AuditState
 	egress   pep.OutboundState // nil: the image makes no connections
 	limits   route.Limits
@@ -55,6 +58,7 @@ type generation struct {
 type gate struct {
 	stage string
 	state pep.GateState
+	tried pep.GateState // asked as well, of what is tried and not enforced; nil: nothing is
 }
 
 // pin takes a use of g, unless the last one has gone already.
@@ -81,10 +85,17 @@ func (g *generation) unpin() {
 // is allowed carries the rule of the last gate that names one.
 func (g *generation) admit(f flow.Flow) pep.Decision {
 	last, record := pep.Decision{Verdict: abi.Allow, Stage: abi.StageFirewall}, false
+	var trial pep.Trial
 	for i, x := range g.gates {
 		d := pep.Guarded(x.stage, x.state.Admit, f)
+		if x.tried != nil {
+			trial.Tried(d, pep.Guarded(x.stage, x.tried.Admit, f))
+		}
+		if d.Verdict != abi.Allow && g.dry != nil {
+			d, _ = trial.Release(d)
+		}
 		if d.Verdict != abi.Allow {
-			return d
+			return trial.End(d, g.dry)
 		}
 		if i == 0 || d.Rule.ID != "" {
 			last = d
@@ -92,7 +103,7 @@ func (g *generation) admit(f flow.Flow) pep.Decision {
 		record = record || d.Record
 	}
 	last.Record = record
-	return last
+	return trial.End(last, g.dry)
 }
 
 // remain asks whether a client may stay whom another generation let in, or whose
@@ -164,6 +175,9 @@ func (o *opener) covers(p *program.Program) error {
 		takes[name] = true
 	}
 	for _, s := range p.Sections {
+		if beside, ok := dryrun.Beside(s.Name); s.Name == dryrun.Name || ok && takes[beside] {
+			continue
+		}
 		if !takes[s.Name] {
 			return fmt.Errorf("section %q has no module in this image", s.Name)
 		}
@@ -176,16 +190,28 @@ func (o *opener) prepare(g *generation, p *program.Program, secrets []control.Se
 	for _, s := range secrets {
 		values[s.Name] = s.Value
 	}
+	dry, err := dryrun.Decode(p.Section(dryrun.Name))
+	if err != nil {
+		return err
+	}
+	g.dry = dry
 	input := func(section string) *pep.Input {
 		return &pep.Input{Level: p.Level(), Levels: p.Levels, Revision: p.Revision, Program: g.digest,
-			Section: p.Section(section), Secrets: values}
+			Section: p.Section(section), Secrets: values, DryRun: dry}
 	}
 	for _, m := range o.img.Gates {
 		s, err := m.Module.Prepare(input(m.Section))
 		if err != nil {
 			return fmt.Errorf("module %s: %w", m.Section, err)
 		}
-		g.gates = append(g.gates, gate{m.Section, s})
+		tried, err := try(p, m.Section, m.Module.Prepare, input)
+		if err != nil {
+			return err
+		}
+		if t, ok := s.(pep.Trier); ok && tried != nil {
+			t.Try(tried)
+		}
+		g.gates = append(g.gates, gate{m.Section, s, tried})
 	}
 	if m := o.img.TLS; m.Module != nil {
 		s, err := m.Module.Prepare(input(m.Section))
@@ -202,16 +228,26 @@ func (o *opener) prepare(g *generation, p *program.Program, secrets []control.Se
 		if l, ok := s.(pep.Limiter); ok {
 			g.limits = l.Limits()
 		}
-		if a, ok := s.(pep.GateState); ok {
-			g.gates = append(g.gates, gate{m.Section, a})
+		tried, err := try(p, m.Section, m.Module.Prepare, input)
+		if err != nil {
+			return err
 		}
-		if o, ok := s.(pep.Observer); ok {
+		if a, ok := s.(pep.GateState); ok {
+			beside, _ := tried.(pep.GateState)
+			g.gates = append(g.gates, gate{m.Section, a, beside})
+		}
+		if o, ok := s.(pep.Observer); ok && dry == nil {
 			g.watch = append(g.watch, o)
+		} else if ok {
+			g.tried = append(g.tried, o)
 		}
 		if r, ok := s.(pep.Raiser); ok {
 			g.raise = append(g.raise, r)
 		}
-		g.guards = append(g.guards, pep.Link{Stage: m.Section, Guard: s})
+		if o, ok := tried.(pep.Observer); ok {
+			g.tried = append(g.tried, o)
+		}
+		g.guards = append(g.guards, pep.Link{Stage: m.Section, Guard: s, Tried: tried, DryRun: dry})
 	}
 	s, err := o.img.Audit.Module.Prepare(input(o.img.Audit.Section))
 	if err != nil {
@@ -224,6 +260,23 @@ func (o *opener) prepare(g *generation, p *program.Program, secrets []control.Se
 		}
 	}
 	return nil
+}
+
+// try prepares the section that is tried beside another; without one there is no state.
+func try[T any](p *program.Program, section string, prepare func(*pep.Input) (T, error), input func(string) *pep.Input) (state T, err error) {
+	name := dryrun.Of(section)
+	if p.Section(name) == nil {
+		return state, nil
+	}
+	in := input(name)
+	if in.DryRun != nil {
+		return state, fmt.Errorf("section %q is tried beside what is tried as a whole", name)
+	}
+	in.DryRun = &abi.Rule{ID: abi.RuleDryRun}
+	if state, err = prepare(in); err != nil {
+		return state, fmt.Errorf("module %s, section %s: %w", section, name, err)
+	}
+	return state, nil
 }
 
 // bound refuses limits that are none: an unbounded server is not protected.

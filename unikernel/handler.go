@@ -52,14 +52,15 @@ func (s *server) observe(g *generation, x *pep.Exchange, d pep.Decision, n uint6
 		}
 	}
 	for _, o := range g.watch {
-		alert, ok, err := observed(o, x, d)
-		if err != nil {
+		if err := s.told(g, o, x, d, false); err != nil {
 			return err
 		}
-		if !ok {
-			continue
-		}
-		if err := s.alert(g, x, alert); err != nil {
+	}
+	if d.Would != nil {
+		d = *d.Would
+	}
+	for _, o := range g.tried {
+		if err := s.told(g, o, x, d, true); err != nil {
 			return err
 		}
 	}
@@ -90,6 +91,18 @@ func (s *server) raise(g *generation, by pep.Raiser, x *pep.Exchange, d pep.Deci
 		}
 	}
 	return nil
+}
+
+// told tells one observer. What one says that is tried is what it would have said.
+func (s *server) told(g *generation, o pep.Observer, x *pep.Exchange, d pep.Decision, tried bool) error {
+	alert, ok, err := observed(o, x, d)
+	if err != nil || !ok {
+		return err
+	}
+	if would := alert; tried {
+		alert = pep.Decision{Verdict: abi.Allow, Stage: alert.Stage, Rule: abi.Rule{ID: abi.RuleDryRun, Line: alert.Rule.Line}, Would: &would}
+	}
+	return s.alert(g, x, alert)
 }
 
 // observed asks one observer. One that panics has missed a decision, so that the

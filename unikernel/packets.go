@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/pep"
@@ -74,7 +75,7 @@ func (w *watch) report(s *server) error {
 	g := s.pin()
 	defer g.unpin()
 	for _, p := range r.Report() {
-		if p.Opens {
+		if p.Opens && p.Decision.Verdict != abi.Allow {
 			s.refused.Add(p.Count)
 		}
 		if err := s.tell(g, p.Flow, p.Decision, p.Count); err != nil {

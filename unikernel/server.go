@@ -264,13 +264,19 @@ func (s *server) remains(g *generation, c *conn, now time.Time) (bool, error) {
 	secured := g.tls == nil || c.secure.Load() != nil
 	d := g.admit(c.flow)
 	if d.Verdict == abi.Allow && secured {
-		d = g.remain(c.peer(), now)
+		if r := g.remain(c.peer(), now); r.Verdict != abi.Allow {
+			d = r
+		}
 	}
 	if d.Verdict == abi.Allow {
 		if secured {
 			c.admitted.Store(g.serial)
 		}
-		return true, nil
+		if d.Would == nil || !secured {
+			return true, nil
+		}
+		err := s.note(g, c, d)
+		return err == nil, err
 	}
 	c.cut()
 	if c.refused.Swap(true) {

@@ -62,11 +62,11 @@ func Decode(b []byte) (Section, error) {
 const (
 	MaxField  = 256
 	MaxPath   = 1024
-	MaxRecord = 7168
+	MaxRecord = 8192
 )
 
 // MinRecord is the size of an encoded record without any text.
-const MinRecord = 8 + 1 + 2 + 8 + 32 + 1 + 2 + 1 + 11*4 + 4 + 4
+const MinRecord = 8 + 1 + 2 + 8 + 32 + 1 + 2 + 1 + 1 + 11*4 + 4 + 4
 
 // A Record is one decision. Path is canonical, never the raw request target.
 type Record struct {
@@ -91,6 +91,8 @@ type Record struct {
 	Groups  []string // of the principal
 	Facts   []Fact   // that authorization judged by; none where it was not asked
 	Partial Partial
+
+	DryRun *Would // nil: with the rules that are tried it would have been the same
 }
 
 // Append encodes r at the end of w, cutting long fields.
@@ -104,12 +106,14 @@ func (r *Record) Append(w *wire.Writer) {
 	w.U16(r.Port)
 	groups, facts, partial := r.bounded()
 	w.U8(uint8(partial))
+	w.U8(r.DryRun.kind())
 	for _, s := range r.texts() {
 		w.String(Cut(*s, MaxField))
 	}
 	w.String(Cut(r.Path, MaxPath))
 	w.Strings(groups)
 	appendFacts(w, facts)
+	r.DryRun.append(w)
 }
 
 // Size returns how many bytes Append may write for r, at most.
@@ -117,6 +121,11 @@ func (r *Record) Size() int {
 	n := MinRecord + min(len(r.Path), MaxPath)
 	for _, s := range r.texts() {
 		n += min(len(*s), MaxField)
+	}
+	if r.DryRun != nil {
+		for _, s := range r.DryRun.texts() {
+			n += 4 + min(len(*s), MaxField)
+		}
 	}
 	groups, facts := 0, 0
 	for _, g := range r.Groups {
@@ -146,12 +155,14 @@ func Read(rd *wire.Reader) Record {
 	if r.Partial > partialAll {
 		rd.Fail(fmt.Errorf("audit: what is partial, %#x, is unknown", uint8(r.Partial)))
 	}
+	would := rd.U8()
 	for _, s := range r.texts() {
 		*s = text(rd, MaxField)
 	}
 	r.Path = text(rd, MaxPath)
 	r.Groups = readGroups(rd)
 	r.Facts = readFacts(rd)
+	r.DryRun = readWould(rd, would)
 	if rd.Err() != nil {
 		return Record{}
 	}

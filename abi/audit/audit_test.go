@@ -18,7 +18,8 @@ func sample() audit.Record {
 		Time: 1, ID: "id", Verdict: abi.Allow, Stage: "authz", Rule: abi.Rule{ID: "rule", Line: "p.yaml:1"}, Reason: "reason", Status: 403,
 		Principal: "ada", Source: "10.0.0.1", Method: "GET", Route: "list", Path: "/accounts", Level: "normal", Revision: 7, Program: [32]byte{1},
 		Protocol: 6, Port: 8443, Groups: []string{"staff", "tellers"}, Partial: audit.PartialPath,
-		Facts: []audit.Fact{{Name: "amount", Value: "500"}, {Name: "note", State: audit.FactAbsent}, {Name: "tags", Value: `["a`, State: audit.FactCut}},
+		Facts:  []audit.Fact{{Name: "amount", Value: "500"}, {Name: "note", State: audit.FactAbsent}, {Name: "tags", Value: `["a`, State: audit.FactCut}},
+		DryRun: &audit.Would{Stage: "authz", Rule: abi.Rule{ID: "tried", Line: "p.yaml:7"}, Reason: "forbidden by tried"},
 	}
 }
 
@@ -72,7 +73,8 @@ func TestEveryFieldIsEncoded(t *testing.T) {
 
 func TestLongFieldsAreCutAndFit(t *testing.T) {
 	long := strings.Repeat("\u00e9", 3000)
-	r := audit.Record{ID: long, Stage: long, Rule: abi.Rule{ID: long, Line: long}, Reason: long, Principal: long, Source: long, Method: long, Route: long, Path: long, Level: long}
+	r := audit.Record{ID: long, Stage: long, Rule: abi.Rule{ID: long, Line: long}, Reason: long, Principal: long, Source: long, Method: long, Route: long, Path: long, Level: long,
+		DryRun: &audit.Would{Stage: long, Rule: abi.Rule{ID: long, Line: long}, Reason: long}}
 	for range 1000 {
 		r.Groups = append(r.Groups, "g")
 		r.Facts = append(r.Facts, audit.Fact{Name: "n", Value: "v"})
@@ -152,10 +154,12 @@ func TestReadRefuses(t *testing.T) {
 	r := audit.Record{}
 	r.Append(&w)
 	big := bytes.Clone(w.Bytes())
-	copy(big[55:], []byte{1, 2, 0, 0}) // the ID has 513 bytes
+	copy(big[56:], []byte{1, 2, 0, 0}) // the ID has 513 bytes
 	big = append(big, make([]byte, 600)...)
 	partial := encode(sample())
 	partial[54] = 32
+	would := encode(sample())
+	would[55] = 3
 	raw := func(groups []string, facts ...audit.Fact) []byte {
 		w := wire.Writer{}
 		w.Fixed(encode(audit.Record{})[:audit.MinRecord-8])
@@ -171,7 +175,7 @@ func TestReadRefuses(t *testing.T) {
 	if rd := wire.NewReader(raw([]string{"g"}, audit.Fact{Name: "a"})); len(audit.Read(rd).Facts) != 1 || rd.Close() != nil {
 		t.Error("what is right is refused")
 	}
-	for name, b := range map[string][]byte{"an unknown verdict": verdict, "an unknown part": partial,
+	for name, b := range map[string][]byte{"an unknown verdict": verdict, "an unknown part": partial, "an unknown dry run": would,
 		"too many groups": raw(slices.Repeat([]string{"g"}, 205)), "too many facts": raw(nil, slices.Repeat([]audit.Fact{{Name: "a"}}, 65)...),
 		"facts of too many bytes":    raw(nil, slices.Repeat([]audit.Fact{{Name: "a", Value: strings.Repeat("x", 256)}}, 8)...),
 		"a fact in an unknown state": raw(nil, audit.Fact{State: 5}), "a value that is absent": raw(nil, audit.Fact{Value: "1", State: audit.FactAbsent}),

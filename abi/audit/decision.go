@@ -34,4 +34,16 @@ type Decision struct {
 	Groups  []string           `json:"groups,omitempty"`
 	Facts   map[string]*string `json:"facts,omitempty"`
 	Partial []string           `json:"partial,omitempty"`
+
+	// What would have been decided if what is tried were enforced; nil: the same.
+	DryRun *DryRun `json:"dryRun,omitempty"`
+}
+
+// A DryRun is a decision that was not enforced.
+type DryRun struct {
+	Decision string `json:"decision"`
+	Stage    string `json:"stage"`
+	Rule     string `json:"rule"`
+	Line     string `json:"line,omitempty"`
+	Reason   string `json:"reason,omitempty"`
 }

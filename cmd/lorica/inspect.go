@@ -104,7 +104,7 @@ func printInspected(w io.Writer, x *inspected) {
 		}
 		rows := [][]string{
 			{"instance", s.Instance}, {"workload", s.Tenant + "/" + s.Workload}, {"state", string(s.State)}, {"tier", tier}, {"memory", s.Limits},
-			{"listens", addresses(s)}, {"network", network(s)}, {"policy", s.Policy}, {"level", s.Level + ", " + why(&s.Standing)}, {"revision", fmt.Sprint(s.Revision)},
+			{"listens", addresses(s)}, {"network", network(s)}, {"policy", s.Policy}, {"enforced", enforcement(s)}, {"level", s.Level + ", " + why(&s.Standing)}, {"revision", fmt.Sprint(s.Revision)},
 			{"program", s.Program}, {"content", s.Content}, {"started", s.Started.Local().Format("2006-01-02 15:04:05")},
 			{"process", fmt.Sprintf("%d under tender %d", s.PID, s.TenderPID)}, {"restarts", fmt.Sprint(s.Restarts)}, {"last error", s.LastError},
 			{"requests", fmt.Sprintf("%d allowed, %d denied; %d connections refused", s.Stats.Allowed, s.Stats.Denied, s.Stats.Refused)},

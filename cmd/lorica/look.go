@@ -45,7 +45,7 @@ func (c *cli) psCommand() *cobra.Command {
 			for _, i := range list {
 				s := i.Status
 				states = append(states, s)
-				rows = append(rows, []string{s.Instance, i.Deployment(), string(s.State), s.Tier, levelWord(&s), strconv.FormatUint(s.Revision, 10),
+				rows = append(rows, []string{s.Instance, i.Deployment(), state(&s), s.Tier, levelWord(&s), strconv.FormatUint(s.Revision, 10),
 					short(s.Program), short(s.ImageDigest), addresses(&s), age(s.Started), fmt.Sprintf("%d/%d", s.Stats.Allowed, s.Stats.Denied)})
 			}
 			return c.print(states, func(w io.Writer) {
@@ -64,6 +64,28 @@ func levelWord(s *tender.Status) string {
 		return s.Level + " (" + x.Trigger + ")"
 	}
 	return s.Level
+}
+
+// dryRunText stands wherever a policy is shown that denies nothing.
+const dryRunText = "DRY RUN"
+
+// state says how an instance is, and that it enforces nothing where that is so.
+func state(s *tender.Status) string {
+	if s.DryRun == tender.DryRunPolicy {
+		return string(s.State) + ", " + dryRunText
+	}
+	return string(s.State)
+}
+
+// enforcement says what of the policy of an instance is enforced.
+func enforcement(s *tender.Status) string {
+	switch s.DryRun {
+	case tender.DryRunPolicy:
+		return dryRunText + ": what the policy denies is recorded and let through"
+	case tender.DryRunRules:
+		return "but for the rules that are a dry run"
+	}
+	return ""
 }
 
 func addresses(s *tender.Status) string {
@@ -162,6 +184,13 @@ func decisionText(d *tender.Decision) string {
 	}
 	if d.Reason != "" {
 		line += ": " + d.Reason
+	}
+	if w := d.DryRun; w != nil {
+		line += fmt.Sprintf("  (dry run: %s by %s", w.Decision, w.Rule)
+		if w.Line != "" {
+			line += " at " + w.Line
+		}
+		line += ")"
 	}
 	return plain(line)
 }

@@ -21,6 +21,7 @@ type planned struct {
 	Policy     string         `json:"policy"`
 	Level      string         `json:"level"`
 	Initial    bool           `json:"initial"`
+	DryRun     bool           `json:"dryRun,omitempty"` // the whole policy is tried, and not enforced
 	Plan       string         `json:"plan"`
 	Image      string         `json:"image,omitempty"` // digest; empty: will be built
 	Modules    []chosen       `json:"modules"`
@@ -61,6 +62,8 @@ type enforcedRule struct {
 	Line  string `json:"line"`
 	Stage string `json:"stage"`
 	Where string `json:"where"`
+
+	DryRun bool `json:"dryRun,omitempty"` // tried there, and not enforced
 }
 
 func (c *cli) planCommand() *cobra.Command {
@@ -116,7 +119,7 @@ func (c *cli) plans(ctx context.Context, m *run.Machine, path, target, network s
 
 func describe(p *run.Plan, l *run.Level) planned {
 	out := planned{Deployment: p.Deployment.Name(), Policy: p.Deployment.Policy.Metadata.Name, Level: l.Name,
-		Initial: l.Name == p.Deployment.Policy.Levels.Initial, Target: l.Build.Target, Devices: l.Devices(), Plan: l.Build.ID.String(), Change: p.Change(l)}
+		Initial: l.Name == p.Deployment.Policy.Levels.Initial, DryRun: l.DryRun, Target: l.Build.Target, Devices: l.Devices(), Plan: l.Build.ID.String(), Change: p.Change(l)}
 	if l.Image != nil {
 		out.Image = l.Image.Digest
 	}
@@ -147,7 +150,7 @@ func describe(p *run.Plan, l *run.Level) planned {
 		out.Syscalls = append(out.Syscalls, s.String())
 	}
 	for _, e := range l.Enforced {
-		out.Rules = append(out.Rules, enforcedRule{e.ID, e.Line, e.Stage, e.Where})
+		out.Rules = append(out.Rules, enforcedRule{e.ID, e.Line, e.Stage, e.Where, e.DryRun})
 	}
 	for _, r := range l.Routes {
 		out.Routes = append(out.Routes, routeFacts{r.Route, r.Attributes})
@@ -192,6 +195,9 @@ func printPlans(w io.Writer, list []planned) {
 		initial := ""
 		if p.Initial {
 			initial = " (initial)"
+		}
+		if p.DryRun {
+			initial += "  " + dryRunText
 		}
 		fmt.Fprintf(w, "%s  policy %s  level %s%s\n", p.Deployment, p.Policy, p.Level, initial)
 		if shared != "" {
@@ -261,7 +267,11 @@ func printRules(w io.Writer, p *planned) {
 	var rows [][]string
 	said := map[string]bool{}
 	for _, r := range p.Rules {
-		rows = append(rows, []string{"    " + r.Rule, r.Line, r.Stage, place(r.Where)})
+		where := place(r.Where)
+		if r.DryRun {
+			where += ", " + dryRunText
+		}
+		rows = append(rows, []string{"    " + r.Rule, r.Line, r.Stage, where})
 		said[r.Where] = true
 	}
 	fmt.Fprintln(w, "  rules, and where each is enforced")

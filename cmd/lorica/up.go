@@ -210,12 +210,14 @@ func (u *upping) show(e run.Event) {
 		s := e.Status
 		fmt.Fprintf(u.out, "%s ready  %s as %s on %s, tier %s, network %s, level %s\n%13s image %s, program %s, revision %d\n", stamp, e.Deployment, s.Instance,
 			addresses(s), s.Tier, network(s), s.Level, "", short(s.ImageDigest), short(s.Program), s.Revision)
+		u.dryRun(s)
 	case run.EventNotice:
 		fmt.Fprintf(u.out, "%s note   %s is %s\n", stamp, e.Deployment, e.Text)
 	case run.EventApplied:
 		what := map[run.Change]string{run.ChangeProgram: "the program was replaced", run.ChangeImage: "a new image took over",
 			run.ChangeLaunch: "a new instance took over", run.ChangeNone: "nothing to change", run.ChangeStart: "started"}[e.Change]
 		fmt.Fprintf(u.out, "%s change %s: %s (%.1f ms), revision %d, image %s\n", stamp, e.Deployment, what, e.TookMillis, e.Status.Revision, short(e.Status.ImageDigest))
+		u.dryRun(e.Status)
 		if e.Text != "" {
 			fmt.Fprintf(u.out, "%13s %s\n", "", e.Text)
 		}
@@ -299,6 +301,13 @@ func (u *upping) lookup(ctx context.Context, match func(*audit.Record) bool) (au
 		case <-ctx.Done():
 			return audit.Record{}, false
 		}
+	}
+}
+
+// dryRun says that a policy is not enforced.
+func (u *upping) dryRun(s *tender.Status) {
+	if s.DryRun == tender.DryRunPolicy {
+		fmt.Fprintf(u.out, "%13s %s (lorica dryrun report %s)\n", "", enforcement(s), s.Workload)
 	}
 }
 

@@ -10,24 +10,26 @@ import (
 	"github.com/spf13/cobra"
 
 	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/policy"
 	"lorica.dev/lorica/policy/space"
 )
 
 // explained is what why answers in JSON.
 type explained struct {
-	Deployment string    `json:"deployment"`
-	Decision   string    `json:"decision"` // "Allow" or "Deny"
-	Stage      string    `json:"stage"`
-	Rule       string    `json:"rule"`
-	Line       string    `json:"line,omitempty"`
-	Level      string    `json:"level"`
-	Route      string    `json:"route,omitempty"`
-	Reason     string    `json:"reason,omitempty"`
-	Missing    []string  `json:"missing,omitempty"`
-	Nearest    []near    `json:"nearest,omitempty"`
-	Considered []outcome `json:"considered,omitempty"`
-	Smallest   *smallest `json:"smallestChange,omitempty"`
+	Deployment string        `json:"deployment"`
+	Decision   string        `json:"decision"` // "Allow" or "Deny"
+	Stage      string        `json:"stage"`
+	Rule       string        `json:"rule"`
+	Line       string        `json:"line,omitempty"`
+	Level      string        `json:"level"`
+	Route      string        `json:"route,omitempty"`
+	Reason     string        `json:"reason,omitempty"`
+	Missing    []string      `json:"missing,omitempty"`
+	Nearest    []near        `json:"nearest,omitempty"`
+	Considered []outcome     `json:"considered,omitempty"`
+	DryRun     *audit.DryRun `json:"dryRun,omitempty"` // what it would be if what is tried were enforced
+	Smallest   *smallest     `json:"smallestChange,omitempty"`
 }
 
 // A smallest is the least that would have to be otherwise for a denied call to be allowed.
@@ -50,7 +52,10 @@ type outcome struct {
 }
 
 func explanation(ctx context.Context, d *policy.Deployment, a *policy.Answer) explained {
-	x := explained{d.Name(), a.Verdict.String(), a.Stage, a.Rule.ID, a.Rule.Line, a.Level, a.Route, a.Reason, a.Missing, nil, nil, nil}
+	x := explained{d.Name(), a.Verdict.String(), a.Stage, a.Rule.ID, a.Rule.Line, a.Level, a.Route, a.Reason, a.Missing, nil, nil, nil, nil}
+	if t := a.DryRun; t != nil {
+		x.DryRun = &audit.DryRun{Decision: t.Verdict.String(), Stage: t.Stage, Rule: t.Rule.ID, Line: t.Rule.Line, Reason: t.Reason}
+	}
 	for _, n := range a.Nearest {
 		x.Nearest = append(x.Nearest, near{n.Rule.ID, n.Rule.Line, n.Failed})
 	}
@@ -174,7 +179,23 @@ func printAnswer(w io.Writer, x *explained) {
 	if x.Reason != "" {
 		fmt.Fprintf(w, "  %s\n", plain(x.Reason))
 	}
+	printDryRun(w, x.DryRun)
 	printReasons(w, x)
+}
+
+// printDryRun says what a decision would be if what is tried were enforced.
+func printDryRun(w io.Writer, x *audit.DryRun) {
+	if x == nil {
+		return
+	}
+	by, reason := x.Rule, ""
+	if x.Line != "" {
+		by += " at " + x.Line
+	}
+	if x.Reason != "" {
+		reason = ": " + x.Reason
+	}
+	fmt.Fprintf(w, "  dry run: %s by %s (%s)%s\n", x.Decision, plain(by), plain(x.Stage), plain(reason))
 }
 
 // printReasons says what was missing, and what each rule said.

@@ -130,6 +130,7 @@ func printLived(w io.Writer, x *lived) {
 	if r.Reason != "" {
 		fmt.Fprintf(w, "  %s\n", plain(r.Reason))
 	}
+	printDryRun(w, r.DryRun)
 	table(w, "", recorded(x))
 	if x.Note != "" {
 		fmt.Fprintln(w, plain(x.Note))

@@ -16,7 +16,7 @@ const none, largest = 0xffffffff, 16 << 20
 
 // known are the sections that an image can take. The page says what is in two of them;
 // the others are data to this package.
-const known = "firewall tls obligations filter limit-source authn-jwt authn-basic authn-mtls authn limit-principal authz egress audit"
+const known = "dryrun firewall firewall.dryrun tls obligations obligations.dryrun filter limit-source limit-source.dryrun authn-jwt authn-basic authn-mtls authn limit-principal limit-principal.dryrun authz authz.dryrun egress audit"
 
 // A Report says what is in a program.
 type Report struct {
@@ -74,14 +74,30 @@ func Check(program []byte, key ed25519.PublicKey) (rep Report, err error) {
 		name, data := string(r.blob()), r.blob()
 		s := Section{name, r.at - len(data), len(data), nil}
 		r.want(slices.Contains(strings.Fields(known), name), s.Offset-8-len(name), "no image takes a section %q", name)
-		r.want(!slices.ContainsFunc(rep.Sections, func(o Section) bool { return o.Name == name }), s.Offset-8-len(name), "a second section %q", name)
-		if inside := map[string]func(*reader) map[string]int{"authz": authorization, "firewall": firewall}[name]; inside != nil {
+		r.want(!has(rep, name), s.Offset-8-len(name), "a second section %q", name)
+		if inside := map[string]func(*reader) map[string]int{"authz": authorization, "firewall": firewall, "dryrun": whole}[strings.TrimSuffix(name, ".dryrun")]; inside != nil {
 			s.Parts = inside(&reader{program[:s.Offset+s.Size], s.Offset, name})
 		}
 		rep.Sections = append(rep.Sections, s)
 	}
 	r.end()
+	for _, s := range rep.Sections {
+		beside, tried := strings.CutSuffix(s.Name, ".dryrun")
+		r.want(!tried || has(rep, beside) && !has(rep, "dryrun"), s.Offset-8-len(s.Name), "section %q is tried beside none, or beside a policy that is tried as a whole", s.Name)
+	}
 	return rep, nil
+}
+
+func has(rep Report, name string) bool {
+	return slices.ContainsFunc(rep.Sections, func(s Section) bool { return s.Name == name })
+}
+
+// whole reads the section that has the whole policy tried.
+func whole(r *reader) map[string]int {
+	r.want(string(r.bytes(8)) == "DRYRUN01", r.at-8, "it does not say that the policy is a dry run")
+	r.blob()
+	r.end()
+	return map[string]int{}
 }
 
 // A reader goes through bytes and knows where it is in the program. What is not as it is

@@ -14,7 +14,7 @@ import (
 // A reader that shares code is no second one, and nobody reads one that is long: what reads
 // authorization has less than 500 lines, all counted, and the firewall less than 250 more.
 func TestItIsSmallAndAlone(t *testing.T) {
-	for name, most := range map[string]int{"verify.go": 175, "authz.go": 325, "firewall.go": 250} {
+	for name, most := range map[string]int{"verify.go": 190, "authz.go": 310, "firewall.go": 250} {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -71,17 +71,24 @@ func TestErrorsSayWhere(t *testing.T) {
 		at  int
 		say string
 	}{
-		"nothing":               {nil, nil, 0, "do not hold a signature"},
-		"a signature alone":     {make([]byte, 64), nil, 0, "8 bytes are wanted, and 0 are left"},
-		"another version":       {append([]byte("LORICAP2"), whole[8:]...), nil, 0, "not a program of version 1"},
-		"an unknown section":    {program("tlz", "secret"), nil, name, `no image takes a section "tlz"`},
-		"a section twice":       {program("tls", "secret", "tls", ""), nil, body, `a second section "tls"`},
-		"bytes left over":       {append(bytes.Clone(whole), 0), nil, body, "1 bytes are left over"},
-		"a count too high":      {program("authz", "\xff\xff\xff\xff"), nil, name + 13, "more than the remaining bytes hold"},
-		"too large":             {append(bytes.Clone(whole), make([]byte, largest)...), nil, largest, "at most"},
-		"not signed":            {whole, bytes.Repeat([]byte{1}, 32), body, "signature"},
-		"a key that is no key":  {whole, []byte{1}, body, "signature"},
-		"a key that nobody set": {whole, make([]byte, 32), body, "signature"},
+		"nothing":                        {nil, nil, 0, "do not hold a signature"},
+		"a signature alone":              {make([]byte, 64), nil, 0, "8 bytes are wanted, and 0 are left"},
+		"another version":                {append([]byte("LORICAP2"), whole[8:]...), nil, 0, "not a program of version 1"},
+		"an unknown section":             {program("tlz", "secret"), nil, name, `no image takes a section "tlz"`},
+		"a dry run that is none":         {program("dryrun", "DRYRUN00\x00\x00\x00\x00"), nil, name + 14, "it does not say"},
+		"a dry run of zeros":             {program("dryrun", strings.Repeat("\x00", 12)), nil, name + 14, "it does not say"},
+		"a dry run with more in it":      {program("dryrun", "DRYRUN01\x00\x00\x00\x00x"), nil, name + 14 + 12, "left over"},
+		"tried beside nothing":           {program("obligations.dryrun", "x"), nil, name, "is tried beside none"},
+		"tried beside all":               {program("obligations", "", "obligations.dryrun", "x", "dryrun", "DRYRUN01\x00\x00\x00\x00"), nil, name + 11 + 4 + 4, "tried as a whole"},
+		"tried of what cannot be":        {program("tls.dryrun", "x"), nil, name, "no image takes"},
+		"a firewall that is tried badly": {program("firewall", strings.Repeat("\x00", 28), "firewall.dryrun", "\xff"), nil, name + 44 + 23, "in section firewall.dryrun: 4 bytes are wanted"},
+		"a section twice":                {program("tls", "secret", "tls", ""), nil, body, `a second section "tls"`},
+		"bytes left over":                {append(bytes.Clone(whole), 0), nil, body, "1 bytes are left over"},
+		"a count too high":               {program("authz", "\xff\xff\xff\xff"), nil, name + 13, "more than the remaining bytes hold"},
+		"too large":                      {append(bytes.Clone(whole), make([]byte, largest)...), nil, largest, "at most"},
+		"not signed":                     {whole, bytes.Repeat([]byte{1}, 32), body, "signature"},
+		"a key that is no key":           {whole, []byte{1}, body, "signature"},
+		"a key that nobody set":          {whole, make([]byte, 32), body, "signature"},
 	} {
 		_, err := Check(c.b, c.key)
 		var e *Error

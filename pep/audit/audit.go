@@ -107,6 +107,14 @@ func (s *state) Record(x *pep.Exchange, d pep.Decision) (audit.Record, bool) {
 			r.Rule.ID = abi.RuleError
 		}
 	}
+	if w := d.Would; w != nil {
+		r.DryRun = &audit.Would{Verdict: abi.Deny, Stage: w.Stage, Rule: w.Rule, Reason: w.Reason}
+		if w.Verdict == abi.Allow {
+			r.DryRun.Verdict = abi.Allow
+		} else if w.Rule.ID == "" {
+			r.DryRun.Rule.ID = abi.RuleError
+		}
+	}
 	s.redact(&r, x)
 	return r, true
 }
@@ -114,7 +122,7 @@ func (s *state) Record(x *pep.Exchange, d pep.Decision) (audit.Record, bool) {
 // keeps decides before anything is composed, since most decisions of a busy
 // service are allowed and not sampled.
 func (s *state) keeps(x *pep.Exchange, d pep.Decision) bool {
-	if d.Verdict != abi.Allow || d.Record {
+	if d.Verdict != abi.Allow || d.Record || d.Would != nil {
 		return true
 	}
 	if x.Request == nil {
@@ -165,7 +173,11 @@ func (s *state) redact(r *audit.Record, x *pep.Exchange) {
 	for _, h := range hidden {
 		pairs = append(pairs, h, Redacted)
 	}
-	r.Reason = strings.NewReplacer(pairs...).Replace(r.Reason)
+	replace := strings.NewReplacer(pairs...)
+	r.Reason = replace.Replace(r.Reason)
+	if r.DryRun != nil {
+		r.DryRun.Reason = replace.Replace(r.DryRun.Reason)
+	}
 }
 
 // hash is FNV-1a over an id that is random already.

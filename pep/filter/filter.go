@@ -48,12 +48,13 @@ func (*Module) Prepare(in *pep.Input) (pep.GuardState, error) {
 	if err != nil {
 		return nil, fmt.Errorf("filter: %w", err)
 	}
-	return &state{section: s, routes: t}, nil
+	return &state{section: s, routes: t, dry: in.DryRun != nil}, nil
 }
 
 type state struct {
 	section route.Section
 	routes  *tree
+	dry     bool // whoever asks for no route may go on
 }
 
 // Limits implements pep.Limiter.
@@ -101,12 +102,15 @@ func (s *state) Judge(x *pep.Exchange) pep.Decision {
 		var allow []string
 		var room [8]string
 		segments := p.Segments(room[:0])
-		found := s.routes.find(r.Method, segments, &allow)
-		if found == nil {
+		switch found := s.routes.find(r.Method, segments, &allow); {
+		case found != nil:
+			x.Route, x.Params = found.Route, found.values(segments)
+			d.Rule = abi.Rule{ID: found.Name, Line: found.Line}
+		case s.dry: // it may go on, within its bounds
+			d = s.unknown(x, allow)
+		default:
 			return s.unknown(x, allow)
 		}
-		x.Route, x.Params = found.Route, found.values(segments)
-		d.Rule = abi.Rule{ID: found.Name, Line: found.Line}
 	}
 	if why := s.closed(x.Route); why.ID != "" {
 		x.Header.Set("Retry-After", "1")

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 
+	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/pep"
 )
@@ -32,20 +34,22 @@ type sample struct {
 	picks [sampled]denial
 }
 
-// A denial is a packet that a rule denied.
+// A denial is a packet that a rule denied, or would have denied.
 type denial struct {
 	flow  flow.Flow
 	table *table
 	rule  int
+	note  int // see table.enforce
 	opens bool
 }
 
 // key tells denials apart, but for those by another table.
 func (d *denial) key() int {
+	key := d.note<<32 + 2*d.rule
 	if d.opens {
-		return 2*d.rule + 1
+		key++
 	}
-	return 2 * d.rule
+	return key
 }
 
 func (s *sample) note(d denial) {
@@ -105,12 +109,19 @@ func (d *denials) take() []pep.PacketDenial {
 // decision is what the rules say, and how many packets this one stands for.
 func (d *denial) decision(count uint64) pep.Decision {
 	x := d.table.decision(d.flow)
-	x.Record = true
-	if _, isDefault := d.table.name(d.rule); isDefault {
+	if _, isDefault := d.table.name(d.rule); isDefault && x.Verdict != abi.Allow {
 		x.Reason = "no rule matches the packet"
 	}
+	var trial pep.Trial
+	if d.table.dry != nil {
+		x, _ = trial.Release(x)
+	} else if d.note > 0 {
+		trial.Tried(x, d.table.tried.decision(d.flow))
+	}
+	x = trial.End(x, d.table.dry)
+	x.Record = true
 	if count > 1 {
-		x.Reason += fmt.Sprintf("; the record stands for %d packets", count)
+		x.Reason = strings.TrimPrefix(x.Reason+fmt.Sprintf("; the record stands for %d packets", count), "; ")
 	}
 	return x
 }

@@ -98,7 +98,7 @@ func (f *filter) ask(t *table, p *packet) pep.Action {
 		return pep.Pass
 	}
 	x := f.asks(&p.key)
-	verdict, rule, _ := t.decide(x)
+	verdict, rule, note := t.enforce(x)
 	if verdict == abi.Allow {
 		f.flows.admit(s, i, h, p, t.generation, int32(rule), now)
 	}
@@ -106,14 +106,24 @@ func (f *filter) ask(t *table, p *packet) pep.Action {
 	t.counts[rule].Add(1)
 	if verdict == abi.Allow {
 		f.in.Add(1)
+		if note > 0 && !f.accepts(p) {
+			f.denials.note(denial{x, t, rule, note, p.opens()})
+		}
 		return pep.Pass
 	}
 	f.denied.Add(1)
-	f.denials.note(denial{x, t, rule, p.opens()})
+	f.denials.note(denial{x, t, rule, note, p.opens()})
 	if p.opens() {
 		return pep.Refuse
 	}
 	return pep.Drop
+}
+
+// accepts reports whether the packet opens a connection that is judged again when it is
+// accepted: what would have become of it is recorded there.
+func (f *filter) accepts(p *packet) bool {
+	_, served := f.place.Ports[p.key.dport]
+	return p.opens() && served
 }
 
 // asks is what the rules are asked about the packets of k that arrive.
@@ -194,7 +204,7 @@ func (f *filter) leaves(t *table, p *packet) bool {
 // stands reports whether the rules in force allow a flow that is known.
 func (f *filter) stands(t *table, e *entry) bool {
 	if e.generation != t.generation && e.marks&outward == 0 {
-		verdict, rule, _ := t.decide(f.asks(&e.key))
+		verdict, rule, _ := t.enforce(f.asks(&e.key))
 		e.generation, e.rule = t.generation, int32(rule)
 		e.marks &^= refused
 		if verdict != abi.Allow {

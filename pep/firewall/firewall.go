@@ -46,7 +46,7 @@ func (m *Module) Prepare(in *pep.Input) (pep.GateState, error) {
 	if len(v.Lists) == 0 {
 		return nil, fmt.Errorf("firewall: the section has no rule list; every connection would be denied")
 	}
-	return &table{view: v, module: m}, nil
+	return &table{view: v, module: m, dry: in.DryRun}, nil
 }
 
 // A table is a section ready to be asked. It does not change.
@@ -54,9 +54,15 @@ type table struct {
 	view   *flow.View
 	module *Module
 
+	tried *table    // asked as well, of what is tried and not enforced; nil: nothing is
+	dry   *abi.Rule // lets through what is denied; nil: it is enforced
+
 	generation uint32          // set by Enforce; never 0 then
 	counts     []atomic.Uint64 // of packets, by rule; see decide
 }
+
+// Try implements pep.Trier.
+func (t *table) Try(s pep.GateState) { t.tried, _ = s.(*table) }
 
 // Enforce has the table decide about packets. Flows that others let in are decided
 // again with their next packet, whichever way it goes.
@@ -92,6 +98,21 @@ func (t *table) decide(f flow.Flow) (verdict abi.Verdict, rule int, audit bool) 
 		}
 	}
 	return verdict, rule, audit
+}
+
+// enforce is decide, with what is enforced about packets. A note says, where what is tried
+// would have decided otherwise, by which rule: its number, counted from one; 0: the same.
+func (t *table) enforce(f flow.Flow) (verdict abi.Verdict, rule, note int) {
+	verdict, rule, _ = t.decide(f)
+	switch {
+	case t.dry != nil && verdict != abi.Allow:
+		return abi.Allow, rule, rule + 1
+	case t.tried != nil:
+		if would, by, _ := t.tried.decide(f); would != verdict {
+			note = by + 1
+		}
+	}
+	return verdict, rule, note
 }
 
 // name returns the rule of a number, and whether it is a default.

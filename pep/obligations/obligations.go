@@ -51,6 +51,7 @@ type identity struct {
 	on     obligation.On
 	count  uint32
 	window time.Duration
+	dry    bool // nobody is blocked, nor will be for what was counted
 }
 
 // A count is the denials of one obligation by source, and the sources that it has
@@ -95,7 +96,7 @@ func (m *Module) Prepare(in *pep.Input) (pep.GuardState, error) {
 		st.watch = append(st.watch, watchman{t, w})
 	}
 	for _, o := range s.Obligations {
-		id := identity{o.Rule.ID, o.On, o.Count, o.Window}
+		id := identity{o.Rule.ID, o.On, o.Count, o.Window, in.DryRun != nil}
 		c := m.counts[id].Value()
 		if c == nil {
 			c = &count{ratelimit.NewCounter(o.Count, o.Window), newSources()}

@@ -47,6 +47,7 @@ type identity struct {
 	key      limit.Key
 	requests uint32
 	per      time.Duration
+	dry      bool // nobody is refused: what is enforced then begins with full buckets
 }
 
 // New returns a module whose decisions name the given stage.
@@ -73,7 +74,7 @@ func (m *Module) Prepare(in *pep.Input) (pep.GuardState, error) {
 		if m.stage == limit.SourceName && l.Key&limit.ByPrincipal != 0 {
 			return nil, fmt.Errorf("%s: limit %q needs the principal, which is not known yet", m.stage, l.Rule.ID)
 		}
-		id := identity{l.Rule.ID, l.Key, l.Requests, l.Per}
+		id := identity{l.Rule.ID, l.Key, l.Requests, l.Per, in.DryRun != nil}
 		t := m.tables[id].Value()
 		if t == nil {
 			t = NewTable(l.Requests, l.Per)

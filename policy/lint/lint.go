@@ -67,7 +67,8 @@ func Lint(ctx context.Context, b *policy.Bundle, steps int64) (*Report, error) {
 	x := &linting{b: b}
 	seen := make(map[*api.SecurityPolicy]bool)
 	for _, d := range b.Deployments {
-		x.d, x.p = d, d.Policy
+		x.d = d.Written() // what is tried is meant to be enforced one day
+		x.p = x.d.Policy
 		x.enforced()
 		if seen[d.Policy] {
 			continue

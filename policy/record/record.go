@@ -123,6 +123,7 @@ func check(d *Decision) error {
 	}{
 		{"seq", d.Seq == 0}, {"time", d.Time.IsZero()}, {"instance", d.Instance == ""}, {"id", d.ID == ""}, {"stage", d.Stage == ""},
 		{"rule", d.Rule == ""}, {"level", d.Level == ""}, {"program", !digest(d.Program)}, {"decision", d.Decision != "Allow" && d.Decision != "Deny"},
+		{"dryRun", d.DryRun != nil && (d.DryRun.Decision != "Allow" && d.DryRun.Decision != "Deny" || d.DryRun.Stage == "" || d.DryRun.Rule == "")},
 		{"partial", slices.ContainsFunc(d.Partial, func(s string) bool {
 			return s != audit.FieldAttributes && !strings.HasPrefix(s, audit.FieldAttribute) && s != audit.FieldPrincipal && s != audit.FieldSource && s != audit.FieldPath && s != audit.FieldGroups
 		})},

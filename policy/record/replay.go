@@ -22,6 +22,7 @@ import (
 // are left out, and what a record never holds, such as the size of a body, is taken to be
 // within bounds. Its error says what the record lacks that would decide.
 func Replay(d *policy.Deployment, r Decision) (policy.Decision, error) {
+	r = judged(r)
 	if err := replays(&r); err != nil {
 		return policy.Decision{}, err
 	}
@@ -34,12 +35,26 @@ func Replay(d *policy.Deployment, r Decision) (policy.Decision, error) {
 		return policy.Decision{Verdict: abi.Allow, Rule: policy.NetworkDefault(d.Policy), Level: r.Level}, nil
 	}
 	a, err := ask(d, &r, false)
-	return policy.Decision{Verdict: a.Verdict, Rule: a.Rule, Level: a.Level, Reason: a.Reason}, err
+	dec := policy.Decision{Verdict: a.Verdict, Rule: a.Rule, Level: a.Level, Reason: a.Reason}
+	if w := a.DryRun; w != nil {
+		dec.Would = &policy.Decision{Verdict: w.Verdict, Rule: w.Rule, Level: w.Level, Reason: w.Reason}
+	}
+	return dec, err
+}
+
+// judged is a record with what the policy said, where that was tried as a whole and let
+// through.
+func judged(r Decision) Decision {
+	if w := r.DryRun; w != nil && r.Rule == abi.RuleDryRun {
+		r.Decision, r.Stage, r.Rule, r.Line, r.Reason = w.Decision, w.Stage, w.Rule, w.Line, w.Reason
+	}
+	return r
 }
 
 // Explain is Replay with reasons, of a request on a connection that was admitted, or of a
 // connection.
 func Explain(d *policy.Deployment, r Decision) (policy.Answer, error) {
+	r = judged(r)
 	if err := replays(&r); err != nil {
 		return policy.Answer{}, err
 	}
