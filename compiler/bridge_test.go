@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/dryrun"
+	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/abi/limit"
 	"lorica.dev/lorica/abi/obligation"
 	"lorica.dev/lorica/abi/program"
@@ -117,5 +119,45 @@ func TestModulesOfThePool(t *testing.T) {
 		if !slices.Contains(l.Enforced, Enforced{Rule: abi.Rule{ID: "curious", Line: "p.yaml:9"}, Stage: abi.StageObligations, Where: WhereRequest}) {
 			t.Errorf("level %s enforces %v", l.Name, l.Enforced)
 		}
+	}
+}
+
+// What is tried closes nothing: where the image has no module for it, it is not tried.
+func TestWhatIsTriedClosesNothing(t *testing.T) {
+	tried := api.RateLimit{Pos: at(5), Name: "tried", Key: limit.BySource, Requests: 5, Per: 1e9, MinLevel: "elevated", DryRun: true}
+	out := pooled(t, []api.RateLimit{tried}, nil, nil)
+	normal, elevated := &out.Levels[0], &out.Levels[1]
+	if closed := closedIn(t, elevated, normal); len(closed) > 0 {
+		t.Errorf("a rule that is tried closes %v", closed)
+	}
+	own := elevated.ProgramIn(accounts(t), elevated, program.PlanID{}, 7)
+	if own.Section(dryrun.Of(limit.SourceName)) == nil || own.Section(limit.SourceName) == nil {
+		t.Errorf("its own image does not try it: %v", own.Sections)
+	}
+
+	// A network rule is tried in every image, whichever level it is of.
+	d := accounts(t)
+	d.Policy.Levels.Pool = api.PoolProactive
+	d.Policy.RateLimits = []api.RateLimit{tried}
+	d.Policy.Network.Ingress = append([]api.IngressRule{{Pos: at(6), Name: "shut", From: []string{api.AnyEndpoint}, MinLevel: "elevated", DryRun: true}}, d.Policy.Network.Ingress...)
+	out = compile(t, d)
+	p := out.Levels[1].ProgramIn(d, &out.Levels[0], program.PlanID{}, 7)
+	if p.Section(dryrun.Of(flow.Name)) == nil || p.Section(dryrun.Of(limit.SourceName)) != nil {
+		t.Errorf("in the image of another level: %v", p.Sections)
+	}
+	if p := out.Levels[0].ProgramIn(d, &out.Levels[1], program.PlanID{}, 7); p.Section(dryrun.Of(flow.Name)) != nil || p.Section(dryrun.Of(limit.SourceName)) != nil {
+		t.Errorf("of the lowest level, in the image of another: %v", p.Sections)
+	}
+
+	// A policy that is tried as a whole closes nothing either, and says in every image that it is.
+	enforced := tried
+	enforced.DryRun = false
+	d = accounts(t)
+	d.Policy.Levels.Pool, d.Policy.DryRun, d.Policy.RateLimits = api.PoolProactive, true, []api.RateLimit{enforced}
+	out = compile(t, d)
+	p = out.Levels[1].ProgramIn(d, &out.Levels[0], program.PlanID{}, 7)
+	s, err := route.Decode(p.Section(route.Name))
+	if err != nil || s.Closed.ID != "" || p.Section(dryrun.Name) == nil {
+		t.Errorf("%v, closed by %v, %v", err, s.Closed, p.Sections)
 	}
 }
