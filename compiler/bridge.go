@@ -96,7 +96,7 @@ func (l *Level) closed(filter []byte, image *Level) []byte {
 		return filter // nobody is denied for it
 	}
 	for _, x := range l.Sections {
-		if !tried(x.Name) && !image.takes(x.Name) && !slices.ContainsFunc(l.claims, func(c claim) bool { return c.section == x.Name }) {
+		if !tried(x.Name) && !l.takes(dryrun.Of(x.Name)) && !image.takes(x.Name) && !slices.ContainsFunc(l.claims, func(c claim) bool { return c.section == x.Name }) {
 			s.Closed = abi.Rule{ID: x.Name} // no level has one that others do not, but those of claims
 		}
 	}
