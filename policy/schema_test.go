@@ -143,7 +143,7 @@ spec:
   coverage: Optional
   tls: {mode: MUTUAL, minVersion: "1.2", http2: false, certificate: secret/c, key: secret/k, clientTrust: secret/t}
   network:
-    ingress: [{name: a, action: Allow, from: [any], ports: [{protocol: TCP, portRange: "1-2"}], audit: true, minLevel: normal, maxLevel: normal}]
+    ingress: [{name: a, action: Allow, from: [any], ports: [{protocol: TCP, portRange: "1-2"}], audit: true, enforcement: DryRun, minLevel: normal, maxLevel: normal}]
     egress: [{name: b, action: Allow, to: [{names: [a.example]}], ports: [{protocol: TCP, portRange: "1-2"}], minLevel: normal, maxLevel: normal}]
   authentication:
     require: false
@@ -156,12 +156,12 @@ spec:
   authorization: {schema: s, entities: "[]", cedar: p}
   requestFilter: {maxHeaderBytes: 16Ki, maxHeaders: 5, maxBodyBytes: 100, maxPathBytes: 1Ki, maxConnections: 5, maxStreams: 5, contentTypes: [image/*],
     handshakeTimeout: 1s, headerTimeout: 1s, bodyTimeout: 1s, writeTimeout: 1s, idleTimeout: 1s, rejectEncodedSlash: false}
-  rateLimits: [{name: l, key: [source, route], routes: [r], requests: 5, per: 1m, scope: instance, minLevel: normal}]
-  obligations: [{name: o, on: any.deny, count: 5, window: 1m, do: [alert, blockSource], for: 1m, minLevel: normal}]
+  rateLimits: [{name: l, key: [source, route], routes: [r], requests: 5, per: 1m, scope: instance, enforcement: Enforce, minLevel: normal}]
+  obligations: [{name: o, on: any.deny, count: 5, window: 1m, do: [alert, blockSource], for: 1m, enforcement: DryRun, minLevel: normal}]
   audit: {decisions: denied, sampleAllowed: 0.5, redact: [path]}
   tests:
     - {name: t, level: normal, as: {user: u, groups: [g]}, request: GET /, context: {a: 5, b: x, c: true}, body: {a: [1, null]}, at: 2026-11-25T12:00:00Z, from: 10.0.0.1, expect: Deny, by: r}
-    - {name: t, call: r, body: text, at: "2026-11-25T12:00:00Z", expect: Allow}
+    - {name: t, call: r, body: text, at: "2026-11-25T12:00:00Z", expect: Allow, dryRun: Deny}
     - {name: t, packet: {from: 10.0.0.1, protocol: UDP, port: 53}, expect: Allow}
 `
 
