@@ -121,6 +121,9 @@ func (c *cli) target(ctx context.Context, m *run.Machine, i *run.Instance, path 
 	if err != nil {
 		return t, fmt.Errorf("%s runs, and %s has other workloads: name its documents with -f", i.Deployment(), path)
 	}
+	if d.Policy.DryRun {
+		return t, fmt.Errorf("policy %s is a dry run: it enforces nothing that could be shown. 'lorica dryrun report' shows what it would", d.Policy.Metadata.Name)
+	}
 	plan, err := m.Plan(ctx, d)
 	if err != nil {
 		return t, err

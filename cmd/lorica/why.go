@@ -63,7 +63,7 @@ func explanation(ctx context.Context, d *policy.Deployment, a *policy.Answer) ex
 		x.Considered = append(x.Considered, outcome{o.Rule.ID, o.Rule.Line, o.Text})
 	}
 	if a.Call != nil && a.Verdict == abi.Deny {
-		facts, _, status, why := space.Allowing(space.NewBudget(ctx, space.DefaultSteps), d, *a.Call)
+		facts, _, status, why := space.Allowing(space.NewBudget(ctx, space.DefaultSteps), d.Enforced(), *a.Call)
 		x.Smallest = &smallest{Status: status.String(), Why: why}
 		for _, f := range facts {
 			x.Smallest.Changes = append(x.Smallest.Changes, f.String())

@@ -122,7 +122,7 @@ func Bundles(ctx context.Context, before, after *policy.Bundle, steps int64) (*R
 // Deployments compares two. Its error is that of the context.
 func Deployments(ctx context.Context, before, after *policy.Deployment, steps int64) (*Deployment, error) {
 	x := &comparing{Deployment: &Deployment{Name: after.Name(), Allowed: []Change{}, Denied: []Change{}, NotAnalysed: []Unanalysed{}}}
-	x.sides = [2]*policy.Deployment{before, after}
+	x.sides = [2]*policy.Deployment{before.Enforced(), after.Enforced()} // what is tried decides nothing
 	if err := x.packets(space.NewBudget(ctx, steps)); err != nil {
 		return nil, err
 	}

@@ -51,7 +51,8 @@ var senses = map[string]sense{
 	"requestFilter.maxHeaderBytes": looser, "requestFilter.maxBodyBytes": looser, "requestFilter.maxPathBytes": looser, "requestFilter.maxConnections": looser,
 	"requestFilter.maxHeaders": looser, "requestFilter.maxStreams": looser, "requestFilter.handshakeTimeout": looser, "requestFilter.headerTimeout": looser,
 	"requestFilter.bodyTimeout": looser, "requestFilter.writeTimeout": looser, "requestFilter.idleTimeout": looser, "requestFilter.rejectEncodedSlash": tighter,
-	"levels.initial":  tighter,
+	"levels.initial": tighter,
+	"dryRun":         looser, "rateLimits.dryRun": looser, "obligations.dryRun": looser,
 	"workload.listen": looser, "workload.minimum": looser, "workload.app.proxy.maxConnections": looser,
 }
 
