@@ -129,5 +129,6 @@ type CedarRule struct {
 	ID     string
 	Pos    api.Pos // in the document, not in the block
 	Policy *ast.Policy
-	DryRun bool // @enforcement("DryRun"): it is tried, and decides nothing
+	DryRun bool   // @enforcement("DryRun"): it is tried, and decides nothing
+	Text   string // as written, with comments before it; empty where others are in the same statement
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
@@ -154,6 +155,9 @@ func (p *parsing) rules(s *securityPolicy, a *Authorization) {
 		}
 		for _, pol := range list {
 			r := CedarRule{ID: "cedar-" + strconv.Itoa(len(a.Rules)+1), Policy: (*ast.Policy)(pol.AST())}
+			if len(list) == 1 {
+				r.Text = strings.TrimSpace(st.text)
+			}
 			r.Pos = t.pos(st.at(pol.Position().Line, pol.Position().Column))
 			if id, ok := pol.Annotations()["id"]; ok {
 				r.ID = string(id)

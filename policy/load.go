@@ -42,30 +42,39 @@ func Load(path string) (*Bundle, error) { return load(path, false) }
 func LoadUntested(path string) (*Bundle, error) { return load(path, true) }
 
 func load(path string, untested bool) (*Bundle, error) {
+	files, folder, err := Files(path)
+	if err != nil {
+		return nil, err
+	}
+	b, other, err := parse(files, folder, untested)
+	if err == nil && folder && len(b.Deployments) == 0 {
+		return nil, Errors{{Pos: api.Pos{File: path}, Message: "no file here is a Lorica resource: none of " + strings.Join(other, ", ") + " has apiVersion and kind",
+			Fix: "`lorica init` writes a policy and a workload to start from"}}
+	}
+	return b, err
+}
+
+// Files returns what Load reads, and whether path is a folder. Its error, if any, is Errors.
+func Files(path string) (files []File, folder bool, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fileError(path, err)
+		return nil, false, fileError(path, err)
 	}
 	if !info.IsDir() {
 		f, err := readFile(path)
-		if err != nil {
-			return nil, err
-		}
-		b, _, err := parse([]File{f}, false, untested)
-		return b, err
+		return []File{f}, false, err
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
-		return nil, fileError(path, err)
+		return nil, true, fileError(path, err)
 	}
-	var files []File
 	var errs Errors
 	for _, e := range entries { // sorted by name
 		if ext := filepath.Ext(e.Name()); ext != ".yaml" && ext != ".yml" || e.IsDir() || strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
 		if len(files) == MaxFiles {
-			return nil, Errors{{Pos: api.Pos{File: e.Name()}, Message: fmt.Sprintf("the folder has more than %d YAML files", MaxFiles), Fix: "pass one file, or a smaller folder"}}
+			return nil, true, Errors{{Pos: api.Pos{File: e.Name()}, Message: fmt.Sprintf("the folder has more than %d YAML files", MaxFiles), Fix: "pass one file, or a smaller folder"}}
 		}
 		f, err := readFile(filepath.Join(path, e.Name()))
 		if err != nil {
@@ -77,16 +86,17 @@ func load(path string, untested bool) (*Bundle, error) {
 		files = append(files, f)
 	}
 	if len(errs) > 0 {
-		return nil, errs
+		return nil, true, errs
 	}
 	if len(files) == 0 {
-		return nil, Errors{{Pos: api.Pos{File: path}, Message: "the folder has no YAML files", Fix: "`lorica init` writes a policy and a workload to start from"}}
+		return nil, true, Errors{{Pos: api.Pos{File: path}, Message: "the folder has no YAML files", Fix: "`lorica init` writes a policy and a workload to start from"}}
 	}
-	b, other, err := parse(files, true, untested)
-	if err == nil && len(b.Deployments) == 0 {
-		return nil, Errors{{Pos: api.Pos{File: path}, Message: "no file here is a Lorica resource: none of " + strings.Join(other, ", ") + " has apiVersion and kind",
-			Fix: "`lorica init` writes a policy and a workload to start from"}}
-	}
+	return files, true, nil
+}
+
+// ParseFolder is Parse of the files of a folder: those that are no resources are left alone.
+func ParseFolder(files []File) (*Bundle, error) {
+	b, _, err := parse(files, true, false)
 	return b, err
 }
 

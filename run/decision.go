@@ -83,6 +83,27 @@ func (m *Machine) Decision(ctx context.Context, name, id string) (*Found, error)
 	return nil, fmt.Errorf("no decision has the id %s: another instance may have made it, or one that was allowed was not recorded (audit.decisions, audit.sampleAllowed)", id)
 }
 
+// Recorded calls each with everything that an instance, or the instances of a workload,
+// recorded and still hold, dead ones included. An error of each ends that.
+func (m *Machine) Recorded(ctx context.Context, name string, each func(tender.Decision) error) error {
+	trails, err := m.trails(ctx, name)
+	if err != nil {
+		return err
+	}
+	for _, t := range trails {
+		err := t.read(func(d tender.Decision) error {
+			if err := each(d); err != nil {
+				return err
+			}
+			return ctx.Err()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // trails returns those that a name stands for.
 func (m *Machine) trails(ctx context.Context, name string) (list []trail, err error) {
 	all, err := m.Instances(ctx)

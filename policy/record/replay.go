@@ -26,7 +26,7 @@ func Replay(d *policy.Deployment, r Decision) (policy.Decision, error) {
 	if err := replays(&r); err != nil {
 		return policy.Decision{}, err
 	}
-	if guarded(d.Policy) {
+	if judges(d.Policy) {
 		dec, err := admit(d, &r)
 		if err != nil || r.Method == "" || dec.Verdict != abi.Allow {
 			return dec, err
@@ -68,6 +68,31 @@ func Explain(d *policy.Deployment, r Decision) (policy.Answer, error) {
 	return d.Classified(r.Level, k)
 }
 
+// Connection is the connection of a record, where the policy judges connections: guarded is
+// false where it does not. Its error says what the record lacks.
+func Connection(d *policy.Deployment, r Decision) (k api.Packet, guarded bool, err error) {
+	if !judges(d.Policy) {
+		return k, false, replays(&r)
+	}
+	if err := replays(&r); err != nil {
+		return k, true, err
+	}
+	if len(policy.LevelsTo(d.Policy, r.Level)) == 0 {
+		return k, true, fmt.Errorf("the policy has no level %q", r.Level)
+	}
+	k, err = packet(&r)
+	return k, true, err
+}
+
+// Request is what a policy decides about the request of a record on a connection that was
+// admitted, with what authorization was asked.
+func Request(d *policy.Deployment, r Decision) (policy.Answer, error) {
+	if err := replays(&r); err != nil {
+		return policy.Answer{}, err
+	}
+	return ask(d, &r, false)
+}
+
 // replays reports why nothing can be said about a record, whatever the policy.
 func replays(r *Decision) error {
 	switch denied := r.Decision != abi.Allow.String(); {
@@ -87,16 +112,13 @@ func replays(r *Decision) error {
 	return nil
 }
 
-// guarded reports whether the policy judges connections.
-func guarded(p *api.SecurityPolicy) bool { return p.Network != nil || p.Default.Network != abi.Allow }
+// judges reports whether the policy judges connections.
+func judges(p *api.SecurityPolicy) bool { return p.Network != nil || p.Default.Network != abi.Allow }
 
 func admit(d *policy.Deployment, r *Decision) (policy.Decision, error) {
-	k, err := packet(r)
+	k, _, err := Connection(d, *r)
 	if err != nil {
 		return policy.Decision{}, err
-	}
-	if len(policy.LevelsTo(d.Policy, r.Level)) == 0 {
-		return policy.Decision{}, fmt.Errorf("the policy has no level %q", r.Level)
 	}
 	return d.Classify(r.Level, k), nil
 }
