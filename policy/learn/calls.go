@@ -91,7 +91,7 @@ func (l *Learner) split(calls []*call, parent *policy.CedarRule, everybody map[s
 		by := make(map[string]*permit)
 		var order []string
 		for _, c := range calls {
-			facts := policy.Call{Level: c.Level, Route: c.Route, Context: c.Context}
+			facts := policy.Call{Route: c.Route, Context: c.Context}
 			key := (&call{Call: facts}).key()
 			if by[key] == nil {
 				by[key] = &permit{}
@@ -237,7 +237,11 @@ func (l *Learner) alike(list []*permit) []*permit {
 		}
 		for _, key := range order {
 			same := by[key]
-			if len(same) != len(members[g]) {
+			once := make(map[string]bool)
+			for _, p := range same {
+				once[p.routes[0]] = true
+			}
+			if len(same) != len(members[g]) || len(once) != len(same) {
 				continue
 			}
 			one := &permit{parent: same[0].parent, group: g, users: same[0].users, groups: same[0].groups}
@@ -387,7 +391,7 @@ func (l *Learner) cedarText(p *permit) (string, []Generalised) {
 	fmt.Fprintf(&b, "@id(%q)\npermit (%s, action == %s, %s)", p.id, principal, a.Action.MarshalCedar(), resource)
 	// What guards a condition stands before it.
 	if p.within && p.parent != nil {
-		for _, s := range asked(p.parent) {
+		for _, s := range asked(p.parent, p) {
 			fmt.Fprintf(&b, "\n%s", s)
 		}
 		conds = append(conds, l.present(p)...)
@@ -414,12 +418,18 @@ func (l *Learner) present(p *permit) (out []string) {
 	return out
 }
 
-// asked are the conditions of a permit, that on the principal included, as text.
-func asked(r *policy.CedarRule) (out []string) {
+// asked are the conditions of a permit as text, that on the principal included where the
+// one that is to have them does not say it.
+func asked(r *policy.CedarRule, p *permit) (out []string) {
 	switch x := r.Policy.Principal.(type) {
 	case ast.ScopeTypeEq:
-		out = append(out, "when { principal == "+string(x.Entity.MarshalCedar())+" }")
+		if len(p.users) != 1 {
+			out = append(out, "when { principal == "+string(x.Entity.MarshalCedar())+" }")
+		}
 	case ast.ScopeTypeIn:
+		if len(p.groups) == 1 && p.groups[0] == string(x.Entity.ID) {
+			break
+		}
 		out = append(out, "when { principal in "+string(x.Entity.MarshalCedar())+" }")
 	case ast.ScopeTypeIsIn:
 		out = append(out, "when { principal in "+string(x.Entity.MarshalCedar())+" }")

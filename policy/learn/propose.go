@@ -234,8 +234,11 @@ func (l *Learner) forget(x *seen, rule string) {
 	l.LeftOut = append(l.LeftOut, Left{"denied by " + rule + ", which is kept: --fresh keeps no rule", x.count, x.Example})
 }
 
-// spare finds rules without which everything that was seen is allowed as well.
+// spare finds rules without which everything that was seen is allowed as well. What one was
+// for, the next must not be taken from.
 func (p *proposing) spare(d *policy.Deployment) {
+	var packets []*packet
+	var calls []*call
 	for _, x := range p.ingress {
 		if x.kept {
 			continue
@@ -246,9 +249,9 @@ func (p *proposing) spare(d *policy.Deployment) {
 		n.Ingress = slices.DeleteFunc(slices.Clone(n.Ingress), func(r api.IngressRule) bool { return r.Name == x.Name })
 		y := &policy.Deployment{Workload: d.Workload, Policy: &less, Authorization: d.Authorization}
 		ref := y.Reference()
-		if !slices.ContainsFunc(x.packets, func(k *packet) bool { return ref.Classify(k.level, k.Packet).Verdict != abi.Allow }) {
+		if !slices.ContainsFunc(append(packets, x.packets...), func(k *packet) bool { return ref.Classify(k.level, k.Packet).Verdict != abi.Allow }) {
 			p.without[x] = true
-			d = y
+			d, packets = y, append(packets, x.packets...)
 		}
 	}
 	for _, x := range p.permits {
@@ -256,9 +259,9 @@ func (p *proposing) spare(d *policy.Deployment) {
 		a.Rules = slices.DeleteFunc(slices.Clone(a.Rules), func(r policy.CedarRule) bool { return r.ID == x.id })
 		y := &policy.Deployment{Workload: d.Workload, Policy: d.Policy, Authorization: &a}
 		ref := y.Reference()
-		if !slices.ContainsFunc(x.calls, func(c *call) bool { return ref.Authorize(c.Call).Verdict != abi.Allow }) {
+		if !slices.ContainsFunc(append(calls, x.calls...), func(c *call) bool { return ref.Authorize(c.Call).Verdict != abi.Allow }) {
 			p.without[x] = true
-			d = y
+			d, calls = y, append(calls, x.calls...)
 		}
 	}
 }
