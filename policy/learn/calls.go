@@ -237,11 +237,7 @@ func (l *Learner) alike(list []*permit) []*permit {
 		}
 		for _, key := range order {
 			same := by[key]
-			once := make(map[string]bool)
-			for _, p := range same {
-				once[p.routes[0]] = true
-			}
-			if len(same) != len(members[g]) || len(once) != len(same) {
+			if len(same) != len(members[g]) {
 				continue
 			}
 			one := &permit{parent: same[0].parent, group: g, users: same[0].users, groups: same[0].groups}

@@ -245,9 +245,6 @@ func (e *editor) tests(spec *yaml.Node, drop []api.Pos) bool {
 		if j+1 < len(list.Content) {
 			to = list.Content[j+1].Line
 		}
-		if to == n.Line {
-			return false // two on a line
-		}
 		e.edits = append(e.edits, edit{n.Line, e.stripped(n.Line, to, list.Column), nil})
 	}
 	return true

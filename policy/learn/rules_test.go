@@ -182,7 +182,7 @@ func TestManyUsersWithoutAGroup(t *testing.T) {
 // Of records that do not say what would decide, of other workloads and of other times,
 // nothing is learnt, and that is said.
 func TestWhatIsLeftOut(t *testing.T) {
-	doc := document("  default: {network: Deny, authorization: Deny}\n  network: {ingress: [{name: in, action: Allow, from: [any]}]}\n", `@id("all") permit (principal, action, resource == Route::"one") when { context has n && context.n > 1 };`)
+	doc := document("  default: {network: Deny, authorization: Deny}\n  endpoints: [{name: near, cidrs: [10.0.0.0/8]}]\n  network: {ingress: [{name: in, action: Allow, from: [near]}]}\n", `@id("all") permit (principal, action, resource == Route::"one") when { context has n && context.n > 1 };`)
 	d := load(t, doc)
 	good := recorded(d, question{who: "a", route: "one", from: "10.0.0.1", hour: 9, facts: map[string]string{"n": "2"}})
 	var log []record.Decision
@@ -200,6 +200,7 @@ func TestWhatIsLeftOut(t *testing.T) {
 	with(func(x *record.Decision) { x.Partial = []string{audit.FieldSource} })
 	with(func(x *record.Decision) { x.Facts["n"] = text("1") })
 	with(func(x *record.Decision) { x.Level = "gone" })
+	with(func(x *record.Decision) { x.Source = "192.0.2.1" })
 	with(func(x *record.Decision) { x.Decision, x.Rule = "Deny", "default:authorization" })
 	o := defaults
 	o.Since, o.Until = good.Time, good.Time
@@ -211,8 +212,8 @@ func TestWhatIsLeftOut(t *testing.T) {
 	for _, x := range p.LeftOut {
 		why = append(why, fmt.Sprint(x.Count, " ", x.Why))
 	}
-	want := []string{"1 what the request had for attribute n could not be read", "1 the record does not hold source, which was redacted or cut", "1 the policy denies it: default:authorization", `1 the policy has no level "gone"`}
-	if p.Records != 9 || p.Learnt != 1 || p.Foreign != 1 || p.Outside != 2 || p.Denied != 1 || p.First != "other-1" || !slices.Equal(why, want) {
+	want := []string{"1 what the request had for attribute n could not be read", "1 the record does not hold source, which was redacted or cut", "1 the policy denies it: default:authorization", `1 the policy has no level "gone"`, "1 the policy denies it: default:network"}
+	if p.Records != 10 || p.Learnt != 1 || p.Foreign != 1 || p.Outside != 2 || p.Denied != 1 || p.First != "other-1" || !slices.Equal(why, want) {
 		t.Errorf("%+v\n%s", p.Counts, strings.Join(why, "\n"))
 	}
 	if !slices.Equal(p.Unused, []string{"two", "three"}) {
@@ -220,6 +221,14 @@ func TestWhatIsLeftOut(t *testing.T) {
 	}
 	if _, err := propose(t, doc, defaults, log[1:2]); err != errNothing {
 		t.Error(err)
+	}
+	// A rule denied: that stays denied.
+	o = defaults
+	o.Denied = true
+	good.Decision, good.Rule = "Deny", "never"
+	l := New(d, o)
+	if err := l.Add(good); err != nil || l.Learnt != 0 || len(l.LeftOut) != 1 || l.LeftOut[0].Why != "denied by never, which is not that nothing matched" {
+		t.Errorf("%v, %+v", err, l.Counts)
 	}
 }
 
@@ -283,6 +292,10 @@ func TestPrefixes(t *testing.T) {
 	}
 	if got := prefixesText(covering(list, 2, anywhere)); got != "[10.0.0.0/25, 10.9.0.1/32]" {
 		t.Error(got)
+	}
+	alike := []netip.Prefix{netip.MustParsePrefix("32.1.13.184/32"), netip.MustParsePrefix("2001:db9::/32")}
+	if got := covering(alike, 0, anywhere); !slices.Equal(got, alike) {
+		t.Error("joins families", got)
 	}
 	if got := prefixesText(covering(list, 0, anywhere)); got != "[10.0.0.1/32, 10.0.0.2/31, 10.0.0.77/32, 10.9.0.1/32]" {
 		t.Error(got)
@@ -372,5 +385,137 @@ func TestWhoeverAskedMayEnd(t *testing.T) {
 	cancel()
 	if p, err := l.Propose(ctx, Source{Files: files(doc)}); err == nil {
 		t.Error(p)
+	}
+}
+
+// lines are those of a section, without comments.
+func lines(p *Proposal, name string) (out []string) {
+	for _, s := range p.Sections {
+		if s.Name != name {
+			continue
+		}
+		for line := range strings.Lines(s.Text) {
+			if line = strings.TrimSpace(line); strings.HasPrefix(line, "- ") {
+				out = append(out, line)
+			}
+		}
+	}
+	return out
+}
+
+// Each network rule that allowed something stays where it is, with the sources and ports
+// that were seen; those that deny stay as they are, those that allowed nothing go.
+func TestNetworkRules(t *testing.T) {
+	const rules = `@id("all") permit (principal, action, resource);`
+	const ends = "  endpoints: [{name: bad, cidrs: [10.0.0.3/32]}, {name: unused, cidrs: [10.9.0.0/16]}, {name: near, cidrs: [10.0.0.0/24]}, {name: ten, cidrs: [10.0.0.0/8]}]\n"
+	const deny = "  default: {network: Deny, authorization: Deny}\n" + ends
+	from := func(a string, port uint16, level string) question { return question{from: a, port: port, level: level} }
+	for name, c := range map[string]struct {
+		settings string
+		asked    []question
+		most     int
+		ends     []string
+		rules    []string
+	}{
+		"narrowed": {deny + "  network: {ingress: [{name: never, action: Deny, from: [bad], audit: true}, {name: in, action: Allow, from: [near], maxLevel: normal}, {name: wide, action: Allow, from: [any], ports: [{protocol: TCP, port: 8080}]}]}\n",
+			[]question{from("10.0.0.1", 8080, ""), from("10.0.0.2", 8080, ""), from("10.0.0.77", 8081, "")}, 4,
+			[]string{"- {name: bad, cidrs: [10.0.0.3/32]}", "- {name: unused, cidrs: [10.9.0.0/16]}", "- {name: ten, cidrs: [10.0.0.0/8]}", "- {name: in-seen, cidrs: [10.0.0.1/32, 10.0.0.2/32]}", "- {name: in-2-seen, cidrs: [10.0.0.77/32]}"},
+			[]string{"- {name: never, action: Deny, from: [bad], audit: true}", "- {name: in, action: Allow, from: [in-seen], ports: [{protocol: TCP, port: 8080}], maxLevel: normal}", "- {name: in-2, action: Allow, from: [in-2-seen], ports: [{protocol: TCP, port: 8081}], maxLevel: normal}"}},
+		"generalised within its rule": {deny + "  network: {ingress: [{name: never, action: Deny, from: [bad]}, {name: in, action: Allow, from: [near]}]}\n",
+			[]question{from("10.0.0.1", 8080, ""), from("10.0.0.2", 8080, ""), from("10.0.0.5", 8080, "")}, 1,
+			[]string{"- {name: bad, cidrs: [10.0.0.3/32]}", "- {name: unused, cidrs: [10.9.0.0/16]}", "- {name: ten, cidrs: [10.0.0.0/8]}", "- {name: in-seen, cidrs: [10.0.0.0/29]}"},
+			[]string{"- {name: never, action: Deny, from: [bad]}", "- {name: in, action: Allow, from: [in-seen], ports: [{protocol: TCP, port: 8080}]}"}},
+		"by default": {"  default: {network: Allow, authorization: Deny}\n" + ends, []question{from("10.0.0.1", 8080, "normal"), from("10.0.0.2", 8080, "high")}, 4,
+			[]string{"- {name: bad, cidrs: [10.0.0.3/32]}", "- {name: unused, cidrs: [10.9.0.0/16]}", "- {name: near, cidrs: [10.0.0.0/24]}", "- {name: ten, cidrs: [10.0.0.0/8]}", "- {name: learnt-network-seen, cidrs: [10.0.0.1/32]}", "- {name: learnt-network-2-seen, cidrs: [10.0.0.2/32]}"},
+			[]string{"- {name: learnt-network, action: Allow, from: [learnt-network-seen], ports: [{protocol: TCP, port: 8080}], maxLevel: normal}", "- {name: learnt-network-2, action: Allow, from: [learnt-network-2-seen], ports: [{protocol: TCP, port: 8080}]}"}},
+		// The second covers what the first is for, and the third what the second is for, but not at the level of the first.
+		"superfluous in a chain": {deny + "  network: {ingress: [{name: a, action: Allow, from: [bad]}, {name: b, action: Allow, from: [near]}, {name: c, action: Allow, from: [ten], maxLevel: normal}]}\n",
+			[]question{from("10.0.0.3", 8080, "high"), from("10.0.0.1", 8080, ""), from("10.0.0.2", 8080, ""), from("10.0.1.1", 8080, ""), from("10.1.0.1", 8080, "")}, 1,
+			[]string{"- {name: unused, cidrs: [10.9.0.0/16]}", "- {name: b-seen, cidrs: [10.0.0.0/30]}", "- {name: c-seen, cidrs: [10.0.0.0/15]}"},
+			[]string{"- {name: b, action: Allow, from: [b-seen], ports: [{protocol: TCP, port: 8080}]}", "- {name: c, action: Allow, from: [c-seen], ports: [{protocol: TCP, port: 8080}], maxLevel: normal}"}},
+		"as it was": {deny + "  network: {ingress: [{name: one, action: Allow, from: [bad], ports: [{protocol: TCP, port: 8080}]}]}\n", []question{from("10.0.0.3", 8080, "")}, 4,
+			[]string{"- {name: bad, cidrs: [10.0.0.3/32]}", "- {name: unused, cidrs: [10.9.0.0/16]}", "- {name: near, cidrs: [10.0.0.0/24]}", "- {name: ten, cidrs: [10.0.0.0/8]}"}, []string{"- {name: one, action: Allow, from: [bad], ports: [{protocol: TCP, port: 8080}]}"}},
+	} {
+		doc := document(c.settings, rules)
+		d := load(t, doc)
+		var log []record.Decision
+		for _, q := range c.asked {
+			log = append(log, recorded(d, q))
+		}
+		o := defaults
+		o.Prefixes = c.most
+		p, err := propose(t, doc, o, log)
+		if err != nil || p.Learnt != len(log) {
+			t.Errorf("%s: %v, %v", name, err, p)
+			continue
+		}
+		if got := lines(p, "endpoints"); !slices.Equal(got, c.ends) {
+			t.Errorf("%s: endpoints\n%s", name, strings.Join(got, "\n"))
+		}
+		if got := lines(p, "network.ingress"); !slices.Equal(got, c.rules) {
+			t.Errorf("%s: rules\n%s", name, strings.Join(got, "\n"))
+		}
+		if len(p.Against.Allowed) > 0 {
+			t.Errorf("%s: newly allowed: %v", name, p.Against.Allowed)
+		}
+	}
+}
+
+// What becomes of present rules.
+func TestWhatIsKeptOfRules(t *testing.T) {
+	with := func(fallback, rules string, change ...string) string {
+		return strings.NewReplacer(change...).Replace(document("  default: {network: Allow, authorization: "+fallback+"}\n", rules))
+	}
+	type facts = map[string]string
+	ask := func(who, route, level string, f facts, groups ...string) question {
+		return question{who: who, groups: groups, route: route, level: level, from: "10.0.0.1", hour: 9, facts: f}
+	}
+	for name, c := range map[string]struct {
+		doc   string
+		asked []question
+		want  []string
+	}{
+		// The second covers what the first is for, and the third what the second is for, but not that of the first.
+		"superfluous in a chain": {with("Deny", `@id("a") permit (principal, action, resource == Route::"one") when { context has f && context.f };
+@id("b") permit (principal, action, resource == Route::"one") when { context has n };
+@id("c") permit (principal, action, resource == Route::"one");`),
+			[]question{ask("u", "one", "", facts{"f": "true", "n": "5"}, "g"), ask("v", "one", "", facts{"n": "3"}, "g", "h"), ask("v", "one", "", facts{"n": "7"}, "g", "h"), ask("w", "one", "", nil, "h")},
+			[]string{`@id("b") permit (principal in Group::"g", resource == Route::"one") when { context has f && context has n && context.n >= 3 && context.n <= 7 };`, `@id("c") permit (principal in Group::"h", resource == Route::"one") when { context has f };`}},
+		// Who does not say s is denied for that, now as then.
+		"what is required": {with("Deny", `@id("a") permit (principal, action, resource == Route::"one");
+@id("b") permit (principal, action, resource == Route::"one") when { context.s == "x" };`, `"s"?:`, `"s":`),
+			[]question{ask("u", "one", "", facts{"s": "1"}, "g"), ask("u", "one", "", facts{"s": "2"}, "g"), ask("u", "one", "", facts{"s": "3"}, "g")},
+			[]string{`@id("a") permit (principal in Group::"g", resource == Route::"one") when { context has s };`}},
+		"what asks more": {with("Deny", `@id("a") permit (principal, action, resource == Route::"one") when { principal has rank && principal.rank > 2 } unless { principal in Group::"blue" };`),
+			[]question{ask("ada", "one", "", nil, "g")},
+			[]string{`@id("a") permit (principal in Group::"g", resource == Route::"one") when { principal has rank && principal.rank > 2 } unless { principal in Group::"blue" };`}},
+		"what the default allowed": {with("Allow", `@id("f") forbid (principal in Group::"blue", action, resource) when { context.lvl == "high" };`),
+			[]question{ask("u", "one", "normal", nil, "g"), ask("u", "three", "high", nil, "g")},
+			[]string{`@id("learnt-one") permit (principal in Group::"g", resource == Route::"one") when { ["normal"].contains(context.lvl) };`, `@id("learnt-three") permit (principal in Group::"g", resource == Route::"three");`,
+				`@id("f") forbid (principal in Group::"blue", action, resource) when { context.lvl == "high" };`}},
+		"a rule without a name": {with("Deny", `permit (principal, action, resource); forbid (principal in Group::"blue", action, resource);`), []question{ask("u", "three", "", nil, "g")},
+			[]string{`@id("cedar-1") permit (principal in Group::"g", resource == Route::"three");`, `@id("cedar-2") forbid ( principal in Group::"blue", action, resource );`}},
+		"a group with another route": {with("Deny", `@id("all") permit (principal, action, resource);`, `[{"uid": {"type": "User"`, `[{"uid": {"type": "Route", "id": "three"}, "attrs": {}, "parents": [{"type": "RouteGroup", "id": "some"}]}, {"uid": {"type": "User"`),
+			[]question{ask("u", "one", "", nil, "g"), ask("u", "two", "", nil, "g")},
+			[]string{`@id("all-one") permit (principal in Group::"g", resource == Route::"one");`, `@id("all-two") permit (principal in Group::"g", resource == Route::"two");`}},
+	} {
+		d := load(t, c.doc)
+		var log []record.Decision
+		for _, q := range c.asked {
+			log = append(log, recorded(d, q))
+		}
+		o := defaults
+		o.Values = 2
+		p, err := propose(t, c.doc, o, log)
+		if err != nil || p.Learnt != len(log) {
+			t.Errorf("%s: %v, %+v", name, err, p)
+			continue
+		}
+		if got := rulesOf(p); !slices.Equal(got, c.want) {
+			t.Errorf("%s:\n%s\nwant\n%s", name, strings.Join(got, "\n"), strings.Join(c.want, "\n"))
+		}
+		if len(p.Against.Allowed)+len(p.Against.NotAnalysed) > 0 {
+			t.Errorf("%s: newly allowed: %v %v", name, p.Against.Allowed, p.Against.NotAnalysed)
+		}
 	}
 }
