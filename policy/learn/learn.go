@@ -290,7 +290,7 @@ func (l *Learner) keep(x *record.Decision, p *packet, c *call) error {
 		c.count++
 	}
 	if len(l.calls) > maxSeen || len(l.packets) > maxSeen || l.bytes > maxBytes {
-		return fmt.Errorf("the log has more than %d different calls, or as many different connections: learn from less of it, with --since and --until", maxSeen)
+		return fmt.Errorf("the log has more than %d different calls, as many different connections, or %d MiB of what tells them apart: learn from less of it, with --since and --until", maxSeen, maxBytes>>20)
 	}
 	return nil
 }

@@ -234,18 +234,35 @@ func TestWhatIsLeftOut(t *testing.T) {
 
 func TestThereIsABound(t *testing.T) {
 	d := load(t, document(open, `@id("all") permit (principal, action, resource == Route::"one") when { context has n };`))
-	l := New(d, defaults)
-	x := recorded(d, question{who: "a", route: "one", from: "10.0.0.1", facts: map[string]string{"n": "2"}})
-	for i := range maxSeen + 1 {
-		x.Facts["n"] = text(fmt.Sprint(i))
-		if err := l.Add(x); err != nil {
-			if i != maxSeen || !strings.Contains(err.Error(), "--since") {
-				t.Fatal(i, err)
-			}
-			return
+	request := recorded(d, question{who: "a", route: "one", from: "10.0.0.1", facts: map[string]string{"n": "2"}})
+	connection := recorded(d, question{from: "10.0.0.1"})
+	for name, c := range map[string]struct {
+		most int
+		make func(i int) record.Decision
+	}{
+		"calls": {maxSeen, func(i int) record.Decision {
+			request.Facts["n"] = text(fmt.Sprint(i))
+			return request
+		}},
+		"connections": {maxSeen, func(i int) record.Decision {
+			connection.Source = netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String()
+			return connection
+		}},
+		"text": {maxBytes/2/30_000 + 1, func(i int) record.Decision {
+			x := request
+			x.Groups = []string{strings.Repeat("g", 30_000), fmt.Sprint(i)}
+			return x
+		}},
+	} {
+		l, n := New(d, defaults), 0
+		var err error
+		for ; err == nil && n <= c.most; n++ {
+			err = l.Add(c.make(n))
+		}
+		if err == nil || !strings.Contains(err.Error(), "--since") || n < c.most-10 {
+			t.Errorf("%s: %d, %v", name, n, err)
 		}
 	}
-	t.Error("no bound")
 }
 
 // Prefixes cover all addresses, keep to the bounds and to the number, and cover no more
