@@ -94,9 +94,9 @@ func Files(path string) (files []File, folder bool, err error) {
 	return files, true, nil
 }
 
-// ParseFolder is Parse of the files of a folder: those that are no resources are left alone.
-func ParseFolder(files []File) (*Bundle, error) {
-	b, _, err := parse(files, true, false)
+// ParseUntested is LoadUntested of files that Files has returned, which may have changed.
+func ParseUntested(files []File, folder bool) (*Bundle, error) {
+	b, _, err := parse(files, folder, true)
 	return b, err
 }
 

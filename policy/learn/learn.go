@@ -112,6 +112,7 @@ type Learner struct {
 
 // New returns a Learner for a deployment, which it changes nothing of.
 func New(d *policy.Deployment, o Options) *Learner {
+	d = d.Enforced() // rules that are tried allowed nothing
 	return &Learner{d: d, o: o, ref: d.Reference(), calls: make(map[string]*call), packets: make(map[string]*packet),
 		programs: make(map[string]bool), routes: make(map[string]int), Counts: Counts{LeftOut: []Left{}}}
 }

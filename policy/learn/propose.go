@@ -172,11 +172,7 @@ func (p *proposing) load(drop []api.Pos) (*policy.Deployment, error) {
 	}
 	files[p.at].Data = data
 	p.Document, p.Straight = data, straight
-	parse := policy.Parse
-	if p.src.Folder {
-		parse = policy.ParseFolder
-	}
-	b, err := parse(files)
+	b, err := policy.ParseUntested(files, p.src.Folder)
 	if err != nil {
 		return nil, defect("it does not load: %v", err)
 	}
@@ -184,7 +180,7 @@ func (p *proposing) load(drop []api.Pos) (*policy.Deployment, error) {
 	if i < 0 {
 		return nil, defect("the workload is no longer there")
 	}
-	return b.Deployments[i], nil
+	return b.Deployments[i].Enforced(), nil
 }
 
 func defect(format string, args ...any) error {
