@@ -153,6 +153,11 @@ func Run(ctx context.Context, t Target, o Options) (*Report, error) {
 		}
 		v.Progress(fmt.Sprintf("%d of %d rules: %s", i+1, len(t.Level.Enforced), e.ID))
 		r := Result{Rule: e.ID, Line: e.Line, Stage: e.Stage, Where: e.Where}
+		if e.DryRun {
+			r.Why = "it is a dry run, and decides nothing: see lorica dryrun report"
+			v.report.Results = append(v.report.Results, r)
+			continue
+		}
 		switch e.Stage {
 		case abi.StageFirewall:
 			v.network(ctx, &r, doors)

@@ -136,7 +136,7 @@ func (c *cli) target(ctx context.Context, m *run.Machine, i *run.Instance, path 
 	if what := plan.Differs(level); what != "" {
 		return t, fmt.Errorf("%s does not run what is written in %s: %s. 'lorica up' takes over what is written, 'lorica plan' shows what that changes", s.Instance, path, what)
 	}
-	t = verify.Target{Deployment: d, Level: level.Level, Program: s.Program}
+	t = verify.Target{Deployment: d.Enforced(), Level: level.Level, Program: s.Program}
 	for _, l := range s.Listen {
 		for _, a := range reached(s, l) {
 			if a.IsUnspecified() {
