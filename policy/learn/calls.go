@@ -295,7 +295,7 @@ func (l *Learner) reads(p *permit) []authz.Attribute {
 // cites it goes on to.
 func (l *Learner) names(all []*permit) {
 	used := make(map[string]bool)
-	p := l.d.Policy
+	p := l.doc.Policy
 	if p.Network != nil {
 		for _, r := range p.Network.Ingress {
 			used[r.Name] = true
@@ -319,7 +319,10 @@ func (l *Learner) names(all []*permit) {
 	}
 	for i := range l.d.Authorization.Rules {
 		r := &l.d.Authorization.Rules[i]
-		used[r.ID] = used[r.ID] || r.Forbids() || children[r] == 1
+		used[r.ID] = used[r.ID] || children[r] == 1
+	}
+	for _, r := range l.kept() {
+		used[r.ID] = true
 	}
 	for _, x := range all {
 		what := x.group
@@ -336,6 +339,17 @@ func (l *Learner) names(all []*permit) {
 			x.id = unused(used, "learnt-"+what)
 		}
 	}
+}
+
+// kept are the present rules that stay: those that deny, and those that are tried.
+func (l *Learner) kept() (out []*policy.CedarRule) {
+	for i := range l.doc.Authorization.Rules {
+		r := &l.doc.Authorization.Rules[i]
+		if !l.o.Fresh && (r.Forbids() || r.DryRun && !l.doc.Policy.DryRun) {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 // unused is a name like another that nothing has.

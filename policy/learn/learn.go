@@ -99,7 +99,8 @@ type packet struct {
 // A Learner takes in records of one deployment.
 type Learner struct {
 	Counts
-	d        *policy.Deployment
+	doc      *policy.Deployment // as it is written
+	d        *policy.Deployment // what of it is enforced, or would be if it were not tried as a whole
 	o        Options
 	ref      *policy.Reference
 	calls    map[string]*call
@@ -111,15 +112,16 @@ type Learner struct {
 }
 
 // New returns a Learner for a deployment, which it changes nothing of.
-func New(d *policy.Deployment, o Options) *Learner {
-	d = d.Enforced() // rules that are tried allowed nothing
-	return &Learner{d: d, o: o, ref: d.Reference(), calls: make(map[string]*call), packets: make(map[string]*packet),
+func New(doc *policy.Deployment, o Options) *Learner {
+	d := doc.Enforced()
+	return &Learner{doc: doc, d: d, o: o, ref: d.Reference(), calls: make(map[string]*call), packets: make(map[string]*packet),
 		programs: make(map[string]bool), routes: make(map[string]int), Counts: Counts{LeftOut: []Left{}}}
 }
 
 // Add takes a record in. Its error says that there is too much of it.
 func (l *Learner) Add(x record.Decision) error {
 	l.Records++
+	x = record.Judged(x)
 	// Instances are called by their workload, without its tenant, and something at random.
 	if x.Instance[:max(0, strings.LastIndexByte(x.Instance, '-'))] != l.d.Workload.Metadata.Name {
 		if l.Foreign++; l.First == "" {

@@ -36,7 +36,7 @@ var anywhere = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), neti
 const maxPortSets = 4
 
 // network returns the rules for the connections that were seen: each present rule that
-// allowed some, narrowed, where it stands; those that deny; and at the end what no rule
+// allowed some, narrowed, where it stands; those that deny, or are tried; and at the end what no rule
 // allowed. Whatever is allowed at a level was allowed there by the same rule, so that what
 // is narrowed allows nothing that the present policy denies.
 func (l *Learner) network() []*ingress {
@@ -47,14 +47,15 @@ func (l *Learner) network() []*ingress {
 		}
 	}
 	var out []*ingress
-	if n := l.d.Policy.Network; n != nil && !l.o.Fresh {
-		for i := range n.Ingress {
-			r := &n.Ingress[i]
-			if r.Action == abi.Deny {
-				out = append(out, &ingress{IngressRule: *r, parent: i, kept: true})
+	if n := l.doc.Policy.Network; n != nil && !l.o.Fresh {
+		for _, r := range n.Ingress {
+			i := slices.IndexFunc(l.d.Policy.Network.Ingress, func(o api.IngressRule) bool { return o.Name == r.Name })
+			if i < 0 || r.Action == abi.Deny { // what is tried decides nothing
+				out = append(out, &ingress{IngressRule: r, parent: i, kept: true})
 				continue
 			}
-			out = append(out, l.narrowed(of[i], i, *r, l.bounds(r))...)
+			r.DryRun = false
+			out = append(out, l.narrowed(of[i], i, r, l.bounds(&r))...)
 		}
 	}
 	byLevel := make(map[string][]*packet)

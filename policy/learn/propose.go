@@ -138,7 +138,7 @@ func (p *proposing) attempt(ctx context.Context) (forgot bool, err error) {
 	if d, err = p.load(drop); err != nil {
 		return false, err
 	}
-	p.Against, err = diff.Deployments(ctx, p.d, d, p.o.Steps)
+	p.Against, err = diff.Deployments(ctx, p.d, d.Enforced(), p.o.Steps)
 	return false, err
 }
 
@@ -180,7 +180,7 @@ func (p *proposing) load(drop []api.Pos) (*policy.Deployment, error) {
 	if i < 0 {
 		return nil, defect("the workload is no longer there")
 	}
-	return b.Deployments[i].Enforced(), nil
+	return b.Deployments[i], nil
 }
 
 func defect(format string, args ...any) error {
@@ -190,7 +190,7 @@ func defect(format string, args ...any) error {
 // verify asks the reference about everything that was seen. What the default denied and a
 // rule that stays denies at a higher level, it has forgotten, and reports that.
 func (p *proposing) verify(d *policy.Deployment) (forgot bool, err error) {
-	ref := d.Reference()
+	ref := d.Enforced().Reference()
 	if len(p.ingress) > 0 {
 		for _, key := range slices.Sorted(maps.Keys(p.packets)) {
 			x := p.packets[key]
@@ -235,6 +235,7 @@ func (l *Learner) forget(x *seen, rule string) {
 func (p *proposing) spare(d *policy.Deployment) {
 	var packets []*packet
 	var calls []*call
+	d = d.Enforced()
 	for _, x := range p.ingress {
 		if x.kept {
 			continue
@@ -302,7 +303,7 @@ func (p *proposing) networkLines() (endpoints, rules []string) {
 		needed[e.Name], used[e.Name] = true, true
 	}
 	if policyOf.Network != nil {
-		for _, r := range policyOf.Network.Ingress {
+		for _, r := range p.doc.Policy.Network.Ingress {
 			for _, f := range r.From {
 				needed[f] = false
 			}
@@ -329,7 +330,7 @@ func (p *proposing) networkLines() (endpoints, rules []string) {
 		names[x.id] = true
 	}
 	if p.d.Authorization != nil {
-		for _, r := range p.d.Authorization.Rules {
+		for _, r := range p.doc.Authorization.Rules {
 			names[r.ID] = true
 		}
 	}
@@ -410,6 +411,9 @@ func ruleText(r *api.IngressRule) string {
 	if r.Audit {
 		s += ", audit: true"
 	}
+	if r.DryRun {
+		s += ", enforcement: DryRun"
+	}
 	if r.MinLevel != "" {
 		s += ", minLevel: " + r.MinLevel
 	}
@@ -441,12 +445,8 @@ func (p *proposing) cedarLines() []string {
 		add(fmt.Sprintf("// %s by %s, such as %s (%s)\n", number(count(x.calls), "record"), who(x.calls), e.ID, e.What) + text)
 		p.Generalised = append(p.Generalised, general...)
 	}
-	if !p.o.Fresh {
-		for i := range p.d.Authorization.Rules {
-			if r := &p.d.Authorization.Rules[i]; r.Forbids() {
-				add(written(r))
-			}
-		}
+	for _, r := range p.kept() {
+		add(written(r))
 	}
 	return lines
 }

@@ -450,6 +450,10 @@ func TestNetworkRules(t *testing.T) {
 			[]question{from("10.0.0.3", 8080, "high"), from("10.0.0.1", 8080, ""), from("10.0.0.2", 8080, ""), from("10.0.1.1", 8080, ""), from("10.1.0.1", 8080, "")}, 1,
 			[]string{"- {name: unused, cidrs: [10.9.0.0/16]}", "- {name: b-seen, cidrs: [10.0.0.0/30]}", "- {name: c-seen, cidrs: [10.0.0.0/15]}"},
 			[]string{"- {name: b, action: Allow, from: [b-seen], ports: [{protocol: TCP, port: 8080}]}", "- {name: c, action: Allow, from: [c-seen], ports: [{protocol: TCP, port: 8080}], maxLevel: normal}"}},
+		"tried": {deny + "  network: {ingress: [{name: never, action: Deny, from: [near], enforcement: DryRun}, {name: soon, action: Allow, from: [any], enforcement: DryRun}, {name: in, action: Allow, from: [ten]}]}\n",
+			[]question{from("10.0.0.1", 8080, "")}, 4,
+			[]string{"- {name: bad, cidrs: [10.0.0.3/32]}", "- {name: unused, cidrs: [10.9.0.0/16]}", "- {name: near, cidrs: [10.0.0.0/24]}", "- {name: in-seen, cidrs: [10.0.0.1/32]}"},
+			[]string{"- {name: never, action: Deny, from: [near], enforcement: DryRun}", "- {name: soon, action: Allow, from: [any], enforcement: DryRun}", "- {name: in, action: Allow, from: [in-seen], ports: [{protocol: TCP, port: 8080}]}"}},
 		"as it was": {deny + "  network: {ingress: [{name: one, action: Allow, from: [bad], ports: [{protocol: TCP, port: 8080}]}]}\n", []question{from("10.0.0.3", 8080, "")}, 4,
 			[]string{"- {name: bad, cidrs: [10.0.0.3/32]}", "- {name: unused, cidrs: [10.9.0.0/16]}", "- {name: near, cidrs: [10.0.0.0/24]}", "- {name: ten, cidrs: [10.0.0.0/8]}"}, []string{"- {name: one, action: Allow, from: [bad], ports: [{protocol: TCP, port: 8080}]}"}},
 	} {
@@ -510,6 +514,12 @@ func TestWhatIsKeptOfRules(t *testing.T) {
 			[]question{ask("u", "one", "normal", nil, "g"), ask("u", "three", "high", nil, "g")},
 			[]string{`@id("learnt-one") permit (principal in Group::"g", resource == Route::"one") when { ["normal"].contains(context.lvl) };`, `@id("learnt-three") permit (principal in Group::"g", resource == Route::"three");`,
 				`@id("f") forbid (principal in Group::"blue", action, resource) when { context.lvl == "high" };`}},
+		// What is tried decides nothing, and goes on to be tried.
+		"what is tried": {with("Deny", `@id("a") permit (principal, action, resource == Route::"one");
+@id("t") @enforcement("DryRun") permit (principal, action, resource == Route::"three");
+@id("f") @enforcement("DryRun") forbid (principal, action, resource == Route::"one");`),
+			[]question{ask("u", "one", "", nil, "g")},
+			[]string{`@id("a") permit (principal in Group::"g", resource == Route::"one");`, `@id("t") @enforcement("DryRun") permit (principal, action, resource == Route::"three");`, `@id("f") @enforcement("DryRun") forbid (principal, action, resource == Route::"one");`}},
 		"a rule without a name": {with("Deny", `permit (principal, action, resource); forbid (principal in Group::"blue", action, resource);`), []question{ask("u", "three", "", nil, "g")},
 			[]string{`@id("cedar-1") permit (principal in Group::"g", resource == Route::"three");`, `@id("cedar-2") forbid ( principal in Group::"blue", action, resource );`}},
 		"a group with another route": {with("Deny", `@id("all") permit (principal, action, resource);`, `[{"uid": {"type": "User"`, `[{"uid": {"type": "Route", "id": "three"}, "attrs": {}, "parents": [{"type": "RouteGroup", "id": "some"}]}, {"uid": {"type": "User"`),

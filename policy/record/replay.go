@@ -22,7 +22,7 @@ import (
 // are left out, and what a record never holds, such as the size of a body, is taken to be
 // within bounds. Its error says what the record lacks that would decide.
 func Replay(d *policy.Deployment, r Decision) (policy.Decision, error) {
-	r = judged(r)
+	r = Judged(r)
 	if err := replays(&r); err != nil {
 		return policy.Decision{}, err
 	}
@@ -42,9 +42,9 @@ func Replay(d *policy.Deployment, r Decision) (policy.Decision, error) {
 	return dec, err
 }
 
-// judged is a record with what the policy said, where that was tried as a whole and let
+// Judged is a record with what the policy said, where that was tried as a whole and let
 // through.
-func judged(r Decision) Decision {
+func Judged(r Decision) Decision {
 	if w := r.DryRun; w != nil && r.Rule == abi.RuleDryRun {
 		r.Decision, r.Stage, r.Rule, r.Line, r.Reason = w.Decision, w.Stage, w.Rule, w.Line, w.Reason
 	}
@@ -54,7 +54,7 @@ func judged(r Decision) Decision {
 // Explain is Replay with reasons, of a request on a connection that was admitted, or of a
 // connection.
 func Explain(d *policy.Deployment, r Decision) (policy.Answer, error) {
-	r = judged(r)
+	r = Judged(r)
 	if err := replays(&r); err != nil {
 		return policy.Answer{}, err
 	}
