@@ -546,3 +546,39 @@ func TestWhatIsKeptOfRules(t *testing.T) {
 		}
 	}
 }
+
+// Of a policy that is tried as a whole, what it would have denied is denied, and the
+// proposal is held to what it would allow.
+func TestAPolicyThatIsTried(t *testing.T) {
+	doc := document("  enforcement: DryRun\n  default: {network: Allow, authorization: Deny}\n", `@id("a") permit (principal in Group::"g", action, resource == Route::"one");
+@id("f") forbid (principal, action, resource) when { context.lvl == "high" };
+@id("m") forbid (principal == User::"mallory", action, resource);`)
+	d := load(t, doc)
+	var log []record.Decision
+	for _, q := range []question{{who: "u", groups: []string{"g"}, route: "one"}, {who: "u", groups: []string{"g"}, route: "two"}, {who: "u", groups: []string{"g"}, route: "three", level: "high"}, {who: "mallory", groups: []string{"g"}, route: "one"}} {
+		q.from, q.hour = "10.0.0.1", 9
+		log = append(log, recorded(d, q))
+	}
+	p, err := propose(t, doc, defaults, log)
+	if err != nil || p.Learnt != 1 || p.Denied != 3 || len(p.LeftOut) > 0 || rulesOf(p)[0] != `@id("a") permit (principal in Group::"g", resource == Route::"one");` {
+		t.Errorf("%v, %+v", err, p)
+	}
+	o := defaults
+	o.Denied = true
+	if p, err = propose(t, doc, o, log); err != nil {
+		t.Fatal(err)
+	}
+	var why []string
+	for _, x := range p.LeftOut {
+		why = append(why, x.Why)
+	}
+	if want := []string{"denied by m, which is not that nothing matched", "denied by f, which is kept: --fresh keeps no rule"}; p.Learnt != 2 || !slices.Equal(why, want) {
+		t.Errorf("%+v", p.Counts)
+	}
+	if got := rulesOf(p); len(got) != 4 || got[1] != `@id("learnt-two") permit (principal in Group::"g", resource == Route::"two") when { ["normal"].contains(context.lvl) };` {
+		t.Errorf("%q", got)
+	}
+	if len(p.Against.Allowed) != 1 || p.Against.Allowed[0].New.Rule != "learnt-two" {
+		t.Errorf("newly allowed: %v", p.Against.Allowed)
+	}
+}
