@@ -96,7 +96,8 @@ func (l *Level) closed(filter []byte, image *Level) []byte {
 		return filter // nobody is denied for it
 	}
 	for _, x := range l.Sections {
-		if !tried(x.Name) && !l.takes(dryrun.Of(x.Name)) && !image.takes(x.Name) && !slices.ContainsFunc(l.claims, func(c claim) bool { return c.section == x.Name }) {
+		beside := slices.Contains([]string{limit.SourceName, limit.PrincipalName, obligation.Name}, x.Name) && l.takes(dryrun.Of(x.Name)) // there for what is tried
+		if !tried(x.Name) && !beside && !image.takes(x.Name) && !slices.ContainsFunc(l.claims, func(c claim) bool { return c.section == x.Name }) {
 			s.Closed = abi.Rule{ID: x.Name} // no level has one that others do not, but those of claims
 		}
 	}

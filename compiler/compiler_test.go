@@ -281,13 +281,13 @@ func TestProgramOfALevel(t *testing.T) {
 func TestWhatIsRedacted(t *testing.T) {
 	d := accounts(t)
 	d.Policy.Authentication.JWT = []api.JWT{{Principal: "a/b"}}
-	d.Authorization.Attributes = nil
+	d.Authorization.Attributes, d.Authorization.GroupClaim = nil, "/sub"
 	for i, x := range []authz.Source{{Kind: authz.SourceRoute, Arg: "id"}, {Kind: authz.SourceQuery, Arg: "q"}, {Kind: authz.SourcePeer}, {Kind: authz.SourceSPIFFE},
 		{Kind: authz.SourceDNS}, {Kind: authz.SourceSubject}, {Kind: authz.SourceClaim, Arg: "/a~1b"}, {Kind: authz.SourceClaim, Arg: "/sub"}, {Kind: authz.SourceBody, Arg: "/q"}, {Kind: authz.SourceHour}} {
 		d.Authorization.Attributes = append(d.Authorization.Attributes, authz.Attribute{Name: string(rune('a' + i)), Source: x})
 	}
 	for _, c := range []struct{ field, want string }{
-		{"path", "path attribute.a attribute.b"}, {"source", "source attribute.c"}, {"groups", "groups"}, {"attribute.j", "attribute.j"},
+		{"path", "path attribute.a attribute.b"}, {"source", "source attribute.c"}, {"groups", "groups attribute.h"}, {"attribute.j", "attribute.j"},
 		{"principal", "principal attribute.d attribute.e attribute.f attribute.g"}, {"attributes", "attributes"},
 	} {
 		d.Policy.Audit = &api.Audit{Redact: []api.Redaction{{Field: c.field}}}

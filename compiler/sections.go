@@ -46,7 +46,7 @@ func auditSection(d *policy.Deployment) *audit.Section {
 			continue
 		}
 		for _, x := range d.Authorization.Attributes {
-			if field := audit.FieldAttribute + x.Name; repeats(d.Policy, r.Field, x.Source) && !slices.Contains(s.Redact, field) {
+			if field := audit.FieldAttribute + x.Name; repeats(d, r.Field, x.Source) && !slices.Contains(s.Redact, field) {
 				s.Redact = append(s.Redact, field)
 			}
 		}
@@ -55,7 +55,7 @@ func auditSection(d *policy.Deployment) *audit.Section {
 }
 
 // repeats reports whether an attribute says what a redacted field says.
-func repeats(p *api.SecurityPolicy, field string, s authz.Source) bool {
+func repeats(d *policy.Deployment, field string, s authz.Source) bool {
 	switch s.Kind {
 	case authz.SourceRoute, authz.SourceQuery:
 		return field == audit.FieldPath
@@ -64,7 +64,10 @@ func repeats(p *api.SecurityPolicy, field string, s authz.Source) bool {
 	case authz.SourceSPIFFE, authz.SourceDNS, authz.SourceSubject:
 		return field == audit.FieldPrincipal
 	case authz.SourceClaim, authz.SourceClaimHas:
-		return field == audit.FieldPrincipal && slices.ContainsFunc(p.Authentication.JWT, func(j api.JWT) bool {
+		if field == audit.FieldGroups {
+			return s.Arg == d.Authorization.GroupClaim
+		}
+		return field == audit.FieldPrincipal && slices.ContainsFunc(d.Policy.Authentication.JWT, func(j api.JWT) bool {
 			return s.Arg == "/"+strings.NewReplacer("~", "~0", "/", "~1").Replace(j.Principal)
 		})
 	}

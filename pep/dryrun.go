@@ -2,6 +2,7 @@ package pep
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -107,11 +108,17 @@ func (l *Link) release(x *Exchange, t *Trial) Decision {
 	if t.nobody && (about || authenticates(l.Stage)) || t.noRoute && l.Stage == abi.StageAuthz {
 		return Decision{Verdict: abi.Allow, Stage: l.Stage}
 	}
-	header := x.Header
-	x.Header = http.Header{}
-	d := l.Guard.Judge(x) // where it panics, the request is denied
-	said := x.Header
-	x.Header = header
+	header, said := x.Header, http.Header{}
+	x.Header = said
+	judged := false
+	defer func() {
+		if !judged { // it panics, and the request is denied with what was said so far
+			x.Header = header
+			maps.Copy(header, said)
+		}
+	}()
+	d := l.Guard.Judge(x)
+	x.Header, judged = header, true
 	ok := false
 	if d.Verdict != abi.Allow {
 		d, ok = t.Release(l.denied(d))

@@ -276,6 +276,11 @@ func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, p *Pla
 	if old != nil && (o.Held == nil || o.Held.Dir != old.Dir) {
 		last = nil // whoever held it has shown what it decided
 	}
+	if old != nil { // what was asked of it while an image was built
+		if s, err := old.Client.Status(ctx); err == nil {
+			at.stance, _ = s.Standing.Stance.Carry(at.stance.Initial, p.names())
+		}
+	}
 	start := time.Now()
 	if old != nil && contend(&old.Status, d.Workload) {
 		a.Gap = true

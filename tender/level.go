@@ -306,6 +306,11 @@ func (t *tender) setLevel(ctx context.Context, a ask) (LevelChange, error) {
 		t.stance = *a.Adopt
 		t.stance.Initial = old.Initial
 		t.stance.keep(names)
+		for _, r := range old.Raised { // what has fired here
+			if !slices.Contains(t.began, r) {
+				t.stance.raise(r)
+			}
+		}
 	case !slices.Contains(names, a.Level):
 		err = fmt.Errorf("there is no level %q; there are %s", a.Level, strings.Join(names, ", "))
 	default:
@@ -322,10 +327,12 @@ func (t *tender) setLevel(ctx context.Context, a ask) (LevelChange, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if err != nil && a.Adopt != nil {
+		t.nudge() // it is what is asked for, and is tried again
+		return LevelChange{}, err
+	}
 	if err != nil {
-		if t.asked = (time.Time{}); a.Adopt != nil {
-			t.stance = old
-		}
+		t.asked = time.Time{}
 		t.stance.Hand, t.stance.Order = old.Hand, old.Order
 		if a.Release {
 			t.stance.Raised = append(slices.Clone(old.Raised), t.stance.Raised...)

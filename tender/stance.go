@@ -82,6 +82,7 @@ func (s *Stance) decide(names []string) (string, reason) {
 	return level, why
 }
 
+// lasts reports whether what ends at a lasts longer than what ends at b.
 func lasts(a, b time.Time) bool { return !b.IsZero() && (a.IsZero() || a.After(b)) }
 
 // expire forgets what is over, and returns when the next is; zero: nothing will be.
@@ -137,8 +138,15 @@ func (s *Stance) release() bool {
 	return any
 }
 
-// raise has a trigger ask for a level. Its further firings prolong it.
+// raise has a trigger ask for a level. Its further firings prolong it, and shorten and
+// lower nothing: under other documents a trigger of the same name may ask for less.
 func (s *Stance) raise(r Raised) {
-	list := slices.DeleteFunc(slices.Clone(s.Raised), func(x Raised) bool { return x.Trigger == r.Trigger })
+	list := slices.Clone(s.Raised)
+	if at := slices.IndexFunc(list, func(x Raised) bool { return x.Trigger == r.Trigger && x.Level == r.Level }); at >= 0 {
+		if lasts(list[at].Until, r.Until) {
+			return
+		}
+		list = slices.Delete(list, at, at+1)
+	}
 	s.Raised = append(list, r)
 }

@@ -56,6 +56,19 @@ func prolonged(r Raised, until time.Time) Stance {
 	return s
 }
 
+// Whatever documents a trigger is written in, that it fires shortens and lowers nothing.
+func TestAFiringLowersNothing(t *testing.T) {
+	soon := time.Now().Add(time.Minute)
+	s := Stance{Initial: "normal"}
+	s.raise(Raised{Trigger: "t", Level: "lockdown"})
+	s.raise(Raised{Trigger: "t", Level: "lockdown", Until: soon})
+	s.raise(Raised{Trigger: "t", Level: "elevated", Until: soon})
+	s.expire(soon.Add(time.Hour))
+	if level, why := s.decide([]string{"normal", "elevated", "lockdown"}); level != "lockdown" || !why.Until.IsZero() {
+		t.Errorf("%s, %+v", level, why)
+	}
+}
+
 func TestWhatAHandDoes(t *testing.T) {
 	s := Stance{Initial: "normal"}
 	until := time.Now().Add(time.Hour)

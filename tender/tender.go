@@ -53,6 +53,7 @@ type tender struct {
 	batch   program.Batch   // that it is of
 	levels  []*levelled     // all programs of it, from the lowest level up
 	stance  Stance          // which of them are asked for
+	began   []Raised        // of the stance that it was started with
 	asked   time.Time       // when something else was; zero: now
 	before  string          // the level before the one in force
 	changed chan struct{}   // closed when the level changes, or why it is in force
@@ -179,6 +180,7 @@ func (t *tender) describe() error {
 			return fmt.Errorf("tender: there is no program for level %q, the initial one", s.Initial)
 		}
 	}
+	t.began = slices.Clone(t.stance.Raised)
 	if err := t.describeProgram(&l.reading); err != nil {
 		return err
 	}

@@ -102,7 +102,7 @@ func TestBadKeySets(t *testing.T) {
 		"no keys":                         {`{"keys": []}`, "none of the 0 keys"},
 		"a key that is text":              {"{\"keys\": [\n\"secret-material\"]}", "line 2: a key must be an object"},
 		"keys twice":                      {`{"keys": [], "keys": []}`, `a member "keys" twice`},
-		"a member twice":                  {set(m.es(`, "kid": "a", "kid": "a"`)), `a member "kid" twice`},
+		"a member twice":                  {set(m.es(`, "kid": "a", "kid": "a"`)), `a member twice`},
 		"a member in another case":        {set(m.es(`, "KID": "a"`)), `could be taken for "kid"`},
 		"a private key of EC":             {set(m.ed25519(""), m.es(`, "d": "secret-material"`)), `line 3: the key holds a secret (member "d")`},
 		"a private key of RSA":            {set(m.rs(`, "p": "secret-material"`)), `the key holds a secret (member "p")`},

@@ -13,6 +13,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -268,7 +269,7 @@ func (f *finder) object(depth int) error {
 func (f *finder) distinct(depth int, name []byte) error {
 	for i, p := range f.want {
 		if f.at[i] == depth && len(p) > depth && p[depth] != string(name) && strings.EqualFold(p[depth], string(name)) {
-			return f.fail("a member %.64q, which could be taken for %q", name, p[depth])
+			return f.fail("a member that could be taken for %q", p[depth])
 		}
 	}
 	return nil
@@ -280,11 +281,22 @@ func (f *finder) unique(first int) error {
 	slices.SortFunc(names, bytes.Compare)
 	for i := 1; i < len(names); i++ {
 		if bytes.Equal(names[i-1], names[i]) {
-			return f.fail("a member %.64q twice", names[i])
+			return f.fail("%s twice", f.member(names[i]))
 		}
 	}
 	f.names = f.names[:first]
 	return nil
+}
+
+// member names a member of an object where it is one that was asked for: errors are recorded,
+// and hold nothing of a document besides.
+func (f *finder) member(name []byte) string {
+	for _, p := range f.want {
+		if slices.Contains(p, string(name)) {
+			return "a member " + strconv.Quote(string(name))
+		}
+	}
+	return "a member"
 }
 
 func (f *finder) array(depth int) error {

@@ -116,6 +116,14 @@ func (s *state) Record(x *pep.Exchange, d pep.Decision) (audit.Record, bool) {
 		}
 	}
 	s.redact(&r, x)
+	for i := range r.Facts { // as it will be encoded: what waits to be kept must not hold bodies
+		if f := &r.Facts[i]; len(f.Value) > audit.MaxField {
+			f.Value = strings.Clone(audit.Cut(f.Value, audit.MaxField))
+			if f.State == audit.FactWhole {
+				f.State = audit.FactCut
+			}
+		}
+	}
 	return r, true
 }
 
@@ -163,6 +171,13 @@ func (s *state) redact(r *audit.Record, x *pep.Exchange) {
 			f.Value, f.State = Redacted, audit.FactHidden
 		}
 	}
+	// What is longer than a text is not in it. Clients choose how long values are, and to
+	// look for one may take time by the square of its length.
+	most := len(r.Reason)
+	if r.DryRun != nil {
+		most = max(most, len(r.DryRun.Reason))
+	}
+	hidden = slices.DeleteFunc(hidden, func(h string) bool { return len(h) > most })
 	if len(hidden) == 0 {
 		return
 	}

@@ -258,3 +258,25 @@ func FuzzRecord(f *testing.F) {
 		}
 	})
 }
+
+// spacious has a fact as long as a body.
+type spacious struct{}
+
+func (spacious) Facts(*pep.Exchange) []wire.Fact {
+	return []wire.Fact{{Name: "note", Value: strings.Repeat("a", 1<<20)}}
+}
+
+// Clients choose how long values are: neither time nor what waits grows with it.
+func TestALongValueIsCheap(t *testing.T) {
+	for _, redact := range [][]string{nil, {"attribute.note"}} {
+		st := prepare(t, wire.Section{AllowedPerMillion: wire.Million, Redact: redact})
+		begin := time.Now()
+		r, _ := st.Record(&pep.Exchange{ID: "x", Witness: spacious{}}, pep.Decision{Reason: "a reason", Stage: "authz"})
+		if took := time.Since(begin); took > 2*time.Second {
+			t.Errorf("redacting %v took %v", redact, took)
+		}
+		if len(r.Facts) != 1 || len(r.Facts[0].Value) > wire.MaxField || r.Facts[0].State == wire.FactWhole {
+			t.Errorf("redacting %v: %d facts", redact, len(r.Facts))
+		}
+	}
+}

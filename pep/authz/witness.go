@@ -2,6 +2,7 @@ package authz
 
 import (
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -41,7 +42,14 @@ func (s *state) told(list []audit.Fact, w *workspace, x *pep.Exchange, reads uin
 	if reads == 0 {
 		return list
 	}
+	clear(w.found)
 	p := get(w, x, reads)
+	if p != nil && p.rule != abi.RuleAttribute && !slices.ContainsFunc(w.found, func(v strictjson.Value) bool { return v.Kind != strictjson.Missing }) {
+		for set := reads; set != 0; set &= set - 1 { // the document cannot be read: not by asking again either
+			list = append(list, fact(&s.view.Attributes[bits.TrailingZeros64(set)], p, "", false))
+		}
+		return list
+	}
 	if p != nil && reads&(reads-1) != 0 {
 		for set := reads; set != 0; set &= set - 1 {
 			list = s.told(list, w, x, set&-set, get)
