@@ -2,7 +2,6 @@ package diff
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 
 	"lorica.dev/lorica/abi"
@@ -43,7 +42,7 @@ type Excluded struct {
 // A Replayer asks the policies of a report about records.
 type Replayer struct {
 	report *Report
-	sides  [][2]*policy.Deployment
+	sides  [][2]*record.Replayer
 
 	// Foreign counts records of instances of other workloads, and First is the first of those.
 	Foreign int    `json:"foreign"`
@@ -55,12 +54,12 @@ type Replayer struct {
 // NewReplayer begins to replay for a report of the two bundles.
 func NewReplayer(r *Report, before, after *policy.Bundle) *Replayer {
 	p := &Replayer{report: r}
-	find := func(b *policy.Bundle, name string) *policy.Deployment {
-		return b.Deployments[slices.IndexFunc(b.Deployments, func(d *policy.Deployment) bool { return d.Name() == name })]
+	find := func(b *policy.Bundle, name string) *record.Replayer {
+		return record.NewReplayer(b.Deployments[slices.IndexFunc(b.Deployments, func(d *policy.Deployment) bool { return d.Name() == name })])
 	}
 	for _, d := range r.Deployments {
 		d.Replay = &Replay{Allowed: []Replayed{}, Denied: []Replayed{}, Not: []Excluded{}}
-		p.sides = append(p.sides, [2]*policy.Deployment{find(before, d.Name), find(after, d.Name)})
+		p.sides = append(p.sides, [2]*record.Replayer{find(before, d.Name), find(after, d.Name)})
 	}
 	r.Replayer = p
 	return p
@@ -68,11 +67,10 @@ func NewReplayer(r *Report, before, after *policy.Bundle) *Replayer {
 
 // Add replays one record.
 func (p *Replayer) Add(x record.Decision) {
-	// Instances are called by their workload, without its tenant, and something at random.
-	workload := x.Instance[:max(0, strings.LastIndexByte(x.Instance, '-'))]
+	workload := record.Workload(&x)
 	var of []int
 	for i := range p.report.Deployments {
-		if p.sides[i][1].Workload.Metadata.Name == workload {
+		if _, name, _ := strings.Cut(p.report.Deployments[i].Name, "/"); name == workload {
 			of = append(of, i)
 		}
 	}
@@ -90,11 +88,11 @@ func (p *Replayer) Add(x record.Decision) {
 	}
 }
 
-func (r *Replay) add(sides [2]*policy.Deployment, x *record.Decision) {
+func (r *Replay) add(sides [2]*record.Replayer, x *record.Decision) {
 	r.Records++
 	var decs [2]policy.Decision
-	for s, d := range sides {
-		dec, err := record.Replay(d, *x)
+	for s, p := range sides {
+		dec, err := p.Replay(*x)
 		if err != nil {
 			r.exclude(err.Error(), x)
 			return
@@ -116,7 +114,7 @@ func (r *Replay) add(sides [2]*policy.Deployment, x *record.Decision) {
 			return
 		}
 	}
-	*list = append(*list, Replayed{was, is, 1, exampleOf(x)})
+	*list = append(*list, Replayed{was, is, 1, Example{x.ID, record.About(x)}})
 }
 
 func (r *Replay) exclude(why string, x *record.Decision) {
@@ -126,19 +124,5 @@ func (r *Replay) exclude(why string, x *record.Decision) {
 			return
 		}
 	}
-	r.Not = append(r.Not, Excluded{why, 1, exampleOf(x)})
-}
-
-// exampleOf says what a record is about.
-func exampleOf(x *record.Decision) Example {
-	what := x.Method + " " + x.Path
-	if x.Method == "" {
-		what = strings.ToLower(x.Protocol) + " " + x.Source
-		if x.Port != 0 {
-			what += " -> :" + strconv.Itoa(int(x.Port))
-		}
-	} else if x.Principal != "" {
-		what += " as " + x.Principal
-	}
-	return Example{x.ID, what}
+	r.Not = append(r.Not, Excluded{why, 1, Example{x.ID, record.About(x)}})
 }

@@ -103,6 +103,7 @@ type Learner struct {
 	d        *policy.Deployment // what of it is enforced, or would be if it were not tried as a whole
 	o        Options
 	ref      *policy.Reference
+	replayer *record.Replayer
 	calls    map[string]*call
 	packets  map[string]*packet
 	programs map[string]bool
@@ -114,7 +115,7 @@ type Learner struct {
 // New returns a Learner for a deployment, which it changes nothing of.
 func New(doc *policy.Deployment, o Options) *Learner {
 	d := doc.Enforced()
-	return &Learner{doc: doc, d: d, o: o, ref: d.Reference(), calls: make(map[string]*call), packets: make(map[string]*packet),
+	return &Learner{doc: doc, d: d, o: o, ref: d.Reference(), replayer: record.NewReplayer(d), calls: make(map[string]*call), packets: make(map[string]*packet),
 		programs: make(map[string]bool), routes: make(map[string]int), Counts: Counts{LeftOut: []Left{}}}
 }
 
@@ -122,8 +123,7 @@ func New(doc *policy.Deployment, o Options) *Learner {
 func (l *Learner) Add(x record.Decision) error {
 	l.Records++
 	x = record.Judged(x)
-	// Instances are called by their workload, without its tenant, and something at random.
-	if x.Instance[:max(0, strings.LastIndexByte(x.Instance, '-'))] != l.d.Workload.Metadata.Name {
+	if record.Workload(&x) != l.d.Workload.Metadata.Name {
 		if l.Foreign++; l.First == "" {
 			l.First = x.Instance
 		}
@@ -161,7 +161,7 @@ func (l *Learner) Add(x record.Decision) error {
 	}
 	var c *call
 	if x.Method != "" {
-		a, err := record.Request(l.d, x)
+		a, err := l.replayer.Request(x)
 		if err != nil {
 			l.leave(&x, err.Error())
 			return nil
@@ -325,18 +325,9 @@ func (l *Learner) leave(x *record.Decision, why string) {
 	l.LeftOut = append(l.LeftOut, Left{why, 1, exampleOf(x)})
 }
 
-// exampleOf says what a record is about.
+// exampleOf is a record in words that fit a comment.
 func exampleOf(x *record.Decision) Example {
-	what := x.Method + " " + x.Path
-	if x.Method == "" {
-		what = strings.ToLower(x.Protocol) + " " + x.Source
-		if x.Port != 0 {
-			what += " -> :" + strconv.Itoa(int(x.Port))
-		}
-	} else if x.Principal != "" {
-		what += " as " + x.Principal
-	}
-	return Example{clean(x.ID), clean(what)}
+	return Example{clean(x.ID), clean(record.About(x))}
 }
 
 // clean makes text of strangers fit for one line of a comment.

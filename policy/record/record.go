@@ -12,6 +12,7 @@ import (
 	"io"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"lorica.dev/lorica/abi/audit"
@@ -139,4 +140,24 @@ func check(d *Decision) error {
 func digest(s string) bool {
 	b, err := hex.DecodeString(strings.TrimPrefix(s, "sha256:"))
 	return err == nil && len(b) == len(program.Digest{}) && s == program.Digest(b).String()
+}
+
+// Workload is the name of the workload whose instance decided: instances are called by it,
+// without its tenant, and something at random.
+func Workload(r *Decision) string { return r.Instance[:max(0, strings.LastIndexByte(r.Instance, '-'))] }
+
+// About says what a record is about, in words.
+func About(r *Decision) string {
+	if r.Method != "" {
+		what := r.Method + " " + r.Path
+		if r.Principal != "" {
+			what += " as " + r.Principal
+		}
+		return what
+	}
+	what := strings.ToLower(r.Protocol) + " " + r.Source
+	if r.Port != 0 {
+		what += " -> :" + strconv.Itoa(int(r.Port))
+	}
+	return what
 }

@@ -16,25 +16,40 @@ import (
 	"lorica.dev/lorica/policy"
 )
 
+// A Replayer asks one policy about many records: what it prepares for that, it prepares
+// once. It is for one goroutine at a time.
+type Replayer struct {
+	d   *policy.Deployment
+	ref *policy.Reference
+}
+
+// NewReplayer returns one for a deployment.
+func NewReplayer(d *policy.Deployment) *Replayer { return &Replayer{d, d.Reference()} }
+
+// Replay is that of a Replayer, for one record.
+func Replay(d *policy.Deployment, r Decision) (policy.Decision, error) {
+	return NewReplayer(d).Replay(r)
+}
+
 // Replay says what a policy decides about what was recorded, by the reference evaluator: a
 // connection by the network rules; a request by these, by the routes, by authentication as
 // it went then and by authorization. Limits and obligations, which count what came before,
 // are left out, and what a record never holds, such as the size of a body, is taken to be
 // within bounds. Its error says what the record lacks that would decide.
-func Replay(d *policy.Deployment, r Decision) (policy.Decision, error) {
+func (p *Replayer) Replay(r Decision) (policy.Decision, error) {
 	r = Judged(r)
 	if err := replays(&r); err != nil {
 		return policy.Decision{}, err
 	}
-	if judges(d.Policy) {
-		dec, err := admit(d, &r)
+	if judges(p.d.Policy) {
+		dec, err := p.admit(&r)
 		if err != nil || r.Method == "" || dec.Verdict != abi.Allow {
 			return dec, err
 		}
 	} else if r.Method == "" {
-		return policy.Decision{Verdict: abi.Allow, Rule: policy.NetworkDefault(d.Policy), Level: r.Level}, nil
+		return policy.Decision{Verdict: abi.Allow, Rule: policy.NetworkDefault(p.d.Policy), Level: r.Level}, nil
 	}
-	a, err := ask(d, &r, false)
+	a, err := p.ask(&r, false)
 	dec := policy.Decision{Verdict: a.Verdict, Rule: a.Rule, Level: a.Level, Reason: a.Reason}
 	if w := a.DryRun; w != nil {
 		dec.Would = &policy.Decision{Verdict: w.Verdict, Rule: w.Rule, Level: w.Level, Reason: w.Reason}
@@ -59,7 +74,7 @@ func Explain(d *policy.Deployment, r Decision) (policy.Answer, error) {
 		return policy.Answer{}, err
 	}
 	if r.Method != "" {
-		return ask(d, &r, true)
+		return NewReplayer(d).ask(&r, true)
 	}
 	k, err := packet(&r)
 	if err != nil {
@@ -86,11 +101,11 @@ func Connection(d *policy.Deployment, r Decision) (k api.Packet, guarded bool, e
 
 // Request is what a policy decides about the request of a record on a connection that was
 // admitted, with what authorization was asked.
-func Request(d *policy.Deployment, r Decision) (policy.Answer, error) {
+func (p *Replayer) Request(r Decision) (policy.Answer, error) {
 	if err := replays(&r); err != nil {
 		return policy.Answer{}, err
 	}
-	return ask(d, &r, false)
+	return p.ask(&r, false)
 }
 
 // replays reports why nothing can be said about a record, whatever the policy.
@@ -115,12 +130,12 @@ func replays(r *Decision) error {
 // judges reports whether the policy judges connections.
 func judges(p *api.SecurityPolicy) bool { return p.Network != nil || p.Default.Network != abi.Allow }
 
-func admit(d *policy.Deployment, r *Decision) (policy.Decision, error) {
-	k, _, err := Connection(d, *r)
+func (p *Replayer) admit(r *Decision) (policy.Decision, error) {
+	k, _, err := Connection(p.d, *r)
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	return d.Classify(r.Level, k), nil
+	return p.ref.Classify(r.Level, k), nil
 }
 
 // packet is the first packet of the connection.
@@ -146,7 +161,7 @@ func lacks(r *Decision, field string) error {
 	return nil
 }
 
-func ask(d *policy.Deployment, r *Decision, explain bool) (policy.Answer, error) {
+func (p *Replayer) ask(r *Decision, explain bool) (policy.Answer, error) {
 	q := policy.Asked{Method: r.Method, Path: r.Path, Route: r.Route, Level: r.Level, Principal: r.Principal, Groups: r.Groups}
 	if lacks(r, audit.FieldPath) != nil {
 		q.Path = ""
@@ -154,7 +169,7 @@ func ask(d *policy.Deployment, r *Decision, explain bool) (policy.Answer, error)
 	if r.Principal == authn.Anonymous {
 		q.Principal = "" // as where a policy asks for credentials
 	}
-	if q.Path == "" && q.Route == "" && len(d.Policy.Routes) > 0 {
+	if q.Path == "" && q.Route == "" && len(p.d.Policy.Routes) > 0 {
 		return policy.Answer{}, errors.New("the record holds neither the path nor the route")
 	}
 	refused := r.Decision != abi.Allow.String() && r.Stage == abi.StageAuthn
@@ -170,12 +185,12 @@ func ask(d *policy.Deployment, r *Decision, explain bool) (policy.Answer, error)
 		return lacks(r, field)
 	}
 	q.Fact = func(a authz.Attribute) (string, bool, error) { return fact(r, a) }
-	a, err := d.Reference().Ask(q, explain)
+	a, err := p.ref.Ask(q, explain)
 	if errors.Is(err, errRefused) {
-		return policy.Answer{Stage: abi.StageAuthn, Rule: method(d, r.Rule), Level: r.Level, Route: r.Route, Reason: r.Reason}, nil
+		return policy.Answer{Stage: abi.StageAuthn, Rule: method(p.d, r.Rule), Level: r.Level, Route: r.Route, Reason: r.Reason}, nil
 	}
 	if a.Stage == abi.StageAuthn && a.Verdict == abi.Allow {
-		a.Rule = method(d, r.Rule)
+		a.Rule = method(p.d, r.Rule)
 	}
 	return a, err
 }
