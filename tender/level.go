@@ -157,7 +157,11 @@ func (t *tender) fired(m control.Fired) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	at := slices.IndexFunc(t.levels, func(l *levelled) bool { return l.reading.sum == m.Program })
-	if excess, _, _ := t.fires.add(now, 1); excess > 0 || at < 0 { // at < 0: a batch of before judged
+	before := at < 0 // a batch of before judged: what its trigger does is said by the one in force
+	if before {
+		at = slices.IndexFunc(t.levels, func(l *levelled) bool { return l.name == t.status.Level })
+	}
+	if excess, _, _ := t.fires.add(now, 1); excess > 0 || at < 0 {
 		return nil
 	}
 	for _, x := range t.levels[at].fires {
@@ -178,6 +182,9 @@ func (t *tender) fired(m control.Fired) error {
 		}
 		t.nudge()
 		return nil
+	}
+	if before {
+		return nil // it is no more
 	}
 	return fmt.Errorf("it says that trigger %q fires, which its program does not have", m.Trigger)
 }
