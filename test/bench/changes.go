@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"lorica.dev/lorica/test/freeport"
 )
 
 // changingPolicy lets one path through, and "/"; with
@@ -32,7 +34,7 @@ func changingPolicy(path string, limits bool) string {
 // changes measures the time from a saved file to its being in force, and counts
 // what replacements under load lose.
 func (b *bench) changes() error {
-	port, err := freePort()
+	port, err := freeport.Find()
 	if err != nil {
 		return err
 	}

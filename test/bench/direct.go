@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"lorica.dev/lorica/test/freeport"
 )
 
 // legendOfDirectNet says what is measured, and against what.
@@ -53,7 +55,7 @@ func (b *bench) prepareDirectNet() error {
 
 // direct brings an image up, with a network of its own or with sockets.
 func (b *bench) direct(name, network, policy string) (*image, *target, error) {
-	port, err := freePort()
+	port, err := freeport.Find()
 	if err != nil {
 		return nil, nil, err
 	}

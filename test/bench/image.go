@@ -165,16 +165,6 @@ func (x *image) stop() {
 	x.cmd.Wait()
 }
 
-// freePort returns a TCP port that nobody listens on at this moment.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
-
 // answers waits until something listens on a port of loopback.
 func answers(port int) error {
 	for range 200 {

@@ -10,6 +10,7 @@ import (
 
 	"lorica.dev/lorica/tender/process"
 	"lorica.dev/lorica/tender/qemu"
+	"lorica.dev/lorica/test/freeport"
 )
 
 const (
@@ -251,7 +252,7 @@ func (b *bench) sizes() error {
 // whole measures an image with its policy under its tender: as a microVM, and as a
 // process.
 func (b *bench) whole() error {
-	port, err := freePort()
+	port, err := freeport.Find()
 	if err != nil {
 		return err
 	}

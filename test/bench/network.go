@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"lorica.dev/lorica/test/bench/guests/handler"
+	"lorica.dev/lorica/test/freeport"
 )
 
 // hardwareAddress is that of every guest: each has a network of its own.
@@ -24,7 +25,7 @@ func (b *bench) network() (*network, error) {
 	n := &network{n: b.networks}
 	if b.userNetwork {
 		var err error
-		n.port, err = freePort()
+		n.port, err = freeport.Find()
 		return n, err
 	}
 	return n, ip(

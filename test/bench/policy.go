@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"lorica.dev/lorica/test/freeport"
 )
 
 // legendOfPolicy says what is measured, and against what.
@@ -198,7 +200,7 @@ func (b *bench) compiled() error {
 // swapped changes one policy of a thousand in a running image, and asks how long the
 // image took to have the new program in force.
 func (b *bench) swapped() error {
-	port, err := freePort()
+	port, err := freeport.Find()
 	if err != nil {
 		return err
 	}

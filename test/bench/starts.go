@@ -12,13 +12,15 @@ import (
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
+
+	"lorica.dev/lorica/test/freeport"
 )
 
 // starts measures what one pays before the first request and while there is none.
 func (b *bench) starts() error {
 	var first, idle []float64
 	for range b.rounds {
-		port, err := freePort()
+		port, err := freeport.Find()
 		if err != nil {
 			return err
 		}

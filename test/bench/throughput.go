@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lorica.dev/lorica/run/keys"
+	"lorica.dev/lorica/test/freeport"
 )
 
 // bare builds and starts the application under net/http alone.
@@ -24,7 +25,7 @@ func (b *bench) bare() (*target, func(), error) {
 
 // serve starts a server that takes its port on the command line.
 func (b *bench) serve(name, exe string, args func(port int) []string) (*target, func(), error) {
-	port, err := freePort()
+	port, err := freeport.Find()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -45,7 +46,7 @@ func (b *bench) sealed(name string, policy func(port int) string) (*target, func
 }
 
 func (b *bench) sealedAs(name, app string, policy func(port int) string) (*target, func(), error) {
-	port, err := freePort()
+	port, err := freeport.Find()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"lorica.dev/lorica/test/freeport"
 )
 
 // legendOfTool says what is measured, and against what.
@@ -142,7 +144,7 @@ func (b *bench) levels() error {
 		{"program", "", "", false},
 		{"pool", ", pool: proactive", "  rateLimits:\n    - {name: careful, key: source, requests: 1000000, per: 1s, minLevel: elevated}\n", true},
 	} {
-		port, err := freePort()
+		port, err := freeport.Find()
 		if err != nil {
 			return err
 		}

@@ -9,16 +9,18 @@ import (
 	"io"
 	"io/fs"
 	"log"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"lorica.dev/lorica/test/freeport"
 )
 
 // binary is the command under test, built once. shared has the images that users have
@@ -193,13 +195,11 @@ func edit(t *testing.T, path, old, new string) {
 // freePort returns a TCP port that nobody listens on at this moment.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	p, err := freeport.Find()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
+	return strconv.Itoa(p)
 }
 
 // An event is what 'up -o json' writes.
