@@ -2,10 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -77,6 +81,7 @@ func (c *cli) whyCommand() *cobra.Command {
 	var live bool
 	var q policy.Query
 	var set []string
+	var body, at, from string
 	cmd := &cobra.Command{
 		Use:     "why ['METHOD /path'] | why --live [INSTANCE] DECISION-ID",
 		GroupID: "write",
@@ -93,12 +98,13 @@ recorded is shown; with the documents that the program then was compiled from, a
 that is said of a question, too.`,
 		Example: `  lorica why 'GET /accounts/7' --as staff-3 --groups staff
   lorica why 'POST /accounts/7/transfers' --as teller-7 --groups tellers --set amount=500 --level elevated
+  lorica why 'POST /accounts/7/transfers' --as teller-7 --groups tellers --body '{"amount": 500}' --at 2026-03-02T09:30:00Z
   lorica why --packet 'tcp 10.20.1.1 -> :22'
   lorica why --live payments 3f29c80e`,
 		Args: args(cobra.MaximumNArgs(2)),
 		RunE: func(cmd *cobra.Command, list []string) error {
 			if live {
-				for _, f := range []string{"as", "groups", "level", "set", "packet", "workload"} {
+				for _, f := range []string{"as", "groups", "level", "set", "packet", "workload", "body", "at", "from"} {
 					if cmd.Flags().Changed(f) {
 						return usageError{fmt.Errorf("why --live: --%s is recorded: leave it out", f)}
 					}
@@ -122,6 +128,9 @@ that is said of a question, too.`,
 					return usageError{fmt.Errorf("--set %s: write NAME=VALUE", s)}
 				}
 				q.Set[name] = value
+			}
+			if err := shown(&q, body, at, from); err != nil {
+				return err
 			}
 			bundle, err := c.loadUntested(path)
 			if err != nil {
@@ -155,8 +164,39 @@ that is said of a question, too.`,
 	cmd.Flags().StringSliceVar(&q.Groups, "groups", nil, "the groups of the user, separated by commas")
 	cmd.Flags().StringVar(&q.Level, "level", "", "security level (the initial one where none is given)")
 	cmd.Flags().StringArrayVar(&set, "set", nil, "the value of an attribute, NAME=VALUE; may be repeated")
+	cmd.Flags().StringVar(&body, "body", "", "the JSON that the request carries, or @FILE")
+	cmd.Flags().StringVar(&at, "at", "", "the time of the request, as 2026-03-02T09:30:00Z")
+	cmd.Flags().StringVar(&from, "from", "", "the address of the client")
 	cmd.Flags().StringVar(&q.Packet, "packet", "", "a connection instead of a request: 'tcp 10.20.1.1 -> :22', or 'icmp 10.20.1.1'")
 	return cmd
+}
+
+// shown reads what the request itself shows: its body, its time, its client.
+func shown(q *policy.Query, body, at, from string) (err error) {
+	if q.Packet != "" && body+at+from != "" {
+		return usageError{errors.New("why: --body, --at and --from are of a request; a packet has its address itself")}
+	}
+	if file, ok := strings.CutPrefix(body, "@"); ok {
+		if q.Body, err = os.ReadFile(file); err != nil {
+			return fmt.Errorf("--body: %w", err)
+		}
+	} else if body != "" {
+		q.Body = []byte(body)
+	}
+	if q.Body != nil && !json.Valid(q.Body) {
+		return usageError{errors.New("--body: not JSON; write '{\"amount\": 500}', or @FILE")}
+	}
+	if at != "" {
+		if q.At, err = time.Parse(time.RFC3339, at); err != nil {
+			return usageError{fmt.Errorf("--at %s: write a time, such as 2026-03-02T09:30:00Z", at)}
+		}
+	}
+	if from != "" {
+		if q.From, err = netip.ParseAddr(from); err != nil {
+			return usageError{fmt.Errorf("--from %s: write an address, such as 10.20.1.1", from)}
+		}
+	}
+	return nil
 }
 
 func pick(b *policy.Bundle, name string) (*policy.Deployment, error) {

@@ -106,7 +106,8 @@ func Allowing(b *Budget, d *policy.Deployment, c policy.Call) (facts []Fact, cal
 			if d.Authorize(w).Verdict != abi.Allow {
 				return nil, c, NotAnalysed, fmt.Sprintf("the reference does not confirm what was found: %v", w)
 			}
-			return s.changes(), w, Found, ""
+			facts, w = unneeded(d, s.changes(), c, w)
+			return facts, w, Found, ""
 		case NotAnalysed:
 			if s.failed {
 				return nil, c, NotAnalysed, s.why()
@@ -118,6 +119,26 @@ func Allowing(b *Budget, d *policy.Deployment, c policy.Call) (facts []Fact, cal
 		return nil, c, NotAnalysed, why
 	}
 	return nil, c, None, ""
+}
+
+// unneeded leaves out what a call did not show and need not show to be allowed: a fact
+// that every real call has got a value here, and any would do.
+func unneeded(d *policy.Deployment, facts []Fact, c, w policy.Call) ([]Fact, policy.Call) {
+	for i := 0; i < len(facts); {
+		v, found := w.Context[facts[i].Name]
+		if _, shown := c.Context[facts[i].Name]; !found || shown {
+			i++
+			continue
+		}
+		delete(w.Context, facts[i].Name)
+		if d.Authorize(w).Verdict == abi.Allow {
+			facts = slices.Delete(facts, i, i+1)
+			continue
+		}
+		w.Context[facts[i].Name] = v
+		i++
+	}
+	return facts, w
 }
 
 // base returns the values that a call has, which become some of their domains.
