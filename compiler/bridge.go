@@ -35,10 +35,13 @@ func claims(p *api.SecurityPolicy, i int) (list []claim) {
 	return list
 }
 
-// takes reports whether the image of l takes a section.
-func (l *Level) takes(name string) bool {
-	return slices.ContainsFunc(l.Sections, func(s program.Section) bool { return s.Name == name })
+// section returns the place of a section, or -1.
+func (l *Level) section(name string) int {
+	return slices.IndexFunc(l.Sections, func(s program.Section) bool { return s.Name == name })
 }
+
+// takes reports whether the image of l takes a section.
+func (l *Level) takes(name string) bool { return l.section(name) >= 0 }
 
 // Lacks returns the rules of l that the image of another level has no module for.
 func (l *Level) Lacks(image *Level) (rules []abi.Rule) {
@@ -54,11 +57,14 @@ func (l *Level) Lacks(image *Level) (rules []abi.Rule) {
 // this one has no module for is closed: all that those rules are about is denied, until
 // an image comes that enforces them.
 func (l *Level) in(image *Level) (sections []program.Section) {
+	if at := l.section(dryrun.Name); at >= 0 {
+		sections = append(sections, l.Sections[at])
+	}
 	for _, s := range image.Sections {
 		if tried(s.Name) {
 			continue
 		}
-		at := slices.IndexFunc(l.Sections, func(x program.Section) bool { return x.Name == s.Name })
+		at := l.section(s.Name)
 		switch {
 		case s.Name == route.Name:
 			s.Data = l.closed(l.Sections[at].Data, image)
@@ -70,10 +76,8 @@ func (l *Level) in(image *Level) (sections []program.Section) {
 			s.Data = (&limit.Section{}).Encode()
 		}
 		sections = append(sections, s)
-	}
-	for _, s := range l.Sections { // what the image has no module for is not tried
-		if beside, ok := dryrun.Beside(s.Name); s.Name == dryrun.Name || ok && image.takes(beside) {
-			sections = append(sections, s)
+		if at := l.section(dryrun.Of(s.Name)); at >= 0 { // what the image has no module for is not tried
+			sections = append(sections, l.Sections[at])
 		}
 	}
 	return sections

@@ -149,6 +149,15 @@ func TestWhatIsTriedClosesNothing(t *testing.T) {
 		t.Errorf("of the lowest level, in the image of another: %v", p.Sections)
 	}
 
+	// In the image of its own level a program is what its level compiled to, in its order:
+	// by the digest of that it is known whether what runs is what is written.
+	for i := range out.Levels {
+		l := &out.Levels[i]
+		if in, whole := l.ProgramIn(d, l, program.PlanID{}, 7), l.Program(d, program.PlanID{}, 7); in.Content() != whole.Content() {
+			t.Errorf("level %s: %v in its own image, and %v", l.Name, in.Sections, whole.Sections)
+		}
+	}
+
 	// A policy that is tried as a whole closes nothing either, and says in every image that it is.
 	enforced := tried
 	enforced.DryRun = false
@@ -159,5 +168,11 @@ func TestWhatIsTriedClosesNothing(t *testing.T) {
 	s, err := route.Decode(p.Section(route.Name))
 	if err != nil || s.Closed.ID != "" || p.Section(dryrun.Name) == nil {
 		t.Errorf("%v, closed by %v, %v", err, s.Closed, p.Sections)
+	}
+	for i := range out.Levels {
+		l := &out.Levels[i]
+		if in, whole := l.ProgramIn(d, l, program.PlanID{}, 7), l.Program(d, program.PlanID{}, 7); in.Content() != whole.Content() {
+			t.Errorf("level %s: %v in its own image, and %v", l.Name, in.Sections, whole.Sections)
+		}
 	}
 }
