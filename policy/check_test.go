@@ -163,6 +163,7 @@ func mistakes() []mistake {
 		{"dry run of a connection out", network, network + "    egress: [{name: out, action: Allow, enforcement: DryRun, to: [{names: [a.example]}]}]\n", nil},
 		{"dry run of a Cedar policy misspelt", `@id("may-read")`, `@id("may-read") @enforcement("dryrun")`, nil},
 		{"dry run by another annotation", `@id("may-read")`, `@id("may-read") @enforcment("DryRun")`, nil},
+		{"dry run by its own name", `@id("may-read")`, `@id("may-read") @dryRun("true")`, nil},
 		{"endpoint by workloads", "cidrs: [127.0.0.0/8]", "workloads: {matchLabels: {app: web}}", nil},
 		{"content types that are none", "  tests:", "  requestFilter: {contentTypes: []}\n  tests:", nil},
 		{"content types that are malformed", "  tests:", "  requestFilter: {contentTypes: [json, application/json; charset=utf-8, Application/JSON, application/json, \"*/*\", 7]}\n  tests:", nil},

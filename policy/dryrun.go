@@ -38,14 +38,14 @@ func (p *parsing) annotated(s *securityPolicy, st statement, pol *cedar.Policy, 
 		if found, ok := locate(st.text, string(name)); ok {
 			at = s.cedar.pos(st.at(found.line, found.col))
 		}
-		near, like := nearest(strings.ToLower(string(name)), []string{annotation})
+		_, like := nearest(strings.ToLower(string(name)), []string{annotation, strings.ToLower(dryRun), "dry_run", "enforce"})
 		switch {
 		case name == annotation && value == dryRun:
 			r.DryRun = true
 		case name == annotation:
 			s.failAt(at, fmt.Sprintf(`write @%s("%s"), or remove it`, annotation, dryRun), "policy %s: @%s cannot be %q", r.ID, annotation, clip(value))
 		case like:
-			s.failAt(at, fmt.Sprintf("did you mean @%s?", near), "policy %s: @%s means nothing, and the policy would be enforced", r.ID, clip(string(name)))
+			s.failAt(at, fmt.Sprintf(`did you mean @%s("%s")?`, annotation, dryRun), "policy %s: @%s means nothing, and the policy would be enforced", r.ID, clip(string(name)))
 		}
 	}
 }
