@@ -42,7 +42,7 @@ func selection(t testing.TB, needs []string) *solver.Selection {
 	}
 	var reqs []catalog.Requirement
 	for _, capability := range needs {
-		reqs = append(reqs, catalog.Requirement{Capability: capability, Why: "the test asks for it"})
+		reqs = append(reqs, catalog.Requirement{Any: catalog.Clause{capability}, Why: "the test asks for it"})
 	}
 	target := api.TargetProcess
 	if slices.Contains(needs, "image/microvm") {
@@ -230,7 +230,7 @@ func buildSmall(storeDir, dir string) (b smallBuild) {
 	}
 	var reqs []catalog.Requirement
 	for _, capability := range smallNeeds {
-		reqs = append(reqs, catalog.Requirement{Capability: capability})
+		reqs = append(reqs, catalog.Requirement{Any: catalog.Clause{capability}})
 	}
 	sel, err := solver.Solve(c, reqs, "process")
 	if err != nil {

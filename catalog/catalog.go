@@ -5,6 +5,7 @@ package catalog
 
 import (
 	"slices"
+	"strings"
 
 	"lorica.dev/lorica/api"
 )
@@ -34,14 +35,54 @@ type Module struct {
 	Summary   string   // one line, for plan
 	Class     Class    //
 	Order     int      // place among modules of the same class
-	Weight    int      // cost in KiB of image, for the choice of the minimal set
-	Provides  []string // capabilities: "firewall", "authn/basic"
-	Requires  []string // capabilities
+	Surface   int      // attack surface in points, for the choice of the minimal set
+	Provides  []string // capabilities besides its own id, which every module provides: "firewall", "authn/basic"
+	Requires  []Clause // every one of them
 	Conflicts []string // module ids or capabilities
-	Targets   []string // "process", "microvm"; empty: every target
+	Targets   []string // "process", "microvm": in a manifest, available; empty: every target
 	Section   string   // program section it takes; empty: none
 	Syscalls  []Syscall
 	Devices   []string // of a microVM: "virtio-net"
+	Inputs    []string // what it parses that clients or peers send: "http/1.1", "jwt"
+	Config    []Option // what a workload may set
+}
+
+// Offers reports whether m provides a capability.
+func (m *Module) Offers(capability string) bool {
+	return capability == m.ID || slices.Contains(m.Provides, capability)
+}
+
+// Name is the id, and the version, for where there may be others: "pep/filter 2".
+func (m *Module) Name() string { return m.ID + " " + m.Version }
+
+// A Clause is a list of capabilities of which any one is enough. An empty clause cannot
+// be met.
+type Clause []string
+
+// String returns the form that ParseClause reads: "net/socket | net/direct".
+func (c Clause) String() string { return strings.Join(c, " | ") }
+
+// MetBy reports whether m provides one of the capabilities.
+func (c Clause) MetBy(m *Module) bool { return slices.ContainsFunc(c, m.Offers) }
+
+// An OptionKind is what a value of an option looks like.
+type OptionKind string
+
+const (
+	Text    OptionKind = "text"
+	Number  OptionKind = "number" // a whole one, not negative
+	Switch  OptionKind = "switch" // true or false
+	Texts   OptionKind = "texts"  // a list
+	Seconds OptionKind = "duration"
+)
+
+// An Option is a value that a workload may set for a module.
+type Option struct {
+	Name     string
+	Kind     OptionKind
+	Summary  string
+	Required bool
+	Default  string // as it would be written; empty where there is none
 }
 
 // Devices returns what modules need together, sorted and each once.
@@ -83,9 +124,10 @@ type Condition struct {
 	Value  uint64 // for Equal and Masked
 }
 
-// A Requirement is a capability that a policy or a workload asks for, and why.
+// A Requirement is what a policy or a workload asks for, and why: any one of some
+// capabilities.
 type Requirement struct {
-	Capability string
-	Why        string // in words: "authorization decides with Cedar"
-	Pos        api.Pos
+	Any Clause
+	Why string // in words: "authorization decides with Cedar"
+	Pos api.Pos
 }

@@ -127,6 +127,7 @@ func Syscalls(modules []*Module) []Syscall {
 	free := map[string]bool{}
 	has := map[string]bool{"": true}
 	for _, m := range modules {
+		has[m.ID] = true
 		for _, c := range m.Provides {
 			has[c] = true
 		}

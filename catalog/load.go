@@ -17,27 +17,32 @@ const manifestName = "module.yaml"
 // A Catalog is what modules there are. It does not change and is safe for
 // concurrent use.
 type Catalog struct {
-	Modules   []*Module // by id
+	Modules   []*Module // by id; of one id, the newest version first
 	providers map[string][]*Module
 }
 
-// New returns a catalog of the given modules. Ids must differ.
+// New returns a catalog of the given modules. Of one id there may be several versions,
+// which exclude each other; no version may be there twice.
 func New(modules ...*Module) (*Catalog, error) {
 	c := &Catalog{Modules: slices.Clone(modules), providers: map[string][]*Module{}}
-	slices.SortFunc(c.Modules, func(a, b *Module) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(c.Modules, func(a, b *Module) int { return cmp.Or(cmp.Compare(a.ID, b.ID), CompareVersions(b.Version, a.Version)) })
 	for i, m := range c.Modules {
-		if i > 0 && c.Modules[i-1].ID == m.ID {
-			return nil, fmt.Errorf("catalog: two modules are called %s", m.ID)
+		if i > 0 && c.Modules[i-1].ID == m.ID && c.Modules[i-1].Version == m.Version {
+			return nil, fmt.Errorf("catalog: version %s of %s is there twice", m.Version, m.ID)
 		}
+		c.providers[m.ID] = append(c.providers[m.ID], m)
 		for _, capability := range m.Provides {
-			c.providers[capability] = append(c.providers[capability], m)
+			if capability != m.ID {
+				c.providers[capability] = append(c.providers[capability], m)
+			}
 		}
 	}
 	return c, nil
 }
 
 // Load reads every module.yaml below the root of fsys, except in folders named
-// testdata and in hidden ones. A module's id is its folder.
+// testdata and in hidden ones. A module's id is its folder, behind which a version may
+// stand: several versions of pep/x lie in pep/x@1 and pep/x@2.
 func Load(fsys fs.FS) (*Catalog, error) {
 	var modules []*Module
 	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
@@ -57,7 +62,7 @@ func Load(fsys fs.FS) (*Catalog, error) {
 		if err != nil {
 			return err
 		}
-		if dir := path.Dir(name); m.ID != dir {
+		if dir := path.Dir(name); dir != m.ID && dir != m.ID+"@"+m.Version {
 			return &Error{Pos: api.Pos{File: name, Line: 1, Column: 1}, Message: fmt.Sprintf("the id is %q; the folder says %q", m.ID, dir)}
 		}
 		modules = append(modules, m)
@@ -72,10 +77,10 @@ func Load(fsys fs.FS) (*Catalog, error) {
 	return New(modules...)
 }
 
-// Providers returns the modules that provide a capability, by id.
+// Providers returns the modules that provide a capability, in the order of Modules.
 func (c *Catalog) Providers(capability string) []*Module { return c.providers[capability] }
 
-// Module returns the module with the given id, or nil.
+// Module returns the newest module with the given id, or nil.
 func (c *Catalog) Module(id string) *Module {
 	i, ok := slices.BinarySearchFunc(c.Modules, id, func(m *Module, id string) int { return cmp.Compare(m.ID, id) })
 	if !ok {
@@ -96,17 +101,17 @@ func (m *Module) Fits(target string) bool {
 }
 
 // ConflictsWith reports whether m and o exclude each other: one names the other,
-// or a capability that the other provides. A module never excludes itself, so
+// or a capability that the other provides, or they are versions of one module. A module never excludes itself, so
 // "provides x, conflicts with x" means the only provider of x.
 func (m *Module) ConflictsWith(o *Module) bool {
-	return m != o && (m.excludes(o) || o.excludes(m))
+	return m != o && (m.ID == o.ID || m.excludes(o) || o.excludes(m))
 }
 
 func (m *Module) excludes(o *Module) bool {
-	return slices.ContainsFunc(m.Conflicts, func(c string) bool { return c == o.ID || slices.Contains(o.Provides, c) })
+	return slices.ContainsFunc(m.Conflicts, o.Offers)
 }
 
 // Chain orders modules as they stand in an image: by class, order and id.
 func Chain(a, b *Module) int {
-	return cmp.Or(cmp.Compare(a.Class.Rank(), b.Class.Rank()), cmp.Compare(a.Order, b.Order), cmp.Compare(a.ID, b.ID))
+	return cmp.Or(cmp.Compare(a.Class.Rank(), b.Class.Rank()), cmp.Compare(a.Order, b.Order), cmp.Compare(a.ID, b.ID), CompareVersions(b.Version, a.Version))
 }

@@ -46,6 +46,7 @@ func TestLoadRefuses(t *testing.T) {
 		want string
 	}{
 		{"an id that is not the folder", fstest.MapFS{"pep/b/module.yaml": manifest("pep/a")}, `the id is "pep/a"; the folder says "pep/b"`},
+		{"a version that is not the folder's", fstest.MapFS{"pep/b@2/module.yaml": manifest("pep/b")}, `the id is "pep/b"; the folder says "pep/b@2"`},
 		{"a wrong manifest", fstest.MapFS{"pep/b/module.yaml": {Data: []byte("x: 1")}}, `pep/b/module.yaml:1:1: unknown field "x"`},
 		{"a tree without modules", fstest.MapFS{"a.go": {}}, "no module.yaml"},
 	} {
@@ -57,9 +58,30 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
-func TestTwoModulesOfOneIDAreRefused(t *testing.T) {
-	if _, err := New(&Module{ID: "a"}, &Module{ID: "a"}); err == nil {
-		t.Error("accepted")
+func TestVersionsOfOneModule(t *testing.T) {
+	if _, err := New(&Module{ID: "a", Version: "1"}, &Module{ID: "b"}, &Module{ID: "a", Version: "1"}); err == nil || !strings.Contains(err.Error(), "version 1 of a is there twice") {
+		t.Errorf("the same version twice: %v", err)
+	}
+	c, err := Load(fstest.MapFS{
+		"pep/a@1/module.yaml": manifest("pep/a"),
+		"pep/a/module.yaml":   {Data: []byte(strings.NewReplacer("pep/firewall", "pep/a", `"1"`, `"10"`).Replace(good))},
+		"pep/a@9/module.yaml": {Data: []byte(strings.NewReplacer("pep/firewall", "pep/a", `"1"`, `"9"`).Replace(good))},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var versions []string
+	for _, m := range c.Modules {
+		versions = append(versions, m.Version)
+	}
+	if !slices.Equal(versions, []string{"10", "9", "1"}) || c.Module("pep/a").Version != "10" {
+		t.Errorf("got %v, and %s for the id", versions, c.Module("pep/a").Version)
+	}
+	if !c.Modules[0].ConflictsWith(c.Modules[1]) {
+		t.Error("two versions do not exclude each other")
+	}
+	if p := c.Providers("pep/a"); len(p) != 3 {
+		t.Errorf("the id is provided by %v", p)
 	}
 }
 
@@ -73,6 +95,7 @@ func TestConflicts(t *testing.T) {
 		{"by id", Module{ID: "a", Conflicts: []string{"b"}}, Module{ID: "b"}, true},
 		{"by id, told by the other", Module{ID: "a"}, Module{ID: "b", Conflicts: []string{"a"}}, true},
 		{"by capability", Module{ID: "a", Conflicts: []string{"tls"}}, Module{ID: "b", Provides: []string{"tls"}}, true},
+		{"another version of itself", Module{ID: "a", Version: "1"}, Module{ID: "a", Version: "2"}, true},
 		{"by a capability that it has itself", Module{ID: "a", Provides: []string{"tls"}, Conflicts: []string{"tls"}}, Module{ID: "b", Provides: []string{"tls"}}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {

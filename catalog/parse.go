@@ -31,7 +31,9 @@ var (
 	idForm         = regexp.MustCompile(`^[a-z][a-z0-9]*(/[a-z][a-z0-9]*)*$`)
 	capabilityForm = regexp.MustCompile(`^[a-z][a-z0-9-]*(/[a-z][a-z0-9-]*)*$`)
 	versionForm    = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}$`)
+	inputForm      = regexp.MustCompile(`^[a-z][a-z0-9.-]*(/[a-z0-9][a-z0-9.-]*)*$`)
 	wordForm       = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+	optionForm     = regexp.MustCompile(`^[a-z][a-zA-Z0-9]{0,31}$`)
 	syscallForm    = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,31}$`)
 )
 
@@ -86,22 +88,21 @@ func (p *parser) manifest(data []byte) *Module {
 		"summary":   func(n *yaml.Node) { m.Summary = p.summary(n) },
 		"class":     func(n *yaml.Node) { m.Class = p.class(n) },
 		"order":     func(n *yaml.Node) { m.Order = p.number(n) },
-		"weight":    func(n *yaml.Node) { m.Weight = p.number(n) },
+		"surface":   func(n *yaml.Node) { m.Surface = p.number(n) },
 		"provides":  func(n *yaml.Node) { m.Provides = p.list(n, capabilityForm) },
-		"requires":  func(n *yaml.Node) { m.Requires = p.list(n, capabilityForm) },
+		"requires":  func(n *yaml.Node) { m.Requires = p.clauses(n) },
 		"conflicts": func(n *yaml.Node) { m.Conflicts = p.list(n, capabilityForm) },
-		"targets":   func(n *yaml.Node) { m.Targets = p.list(n, wordForm) },
+		"available": func(n *yaml.Node) { m.Targets = p.list(n, wordForm) },
 		"section":   func(n *yaml.Node) { m.Section = p.section(n) },
 		"syscalls":  func(n *yaml.Node) { m.Syscalls = p.syscalls(n) },
 		"devices":   func(n *yaml.Node) { m.Devices = p.list(n, wordForm) },
+		"inputs":    func(n *yaml.Node) { m.Inputs = p.list(n, inputForm) },
+		"config":    func(n *yaml.Node) { m.Config = p.config(n) },
 	})
-	for _, field := range []string{"id", "version", "summary", "class", "weight", "provides"} {
+	for _, field := range []string{"id", "version", "summary", "class", "surface"} {
 		if !seen[field] {
 			p.fail(doc.Content[0], "the field %q is missing", field)
 		}
-	}
-	if len(m.Provides) == 0 {
-		p.fail(doc.Content[0], "provides nothing, so no image would ever hold it")
 	}
 	return m
 }
@@ -185,6 +186,73 @@ func (p *parser) list(n *yaml.Node, form *regexp.Regexp) []string {
 			p.fail(item, "%q is there twice", s)
 		}
 		list = append(list, s)
+	}
+	return list
+}
+
+// clauses reads requirements: each a capability, or several with | between them, of which
+// any one is enough.
+func (p *parser) clauses(n *yaml.Node) []Clause {
+	var list []Clause
+	for _, item := range p.items(n) {
+		c := p.clause(item)
+		if p.err == nil && slices.ContainsFunc(list, func(o Clause) bool { return slices.Equal(o, c) }) {
+			p.fail(item, "%q is there twice", c)
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+func (p *parser) clause(n *yaml.Node) Clause {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
+		p.fail(n, "%q: want a capability, or several with | between them", n.Value)
+		return nil
+	}
+	var c Clause
+	for word := range strings.SplitSeq(n.Value, "|") {
+		word = strings.Trim(word, " ")
+		switch {
+		case !capabilityForm.MatchString(word):
+			p.fail(n, "%q: want a capability, or several with | between them, each of the form %s", n.Value, capabilityForm)
+		case slices.Contains(c, word):
+			p.fail(n, "%q: %q is there twice", n.Value, word)
+		}
+		c = append(c, word)
+	}
+	return c
+}
+
+var optionKinds = []OptionKind{Text, Number, Switch, Texts, Seconds}
+
+func (p *parser) config(n *yaml.Node) []Option {
+	var list []Option
+	for _, item := range p.items(n) {
+		var o Option
+		seen := p.fields(item, map[string]func(*yaml.Node){
+			"name":    func(n *yaml.Node) { o.Name = p.text(n, optionForm) },
+			"summary": func(n *yaml.Node) { o.Summary = p.summary(n) },
+			"kind": func(n *yaml.Node) {
+				if o.Kind = OptionKind(n.Value); n.Kind != yaml.ScalarNode || !slices.Contains(optionKinds, o.Kind) {
+					p.fail(n, "kind %q: want text, number, switch, texts or duration", n.Value)
+				}
+			},
+			"required": func(n *yaml.Node) {
+				if o.Required = n.Value == "true"; n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || !o.Required && n.Value != "false" {
+					p.fail(n, "%q: want true or false", n.Value)
+				}
+			},
+			"default": func(n *yaml.Node) { o.Default = p.summary(n) },
+		})
+		switch {
+		case !seen["name"] || !seen["kind"] || !seen["summary"]:
+			p.fail(item, "an option has a name, a kind and a summary")
+		case o.Required && seen["default"]:
+			p.fail(item, "the option %q is required, so its default is never used", o.Name)
+		case slices.ContainsFunc(list, func(other Option) bool { return other.Name == o.Name }):
+			p.fail(item, "the option %q is there twice", o.Name)
+		}
+		list = append(list, o)
 	}
 	return list
 }

@@ -12,17 +12,21 @@ version: "1"
 summary: judges connections by source, protocol and port
 class: gate
 order: 10
-weight: 12
+surface: 12
 provides: [firewall]
-requires: [audit]
+requires: [audit, "net/socket | net/direct"]
 conflicts: []
-targets: [process]
+available: [process]
 section: firewall
 syscalls:
   - {name: futex}
   - {name: clone, when: ["arg0 == 0xd0f00"]}
   - {name: mmap, when: ["arg2 & 0x4 == 0", "arg0+arg1 outside program"]}
   - {name: tgkill, when: ["arg0 == self"]}
+inputs: [http/1.1]
+config:
+  - {name: attempts, kind: number, summary: how often, required: false, default: "3"}
+  - {name: realm, kind: text, summary: what it is called, required: true}
 `
 
 func TestAManifestIsReadAsWritten(t *testing.T) {
@@ -30,9 +34,15 @@ func TestAManifestIsReadAsWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.ID != "pep/firewall" || m.Version != "1" || m.Class != ClassGate || m.Order != 10 || m.Weight != 12 || m.Section != "firewall" ||
-		!slices.Equal(m.Provides, []string{"firewall"}) || !slices.Equal(m.Requires, []string{"audit"}) ||
+	if m.ID != "pep/firewall" || m.Version != "1" || m.Class != ClassGate || m.Order != 10 || m.Surface != 12 || m.Section != "firewall" ||
+		!slices.Equal(m.Provides, []string{"firewall"}) || !slices.EqualFunc(m.Requires, []Clause{{"audit"}, {"net/socket", "net/direct"}}, slices.Equal) ||
 		!slices.Equal(m.Targets, []string{"process"}) || len(m.Conflicts) != 0 {
+		t.Errorf("got %+v", m)
+	}
+	if !slices.Equal(m.Inputs, []string{"http/1.1"}) || !slices.Equal(m.Config, []Option{
+		{Name: "attempts", Kind: Number, Summary: "how often", Default: "3"},
+		{Name: "realm", Kind: Text, Summary: "what it is called", Required: true},
+	}) {
 		t.Errorf("got %+v", m)
 	}
 	want := []Syscall{
@@ -58,14 +68,23 @@ func TestAWrongManifestIsRefusedWithItsPlace(t *testing.T) {
 		{"an id that is a path", "id: pep/firewall\n", "id: /etc/passwd\n", "m.yaml:1:5:"},
 		{"a summary of two lines", "summary: judges", "summary: |\n  a\n  b\nx: judges", "m.yaml:3:10: want one line"},
 		{"a terminal sequence in the summary", "summary: judges connections by source, protocol and port", `summary: "a\e[2Jb"`, "want one line"},
-		{"a negative weight", "weight: 12", "weight: -1", "m.yaml:6:9:"},
-		{"a weight that is no number", "weight: 12", "weight: heavy", "m.yaml:6:9:"},
-		{"a weight that overflows", "weight: 12", "weight: 99999999999999999999", "m.yaml:6:9:"},
-		{"a number in words of yaml", "weight: 12", "weight: 0x10", "m.yaml:6:9:"},
-		{"provides nothing", "provides: [firewall]", "provides: []", "provides nothing"},
+		{"a negative surface", "surface: 12", "surface: -1", "m.yaml:6:10:"},
+		{"a surface that is no number", "surface: 12", "surface: heavy", "m.yaml:6:10:"},
+		{"a surface that overflows", "surface: 12", "surface: 99999999999999999999", "m.yaml:6:10:"},
+		{"a number in words of yaml", "surface: 12", "surface: 0x10", "m.yaml:6:10:"},
 		{"a capability twice", "provides: [firewall]", "provides: [a, a]", `m.yaml:7:15: "a" is there twice`},
-		{"a list that is a word", "requires: [audit]", "requires: audit", "m.yaml:8:11: want a list"},
-		{"an alias", "requires: [audit]", "requires: &x [audit]\nconflicts: *x", "m.yaml:9:12: want a list"},
+		{"a list that is a word", "requires: [audit, ", "requires: audit #", "m.yaml:8:11: want a list"},
+		{"an alias", "conflicts: []", "conflicts: &x [a]\ninputs: *x", "m.yaml:10:9: want a list"},
+		{"a clause of nothing", "net/socket | net/direct", "net/socket |", "m.yaml:8:19:"},
+		{"a clause that repeats itself", "net/socket | net/direct", "net|net", `m.yaml:8:19: "net|net": "net" is there twice`},
+		{"a clause twice", "net/socket | net/direct", "audit", `m.yaml:8:19: "audit" is there twice`},
+		{"a clause that is a list", `"net/socket | net/direct"`, "[net]", "m.yaml:8:19: "},
+		{"an input in capitals", "inputs: [http/1.1]", "inputs: [HTTP]", "m.yaml:17:10:"},
+		{"an option without a kind", "kind: number, ", "", "m.yaml:19:5: an option has a name, a kind and a summary"},
+		{"an option of a kind of its own", "kind: number", "kind: float", `m.yaml:19:28: kind "float"`},
+		{"a required option with a default", "required: false", "required: true", `m.yaml:19:5: the option "attempts" is required`},
+		{"an option that is perhaps required", "required: false", "required: no", `want true or false`},
+		{"an option twice", "name: realm", "name: attempts", `m.yaml:20:5: the option "attempts" is there twice`},
 		{"a merge", "order: 10", "<<: {order: 10}", `unknown field "<<"`},
 		{"a syscall without a name", "{name: futex}", "{when: []}", "m.yaml:13:5: a system call without a name"},
 		{"a syscall with an unknown field", "{name: futex}", "{name: futex, unless: []}", `unknown field "unless"`},
@@ -123,7 +142,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if m.Class.Rank() < 0 || len(m.Provides) == 0 || m.Weight < 0 || strings.Contains(m.ID, "..") {
+		if m.Class.Rank() < 0 || m.Surface < 0 || strings.Contains(m.ID, "..") {
 			t.Errorf("accepted %+v", m)
 		}
 		for _, s := range m.Syscalls {

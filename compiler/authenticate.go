@@ -56,10 +56,10 @@ func authentication(a *api.Authentication) []catalog.Requirement {
 	if a == nil {
 		return nil
 	}
-	list := []catalog.Requirement{{Capability: "authn", Why: "requests without credentials are decided", Pos: a.Pos}}
+	list := []catalog.Requirement{{Any: catalog.Clause{"authn"}, Why: "requests without credentials are decided", Pos: a.Pos}}
 	for _, m := range policy.Methods(a) {
-		if !slices.ContainsFunc(list, func(r catalog.Requirement) bool { return r.Capability == m.Capability }) {
-			list = append(list, catalog.Requirement{Capability: m.Capability, Why: m.Why, Pos: m.Pos})
+		if !slices.ContainsFunc(list, func(r catalog.Requirement) bool { return slices.Contains(r.Any, m.Capability) }) {
+			list = append(list, catalog.Requirement{Any: catalog.Clause{m.Capability}, Why: m.Why, Pos: m.Pos})
 		}
 	}
 	return list

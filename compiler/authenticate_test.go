@@ -45,7 +45,7 @@ func TestMethodsStandInTheirOrder(t *testing.T) {
 	}
 	var asked []string
 	for _, r := range l.Requirements {
-		asked = append(asked, r.Capability)
+		asked = append(asked, r.Any...)
 	}
 	at = slices.Index(asked, "authn")
 	if at < 0 || !slices.Equal(asked[at:at+4], []string{"authn", "authn/jwt", "authn/basic", "authn/mtls"}) {

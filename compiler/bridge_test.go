@@ -98,7 +98,7 @@ func TestModulesOfThePool(t *testing.T) {
 	limits := []api.RateLimit{{Pos: at(5), Name: "per-user", Key: limit.ByPrincipal, Requests: 5, Per: 1e9, MinLevel: "elevated"}}
 	has := func(l *Level, capability string) bool {
 		for _, r := range l.Requirements {
-			if r.Capability == capability {
+			if slices.Contains(r.Any, capability) {
 				return true
 			}
 		}

@@ -159,9 +159,9 @@ func TestRequirementsCiteTheirLines(t *testing.T) {
 	var got []string
 	for _, r := range compile(t, d).Levels[0].Requirements {
 		if r.Why == "" {
-			t.Errorf("%s has no reason", r.Capability)
+			t.Errorf("%s has no reason", r.Any)
 		}
-		got = append(got, r.Capability+" "+r.Pos.Short())
+		got = append(got, r.Any.String()+" "+r.Pos.Short())
 	}
 	want := []string{
 		"image/process " + d.Workload.Metadata.Pos.Short(), "net " + d.Workload.Listen[0].Pos.Short(),
@@ -189,7 +189,7 @@ func TestWhatIsNotAskedForIsAbsent(t *testing.T) {
 	l := compile(t, &policy.Deployment{Workload: d.Workload, Policy: &p}).Levels[0]
 	var got []string
 	for _, r := range l.Requirements {
-		got = append(got, r.Capability)
+		got = append(got, r.Any...)
 	}
 	if !slices.Equal(got, []string{"image/process", "net", "net/socket", "filter", "audit", "app/handler"}) || len(l.Sections) != 2 {
 		t.Errorf("%v, %d sections", got, len(l.Sections))

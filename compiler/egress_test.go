@@ -57,7 +57,7 @@ func TestEgressOfEachLevel(t *testing.T) {
 		}
 		var asked []string
 		for _, r := range l.Requirements {
-			asked = append(asked, r.Capability)
+			asked = append(asked, r.Any...)
 		}
 		if !slices.Contains(asked, "egress") || !slices.Contains(asked, "app/proxy") {
 			t.Errorf("%s asks for %v", l.Name, asked)

@@ -46,7 +46,7 @@ func TestWhereNetworkRulesAreEnforced(t *testing.T) {
 			}
 		}
 		for _, asked := range []string{"net", "net/socket", "net/direct"} {
-			at := slices.IndexFunc(l.Requirements, func(r catalog.Requirement) bool { return r.Capability == asked })
+			at := slices.IndexFunc(l.Requirements, func(r catalog.Requirement) bool { return slices.Contains(r.Any, asked) })
 			switch {
 			case (at >= 0) != (asked == "net" || asked == c.asks):
 				t.Errorf("%s: asks for %s: %t", name, asked, at >= 0)
@@ -61,7 +61,7 @@ func TestWhereNetworkRulesAreEnforced(t *testing.T) {
 func TestWhatAsksForSocketsWhereNothingIsWritten(t *testing.T) {
 	d := accounts(t)
 	l := &compile(t, d).Levels[0]
-	at := slices.IndexFunc(l.Requirements, func(r catalog.Requirement) bool { return r.Capability == "net/socket" })
+	at := slices.IndexFunc(l.Requirements, func(r catalog.Requirement) bool { return slices.Contains(r.Any, "net/socket") })
 	if at < 0 || l.Requirements[at].Pos != d.Workload.Listen[0].Pos {
 		t.Errorf("%+v", l.Requirements)
 	}
@@ -77,7 +77,7 @@ func TestWhoAsksForAnAddress(t *testing.T) {
 			d := accounts(t)
 			d.Workload.Target, d.Workload.Network, d.Workload.Interface, d.Workload.NetworkPos = target, api.NetDirect, c.on, api.Pos{Line: 77}
 			l := &compile(t, d).Levels[0]
-			at := slices.IndexFunc(l.Requirements, func(r catalog.Requirement) bool { return r.Capability == "net/dhcp" && r.Pos.Line == 77 })
+			at := slices.IndexFunc(l.Requirements, func(r catalog.Requirement) bool { return slices.Contains(r.Any, "net/dhcp") && r.Pos.Line == 77 })
 			if (at >= 0) != c.asks {
 				t.Errorf("%s, %s: %+v", name, target, l.Requirements)
 			}

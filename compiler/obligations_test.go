@@ -50,7 +50,7 @@ func TestObligationsOfEachLevel(t *testing.T) {
 		if i == 2 && (s.Obligations[1].On != obligation.Authentication || s.Obligations[1].Block != time.Minute || s.Obligations[1].Alert) {
 			t.Errorf("%+v", s.Obligations[1])
 		}
-		if !slices.ContainsFunc(l.Requirements, func(r catalog.Requirement) bool { return r.Capability == "obligations" }) {
+		if !slices.ContainsFunc(l.Requirements, func(r catalog.Requirement) bool { return slices.Contains(r.Any, "obligations") }) {
 			t.Errorf("%s does not ask for the module", l.Name)
 		}
 	}

@@ -63,7 +63,7 @@ func TestALevelWithoutLimitsHasAnEmptySection(t *testing.T) {
 		if err != nil || (len(s.Limits) == 1) != (i == 2) {
 			t.Errorf("%s: %v, %+v", l.Name, err, s)
 		}
-		if !slices.ContainsFunc(l.Requirements, func(r catalog.Requirement) bool { return r.Capability == "ratelimit/source" }) {
+		if !slices.ContainsFunc(l.Requirements, func(r catalog.Requirement) bool { return slices.Contains(r.Any, "ratelimit/source") }) {
 			t.Errorf("%s does not ask for the module", l.Name)
 		}
 	}

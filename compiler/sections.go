@@ -78,28 +78,28 @@ func repeats(d *policy.Deployment, field string, s authz.Source) bool {
 // i-th level.
 func requirements(d *policy.Deployment, i int) []catalog.Requirement {
 	w, p := d.Workload, d.Policy
-	list := []catalog.Requirement{{Capability: "image/" + w.Target, Why: "the workload runs on the " + w.Target + " target", Pos: w.Metadata.Pos}}
+	list := []catalog.Requirement{{Any: catalog.Clause{"image/" + w.Target}, Why: "the workload runs on the " + w.Target + " target", Pos: w.Metadata.Pos}}
 	if len(w.Listen) > 0 {
-		list = append(list, catalog.Requirement{Capability: "net", Why: fmt.Sprintf("the workload listens on port %d", w.Listen[0].Port), Pos: w.Listen[0].Pos})
+		list = append(list, catalog.Requirement{Any: catalog.Clause{"net"}, Why: fmt.Sprintf("the workload listens on port %d", w.Listen[0].Port), Pos: w.Listen[0].Pos})
 		list = append(list, kindOfNetwork(w)...)
 		list = append(list, leased(w)...)
 	}
 	if guarded(p) {
-		r := catalog.Requirement{Capability: "firewall", Why: "connections are denied unless a network rule allows them", Pos: written(p.Default.Pos, p.Metadata.Pos)}
+		r := catalog.Requirement{Any: catalog.Clause{"firewall"}, Why: "connections are denied unless a network rule allows them", Pos: written(p.Default.Pos, p.Metadata.Pos)}
 		if p.Network != nil {
 			r.Why, r.Pos = "network rules judge connections", p.Network.Pos
 		}
 		list = append(list, r)
 	}
 	if secured(p) {
-		list = append(list, catalog.Requirement{Capability: "tls/server", Why: "connections are secured with TLS, mode " + p.TLS.Mode.String(), Pos: p.TLS.Pos})
+		list = append(list, catalog.Requirement{Any: catalog.Clause{"tls/server"}, Why: "connections are secured with TLS, mode " + p.TLS.Mode.String(), Pos: p.TLS.Pos})
 	}
 	if o, t := policy.Obligations(p, modules(p, i)), p.Levels.Triggers; len(o) > 0 {
-		list = append(list, catalog.Requirement{Capability: "obligations", Why: "something follows when a source is denied too often", Pos: o[0].Pos})
+		list = append(list, catalog.Requirement{Any: catalog.Clause{"obligations"}, Why: "something follows when a source is denied too often", Pos: o[0].Pos})
 	} else if len(t) > 0 {
-		list = append(list, catalog.Requirement{Capability: "obligations", Why: "denials raise the security level", Pos: t[0].Pos})
+		list = append(list, catalog.Requirement{Any: catalog.Clause{"obligations"}, Why: "denials raise the security level", Pos: t[0].Pos})
 	}
-	filter := catalog.Requirement{Capability: "filter", Why: "every request has one canonical path and bounds", Pos: p.Metadata.Pos}
+	filter := catalog.Requirement{Any: catalog.Clause{"filter"}, Why: "every request has one canonical path and bounds", Pos: p.Metadata.Pos}
 	if len(p.Routes) > 0 {
 		filter.Why, filter.Pos = "only the routes that are written exist", p.RoutesPos
 	} else if p.RequestFilter != nil {
@@ -109,19 +109,19 @@ func requirements(d *policy.Deployment, i int) []catalog.Requirement {
 	list = append(list, authentication(p.Authentication)...)
 	for _, k := range []limitKind{sourceLimits, principalLimits} {
 		if first, ok := limited(p, i, k); ok {
-			list = append(list, catalog.Requirement{Capability: k.capability, Why: k.why, Pos: first.Pos})
+			list = append(list, catalog.Requirement{Any: catalog.Clause{k.capability}, Why: k.why, Pos: first.Pos})
 		}
 	}
 	if d.Authorization != nil {
-		list = append(list, catalog.Requirement{Capability: "authz/cedar", Why: "authorization decides with Cedar", Pos: p.Authorization.Pos})
+		list = append(list, catalog.Requirement{Any: catalog.Clause{"authz/cedar"}, Why: "authorization decides with Cedar", Pos: p.Authorization.Pos})
 	}
-	record := catalog.Requirement{Capability: "audit", Why: "denials are always recorded", Pos: p.Metadata.Pos}
+	record := catalog.Requirement{Any: catalog.Clause{"audit"}, Why: "denials are always recorded", Pos: p.Metadata.Pos}
 	if p.Audit != nil {
 		record.Why, record.Pos = "decisions are recorded", p.Audit.Pos
 	}
 	list = append(list, record)
 	if w.App.Proxy != nil {
-		r := catalog.Requirement{Capability: "egress", Why: "the upstream is connected to where egress rules allow it", Pos: w.App.Proxy.Pos}
+		r := catalog.Requirement{Any: catalog.Clause{"egress"}, Why: "the upstream is connected to where egress rules allow it", Pos: w.App.Proxy.Pos}
 		if p.Network != nil && len(p.Network.Egress) > 0 {
 			r.Pos = p.Network.Egress[0].Pos
 		}
@@ -129,11 +129,11 @@ func requirements(d *policy.Deployment, i int) []catalog.Requirement {
 	}
 	switch a := w.App; {
 	case a.Static != nil:
-		list = append(list, catalog.Requirement{Capability: "app/static", Why: "the application is a folder of files", Pos: a.Static.Pos})
+		list = append(list, catalog.Requirement{Any: catalog.Clause{"app/static"}, Why: "the application is a folder of files", Pos: a.Static.Pos})
 	case a.Handler != nil:
-		list = append(list, catalog.Requirement{Capability: "app/handler", Why: "the application is a Go handler", Pos: a.Handler.Pos})
+		list = append(list, catalog.Requirement{Any: catalog.Clause{"app/handler"}, Why: "the application is a Go handler", Pos: a.Handler.Pos})
 	case a.Proxy != nil:
-		list = append(list, catalog.Requirement{Capability: "app/proxy", Why: "requests are forwarded to an upstream", Pos: a.Proxy.Pos})
+		list = append(list, catalog.Requirement{Any: catalog.Clause{"app/proxy"}, Why: "requests are forwarded to an upstream", Pos: a.Proxy.Pos})
 	}
 	return list
 }
@@ -145,9 +145,9 @@ func kindOfNetwork(w *api.Workload) []catalog.Requirement {
 	case w.Target == api.TargetMicroVM:
 		return nil
 	case w.OwnStack():
-		r.Capability, r.Why = "net/direct", "the network is direct: packets reach the image itself"
+		r.Any, r.Why = catalog.Clause{"net/direct"}, "the network is direct: packets reach the image itself"
 	default:
-		r.Capability, r.Why = "net/socket", "the network is sockets that are handed in"
+		r.Any, r.Why = catalog.Clause{"net/socket"}, "the network is sockets that are handed in"
 	}
 	return []catalog.Requirement{r}
 }
@@ -157,7 +157,7 @@ func leased(w *api.Workload) []catalog.Requirement {
 	if w.Interface == nil || !w.Interface.DHCP {
 		return nil
 	}
-	return []catalog.Requirement{{Capability: "net/dhcp", Why: "the image asks for an IPv4 address on " + w.Interface.Name, Pos: w.NetworkPos}}
+	return []catalog.Requirement{{Any: catalog.Clause{"net/dhcp"}, Why: "the image asks for an IPv4 address on " + w.Interface.Name, Pos: w.NetworkPos}}
 }
 
 // place says where a network rule is enforced.

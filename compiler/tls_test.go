@@ -42,7 +42,7 @@ func TestTLSIsCompiled(t *testing.T) {
 			if i := slices.IndexFunc(l.Sections, named(transport.Name)); i < 0 || i+1 != slices.IndexFunc(l.Sections, named(route.Name)) {
 				t.Errorf("%s: the section is not before the filter's", l.Name)
 			}
-			if !slices.ContainsFunc(l.Requirements, func(r catalog.Requirement) bool { return r.Capability == "tls/server" && r.Pos == at }) {
+			if !slices.ContainsFunc(l.Requirements, func(r catalog.Requirement) bool { return slices.Contains(r.Any, "tls/server") && r.Pos == at }) {
 				t.Errorf("%s: nothing asks for it", l.Name)
 			}
 			if !slices.Contains(l.Enforced, Enforced{rule, abi.StageTLS, WhereHandshake, false}) {
@@ -55,7 +55,7 @@ func TestTLSIsCompiled(t *testing.T) {
 func TestNoneIsNoModule(t *testing.T) {
 	for _, x := range []*api.TLS{nil, {Mode: transport.None}} {
 		for _, l := range securedBy(t, x).Levels {
-			if slices.ContainsFunc(l.Sections, named(transport.Name)) || slices.ContainsFunc(l.Requirements, func(r catalog.Requirement) bool { return r.Capability == "tls/server" }) {
+			if slices.ContainsFunc(l.Sections, named(transport.Name)) || slices.ContainsFunc(l.Requirements, func(r catalog.Requirement) bool { return slices.Contains(r.Any, "tls/server") }) {
 				t.Errorf("%s: TLS is asked for", l.Name)
 			}
 		}

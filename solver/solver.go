@@ -30,7 +30,7 @@ type Selection struct {
 // A Reason is why a module was chosen: a requirement of the policy or the
 // workload, or another module of the set.
 type Reason struct {
-	Capability  string
+	Any         catalog.Clause
 	Requirement *catalog.Requirement // nil where a module requires it
 	Module      string               // id of the requiring module
 }
@@ -62,9 +62,9 @@ type state struct {
 	weight  int
 }
 
-// A need is a capability and who asked: a module, or a requirement.
+// A need is what is asked for and who asked: a module, or a requirement.
 type need struct {
-	capability  string
+	any         catalog.Clause
 	by          *catalog.Module
 	requirement *catalog.Requirement
 }
@@ -72,7 +72,7 @@ type need struct {
 func newState(reqs []catalog.Requirement) *state {
 	s := &state{}
 	for i := range reqs {
-		s.needs = append(s.needs, need{capability: reqs[i].Capability, requirement: &reqs[i]})
+		s.needs = append(s.needs, need{any: reqs[i].Any, requirement: &reqs[i]})
 	}
 	return s
 }
@@ -80,7 +80,7 @@ func newState(reqs []catalog.Requirement) *state {
 // unmet returns the first need without a provider in the set.
 func (s *state) unmet() (need, bool) {
 	for _, n := range s.needs {
-		if !slices.ContainsFunc(s.modules, func(m *catalog.Module) bool { return slices.Contains(m.Provides, n.capability) }) {
+		if !slices.ContainsFunc(s.modules, n.any.MetBy) {
 			return n, true
 		}
 	}
@@ -92,10 +92,10 @@ func (s *state) with(m *catalog.Module) *state {
 	t := &state{
 		modules: append(slices.Clip(s.modules), m),
 		needs:   slices.Clip(s.needs),
-		weight:  s.weight + m.Weight,
+		weight:  s.weight + m.Surface,
 	}
-	for _, capability := range m.Requires {
-		t.needs = append(t.needs, need{capability: capability, by: m})
+	for _, c := range m.Requires {
+		t.needs = append(t.needs, need{any: c, by: m})
 	}
 	return t
 }
@@ -118,7 +118,7 @@ func (s *search) extend(st *state) {
 		s.best = st
 		return
 	}
-	for _, m := range candidates(s.catalog, n.capability, s.target) {
+	for _, m := range candidates(s.catalog, n.any, s.target) {
 		if st.rival(m) == nil {
 			s.extend(st.with(m))
 		}
@@ -126,14 +126,16 @@ func (s *search) extend(st *state) {
 }
 
 // candidates returns the providers that fit the target, light ones first.
-func candidates(c *catalog.Catalog, capability, target string) []*catalog.Module {
+func candidates(c *catalog.Catalog, any catalog.Clause, target string) []*catalog.Module {
 	var fit []*catalog.Module
-	for _, m := range c.Providers(capability) {
-		if m.Fits(target) {
-			fit = append(fit, m)
+	for _, capability := range any {
+		for _, m := range c.Providers(capability) {
+			if m.Fits(target) && !slices.Contains(fit, m) {
+				fit = append(fit, m)
+			}
 		}
 	}
-	slices.SortStableFunc(fit, func(a, b *catalog.Module) int { return cmp.Compare(a.Weight, b.Weight) })
+	slices.SortStableFunc(fit, func(a, b *catalog.Module) int { return cmp.Compare(a.Surface, b.Surface) })
 	return fit
 }
 
@@ -161,14 +163,14 @@ func describe(c *catalog.Catalog, reqs []catalog.Requirement, target string, mod
 	slices.SortFunc(sel.Modules, catalog.Chain)
 	for _, m := range sel.Modules {
 		for i := range reqs {
-			if slices.Contains(m.Provides, reqs[i].Capability) {
-				sel.Because[m.ID] = append(sel.Because[m.ID], Reason{Capability: reqs[i].Capability, Requirement: &reqs[i]})
+			if reqs[i].Any.MetBy(m) {
+				sel.Because[m.ID] = append(sel.Because[m.ID], Reason{Any: reqs[i].Any, Requirement: &reqs[i]})
 			}
 		}
 		for _, by := range sel.Modules {
-			for _, capability := range by.Requires {
-				if by != m && slices.Contains(m.Provides, capability) {
-					sel.Because[m.ID] = append(sel.Because[m.ID], Reason{Capability: capability, Module: by.ID})
+			for _, any := range by.Requires {
+				if by != m && any.MetBy(m) {
+					sel.Because[m.ID] = append(sel.Because[m.ID], Reason{Any: any, Module: by.ID})
 				}
 			}
 		}

@@ -17,7 +17,7 @@ func module(t testing.TB, text string) *catalog.Module {
 	m := &catalog.Module{Class: catalog.ClassGuard}
 	f := strings.Fields(text)
 	m.ID = f[0]
-	if _, err := fmt.Sscan(f[1], &m.Weight); err != nil {
+	if _, err := fmt.Sscan(f[1], &m.Surface); err != nil {
 		t.Fatal(err)
 	}
 	for _, w := range f[2:] {
@@ -25,7 +25,7 @@ func module(t testing.TB, text string) *catalog.Module {
 		case '+':
 			m.Provides = append(m.Provides, w[1:])
 		case '>':
-			m.Requires = append(m.Requires, w[1:])
+			m.Requires = append(m.Requires, strings.Split(w[1:], "|"))
 		case '!':
 			m.Conflicts = append(m.Conflicts, w[1:])
 		case '@':
@@ -54,7 +54,7 @@ func catalogOf(t testing.TB, lines ...string) *catalog.Catalog {
 func want(capabilities ...string) []catalog.Requirement {
 	var reqs []catalog.Requirement
 	for i, c := range capabilities {
-		reqs = append(reqs, catalog.Requirement{Capability: c, Why: "asks for " + c, Pos: api.Pos{File: "policy.yaml", Line: i + 1}})
+		reqs = append(reqs, catalog.Requirement{Any: catalog.Clause{c}, Why: "asks for " + c, Pos: api.Pos{File: "policy.yaml", Line: i + 1}})
 	}
 	return reqs
 }
@@ -80,6 +80,8 @@ func TestSolve(t *testing.T) {
 		{"a conflict with a capability", []string{"a 1 +x !y", "b 5 +x", "c 1 +y"}, []string{"x", "y"}, []string{"b", "c"}},
 		{"a provider for another target is passed over", []string{"a 1 +x @microvm", "b 5 +x @process"}, []string{"x"}, []string{"b"}},
 		{"a module for every target", []string{"a 1 +x"}, []string{"x"}, []string{"a"}},
+		{"any of two", []string{"a 9 +x", "b 1 +y", "c 1 +z >x|y"}, []string{"z"}, []string{"b", "c"}},
+		{"a module provides its own id", []string{"a 1 +x >b", "b 1"}, []string{"x"}, []string{"a", "b"}},
 		{"the same requirement from two lines", []string{"a 1 +x"}, []string{"x", "x"}, []string{"a"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -125,7 +127,7 @@ func TestEveryModuleHasItsReasons(t *testing.T) {
 			if r.Requirement != nil {
 				list = append(list, r.Requirement.Pos.Short())
 			} else {
-				list = append(list, r.Module+" needs "+r.Capability)
+				list = append(list, r.Module+" needs "+r.Any.String())
 			}
 		}
 		return list
@@ -185,7 +187,7 @@ func TestWhyThereIsNoSet(t *testing.T) {
 			}
 			var blamed []string
 			for _, r := range u.Requirements {
-				blamed = append(blamed, r.Capability)
+				blamed = append(blamed, r.Any.String())
 			}
 			slices.Sort(blamed)
 			if !slices.Equal(blamed, c.blamed) {
@@ -208,6 +210,9 @@ func random(t testing.TB, r *rand.Rand) (*catalog.Catalog, []catalog.Requirement
 		line := fmt.Sprintf("m%d %d +%s", i, r.IntN(6), name())
 		for range r.IntN(3) {
 			line += " >" + name()
+			if r.IntN(4) == 0 {
+				line += "|" + name()
+			}
 		}
 		if r.IntN(3) == 0 {
 			line += " +" + name()
@@ -232,16 +237,18 @@ func random(t testing.TB, r *rand.Rand) (*catalog.Catalog, []catalog.Requirement
 
 // healthy is the definition, without any of the search.
 func healthy(modules []*catalog.Module, reqs []catalog.Requirement, target string) bool {
-	has := func(capability string) bool {
+	has := func(any catalog.Clause) bool {
 		for _, m := range modules {
-			if slices.Contains(m.Provides, capability) {
-				return true
+			for _, capability := range any {
+				if capability == m.ID || slices.Contains(m.Provides, capability) {
+					return true
+				}
 			}
 		}
 		return false
 	}
 	for _, r := range reqs {
-		if !has(r.Capability) {
+		if !has(r.Any) {
 			return false
 		}
 	}
@@ -249,8 +256,8 @@ func healthy(modules []*catalog.Module, reqs []catalog.Requirement, target strin
 		if len(m.Targets) > 0 && !slices.Contains(m.Targets, target) {
 			return false
 		}
-		for _, capability := range m.Requires {
-			if !has(capability) {
+		for _, any := range m.Requires {
+			if !has(any) {
 				return false
 			}
 		}
@@ -275,7 +282,7 @@ func brute(c *catalog.Catalog, reqs []catalog.Requirement, target string) []stri
 		for i, m := range c.Modules {
 			if set&(1<<i) != 0 {
 				modules = append(modules, m)
-				w += m.Weight
+				w += m.Surface
 			}
 		}
 		if !healthy(modules, reqs, target) {
@@ -338,7 +345,7 @@ func checkReasons(t *testing.T, i int, c *catalog.Catalog, u *Unsatisfiable) {
 	for j := range u.Requirements {
 		rest := slices.Delete(slices.Clone(u.Requirements), j, j+1)
 		if slices.Equal(brute(c, rest, u.Target), []string{"none"}) {
-			t.Fatalf("case %d: %s is blamed for nothing", i, u.Requirements[j].Capability)
+			t.Fatalf("case %d: %s is blamed for nothing", i, u.Requirements[j].Any)
 		}
 	}
 }

@@ -18,10 +18,10 @@ type Unsatisfiable struct {
 // A Cause is a capability that nothing provides, or two modules that exclude
 // each other.
 type Cause struct {
-	Capability string   // that has no provider for the target; empty for a conflict
-	Elsewhere  []string // modules that provide it for other targets
-	Left       Chain    // who needs the capability, or what leads to one module
-	Right      Chain    // what leads to the other module
+	Any       catalog.Clause // that has no provider for the target; empty for a conflict
+	Elsewhere []string       // modules that provide it for other targets
+	Left      Chain          // who needs the capability, or what leads to one module
+	Right     Chain          // what leads to the other module
 }
 
 // A Chain leads from a requirement to the module it brings in, by the modules
@@ -43,12 +43,12 @@ func (u *Unsatisfiable) Error() string {
 
 func (c Cause) String() string {
 	switch {
-	case c.Capability == "":
+	case c.Any == nil:
 		return fmt.Sprintf("%s and %s exclude each other: %s; %s", c.Left.last(), c.Right.last(), c.Left, c.Right)
 	case len(c.Elsewhere) > 0:
-		return fmt.Sprintf("no module provides %s for this target (%s does for others): %s", c.Capability, strings.Join(c.Elsewhere, ", "), c.Left)
+		return fmt.Sprintf("no module provides %s for this target (%s does for others): %s", c.Any, strings.Join(c.Elsewhere, ", "), c.Left)
 	}
-	return fmt.Sprintf("no module provides %s: %s", c.Capability, c.Left)
+	return fmt.Sprintf("no module provides %s: %s", c.Any, c.Left)
 }
 
 func (c Chain) last() string { return c.Modules[len(c.Modules)-1] }
@@ -86,7 +86,7 @@ func satisfiable(c *catalog.Catalog, st *state, target string) bool {
 	if !ok {
 		return true
 	}
-	return slices.ContainsFunc(candidates(c, n.capability, target), func(m *catalog.Module) bool {
+	return slices.ContainsFunc(candidates(c, n.any, target), func(m *catalog.Module) bool {
 		return st.rival(m) == nil && satisfiable(c, st.with(m), target)
 	})
 }
@@ -96,11 +96,13 @@ func (u *Unsatisfiable) collect(c *catalog.Catalog, st *state) {
 	if !ok {
 		return
 	}
-	fit := candidates(c, n.capability, u.Target)
+	fit := candidates(c, n.any, u.Target)
 	if len(fit) == 0 {
-		cause := Cause{Capability: n.capability, Left: st.chain(n)}
-		for _, m := range c.Providers(n.capability) {
-			cause.Elsewhere = append(cause.Elsewhere, m.ID)
+		cause := Cause{Any: n.any, Left: st.chain(n)}
+		for _, capability := range n.any {
+			for _, m := range c.Providers(capability) {
+				cause.Elsewhere = append(cause.Elsewhere, m.ID)
+			}
 		}
 		u.add(cause)
 	}
@@ -135,7 +137,7 @@ func (s *state) chain(n need) Chain {
 // that it met, and that need is older than the module's own, so this ends.
 func (s *state) path(m *catalog.Module) Chain {
 	for _, n := range s.needs {
-		if slices.Contains(m.Provides, n.capability) {
+		if n.any.MetBy(m) {
 			c := s.chain(n)
 			c.Modules = append(c.Modules, m.ID)
 			return c

@@ -74,7 +74,7 @@ func plannedFor(target, dir string, more ...string) (*built, error) {
 	b := &built{deployment: d, level: &out.Levels[0]}
 	needs := b.level.Requirements
 	for _, capability := range more {
-		needs = append(needs, catalog.Requirement{Capability: capability, Why: "the test asks for it"})
+		needs = append(needs, catalog.Requirement{Any: catalog.Clause{capability}, Why: "the test asks for it"})
 	}
 	sel, err := solver.Solve(c, needs, d.Workload.Target)
 	if err != nil {
