@@ -48,7 +48,7 @@ func selection(t testing.TB, needs []string) *solver.Selection {
 	if slices.Contains(needs, "image/microvm") {
 		target = api.TargetMicroVM
 	}
-	sel, err := solver.Solve(c, reqs, target)
+	sel, err := solver.Solve(context.Background(), c, solver.Request{Requirements: reqs, Target: target})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +232,7 @@ func buildSmall(storeDir, dir string) (b smallBuild) {
 	for _, capability := range smallNeeds {
 		reqs = append(reqs, catalog.Requirement{Any: catalog.Clause{capability}})
 	}
-	sel, err := solver.Solve(c, reqs, "process")
+	sel, err := solver.Solve(context.Background(), c, solver.Request{Requirements: reqs, Target: "process"})
 	if err != nil {
 		return smallBuild{err: err}
 	}

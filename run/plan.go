@@ -30,6 +30,7 @@ type Plan struct {
 // an image.
 type Level struct {
 	*compiler.Level
+	Request   solver.Request
 	Selection *solver.Selection
 	Build     *builder.Plan
 	Image     *builder.Image // nil: not built yet
@@ -45,7 +46,8 @@ func (m *Machine) Plan(ctx context.Context, d *policy.Deployment) (*Plan, error)
 	built := map[string]*Level{} // by module ids: levels with equal sets share an image
 	for i := range out.Levels {
 		l := &Level{Level: &out.Levels[i]}
-		if l.Selection, err = solver.Solve(m.catalog, l.Requirements, d.Workload.Target); err != nil {
+		l.Request = solver.Request{Requirements: l.Requirements, Target: d.Workload.Target}
+		if l.Selection, err = solver.Solve(ctx, m.catalog, l.Request); err != nil {
 			return nil, err
 		}
 		set := strings.Join(ids(l.Selection.Modules), " ")
@@ -77,6 +79,11 @@ func (m *Machine) Plan(ctx context.Context, d *policy.Deployment) (*Plan, error)
 		}
 	}
 	return p, nil
+}
+
+// Reasons returns why each module of a level is in its set, in the order of the set.
+func (m *Machine) Reasons(ctx context.Context, l *Level) ([]solver.Why, error) {
+	return solver.Explain(ctx, m.catalog, l.Request, l.Selection)
 }
 
 func ids(modules []*catalog.Module) []string {

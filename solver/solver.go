@@ -1,23 +1,38 @@
 // Package solver chooses the modules of an image: from what policy and workload
-// require and what the catalog offers, the healthy set of least weight, or the
-// reasons why there is none.
+// require and forbid and what the catalog offers, the healthy set that is attacked
+// least, or the reasons why there is none.
 //
-// A set is healthy when it meets every requirement, holds a provider for all
-// that its own modules require, no two of its modules conflict, and all of them
-// fit the target. These are the package installability conditions of Mancinelli
-// et al., "Managing the Complexity of Large Free and Open Source Package-Based
-// Software Distributions" (ASE 2006), with weights.
+// A set is healthy when it meets every requirement, holds nothing that is forbidden,
+// holds a provider for all that its own modules require, no two of its modules
+// conflict, and all of them fit the target. Of healthy sets the best has the least
+// attack surface; of several the fewest modules, then the newest versions; and the
+// rest is decided by ids, those that come first being kept, so that the same input,
+// in whatever order, gives the same set.
 //
-// The search is exact: branch and bound over the providers of one unmet
-// capability at a time. Catalogs are small; the worst case is exponential.
+// The search is that of package repo: exact within a budget of conflicts, and honest
+// about what it could not prove.
 package solver
 
 import (
-	"cmp"
+	"context"
+	"errors"
+	"fmt"
 	"slices"
 
+	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/catalog"
+	"lorica.dev/lorica/solver/repo"
 )
+
+// A Request is what an image must hold and must not.
+type Request struct {
+	Requirements  []catalog.Requirement
+	Prohibitions  []catalog.Requirement // of modules, or of all that provide a capability
+	Target        string
+	MaxSurface    int // points of attack surface; 0: no limit
+	MaxSurfacePos api.Pos
+	Budget        int // conflicts; 0: a few seconds of work
+}
 
 // A Selection is the module set of an image.
 type Selection struct {
@@ -25,6 +40,11 @@ type Selection struct {
 	Modules []*catalog.Module   // in chain order
 	Because map[string][]Reason // by module id; every module has a reason
 	LeftOut []*catalog.Module   // the rest of the catalog, by id
+	Surface int                 // attack surface of all modules, in points
+	// Proven says that no set is better. Without it the budget ended first, and all that
+	// is known is that no set has less surface than Bound.
+	Proven bool
+	Bound  int
 }
 
 // A Reason is why a module was chosen: a requirement of the policy or the
@@ -35,133 +55,153 @@ type Reason struct {
 	Module      string               // id of the requiring module
 }
 
-// Solve returns the healthy set of least weight; of several, the one with the
-// fewest modules, then the first by ids. The same input gives the same set. Its
-// error, if any, is an *Unsatisfiable.
-func Solve(c *catalog.Catalog, reqs []catalog.Requirement, target string) (*Selection, error) {
-	s := &search{catalog: c, target: target}
-	s.extend(newState(reqs))
-	if s.best == nil {
-		return nil, explain(c, reqs, target)
+// ErrUndecided says that the budget ended before a set was found, or there was shown to
+// be none.
+var ErrUndecided = errors.New("solver: no module set was found, and none was ruled out, within the budget")
+
+// Solve returns the best healthy set. Its error is an *Unsatisfiable, or wraps
+// ErrUndecided, or is the context's.
+func Solve(ctx context.Context, c *catalog.Catalog, r Request) (*Selection, error) {
+	p, err := newProblem(c, &r)
+	if err != nil {
+		return nil, err
 	}
-	return describe(c, reqs, target, s.best.modules), nil
+	set, err := p.repo.Install(ctx, p.request)
+	var none *repo.Unsatisfiable
+	switch {
+	case errors.As(err, &none):
+		return nil, p.explain(ctx)
+	case errors.Is(err, repo.ErrBudget):
+		return nil, ErrUndecided
+	case err != nil:
+		return nil, err
+	}
+	surface, bound := int(set.Cost[0]), int(set.Bound[0])
+	if r.MaxSurface > 0 && surface > r.MaxSurface {
+		if bound > r.MaxSurface {
+			return nil, p.tooLarge(ctx, set)
+		}
+		return nil, fmt.Errorf("%w: the limit of %d points at %s is exceeded by the best set that was found (%d), and no set has less than %d",
+			ErrUndecided, r.MaxSurface, r.MaxSurfacePos.Short(), surface, bound)
+	}
+	return p.describe(set), nil
 }
 
-// A search keeps the best healthy set found so far.
-type search struct {
+// A problem is a request as a repository. Of the catalog it holds what the
+// requirements can reach and what fits the target.
+type problem struct {
 	catalog *catalog.Catalog
-	target  string
-	best    *state
+	in      *Request
+	modules []*catalog.Module // by package
+	number  map[*catalog.Module]repo.Package
+	repo    *repo.Repo
+	request repo.Request
 }
 
-// A state is a set under construction. Sets only grow, and every healthy set
-// holds a provider of each need, so no healthy set is missed.
-type state struct {
-	modules []*catalog.Module
-	needs   []need // in the order in which they came up
-	weight  int
-}
+// maxConflicts bounds the pairs of modules that exclude each other.
+const maxConflicts = 20_000_000
 
-// A need is what is asked for and who asked: a module, or a requirement.
-type need struct {
-	any         catalog.Clause
-	by          *catalog.Module
-	requirement *catalog.Requirement
-}
-
-func newState(reqs []catalog.Requirement) *state {
-	s := &state{}
-	for i := range reqs {
-		s.needs = append(s.needs, need{any: reqs[i].Any, requirement: &reqs[i]})
+func newProblem(c *catalog.Catalog, r *Request) (*problem, error) {
+	p := &problem{catalog: c, in: r, number: map[*catalog.Module]repo.Package{}}
+	var b repo.Builder
+	place := map[*catalog.Module]int{}
+	for i, m := range c.Modules {
+		place[m] = i
 	}
-	return s
-}
-
-// unmet returns the first need without a provider in the set.
-func (s *state) unmet() (need, bool) {
-	for _, n := range s.needs {
-		if !slices.ContainsFunc(s.modules, n.any.MetBy) {
-			return n, true
+	// providers numbers the modules that offer one of the capabilities.
+	providers := func(any catalog.Clause) (list []repo.Package) {
+		for _, capability := range any {
+			for _, m := range c.Providers(capability) {
+				if !m.Fits(r.Target) {
+					continue
+				}
+				q, ok := p.number[m]
+				if !ok {
+					q = b.Add(m.ID, -place[m]) // the catalog has newer versions first
+					p.number[m] = q
+					p.modules = append(p.modules, m)
+				}
+				list = append(list, q)
+			}
+		}
+		return list
+	}
+	q := &p.request
+	for i, n := range r.Requirements {
+		q.Roots = append(q.Roots, repo.Root{Any: providers(n.Any), Label: i})
+	}
+	for i := 0; i < len(p.modules); i++ {
+		for k, any := range p.modules[i].Requires {
+			b.Depend(repo.Package(i), k, providers(any)...)
 		}
 	}
-	return need{}, false
-}
-
-// with returns the set with m in it.
-func (s *state) with(m *catalog.Module) *state {
-	t := &state{
-		modules: append(slices.Clip(s.modules), m),
-		needs:   slices.Clip(s.needs),
-		weight:  s.weight + m.Surface,
-	}
-	for _, c := range m.Requires {
-		t.needs = append(t.needs, need{any: c, by: m})
-	}
-	return t
-}
-
-// rival returns a module of the set that excludes m.
-func (s *state) rival(m *catalog.Module) *catalog.Module {
-	i := slices.IndexFunc(s.modules, m.ConflictsWith)
-	if i < 0 {
-		return nil
-	}
-	return s.modules[i]
-}
-
-func (s *search) extend(st *state) {
-	if s.best != nil && worse(st, s.best) {
-		return
-	}
-	n, ok := st.unmet()
-	if !ok {
-		s.best = st
-		return
-	}
-	for _, m := range candidates(s.catalog, n.any, s.target) {
-		if st.rival(m) == nil {
-			s.extend(st.with(m))
-		}
-	}
-}
-
-// candidates returns the providers that fit the target, light ones first.
-func candidates(c *catalog.Catalog, any catalog.Clause, target string) []*catalog.Module {
-	var fit []*catalog.Module
-	for _, capability := range any {
-		for _, m := range c.Providers(capability) {
-			if m.Fits(target) && !slices.Contains(fit, m) {
-				fit = append(fit, m)
+	pairs := 0
+	for i, m := range p.modules {
+		for k, name := range m.Conflicts {
+			for _, o := range c.Providers(name) {
+				with, ok := p.number[o]
+				if !ok || o == m {
+					continue
+				}
+				if pairs++; pairs > maxConflicts {
+					return nil, fmt.Errorf("solver: modules exclude each other in more than %d pairs", maxConflicts)
+				}
+				b.Conflict(repo.Package(i), with, k)
 			}
 		}
 	}
-	slices.SortStableFunc(fit, func(a, b *catalog.Module) int { return cmp.Compare(a.Surface, b.Surface) })
-	return fit
+	for i, n := range r.Prohibitions {
+		for _, name := range n.Any {
+			for _, m := range c.Providers(name) {
+				if q, ok := p.number[m]; ok {
+					p.request.Bans = append(p.request.Bans, repo.Ban{Package: q, Label: i})
+				}
+			}
+		}
+	}
+	p.repo = b.Repo()
+	q.Budget = r.Budget
+	q.Criteria = []repo.Criterion{
+		func(q repo.Package) int64 { return int64(p.modules[q].Surface) },
+		func(repo.Package) int64 { return 1 },
+		p.age(),
+	}
+	return p, nil
 }
 
-// worse reports that neither a nor what can grow from it comes before b: weights
-// and counts only rise, and ids decide between complete sets.
-func worse(a, b *state) bool {
-	if c := cmp.Or(cmp.Compare(a.weight, b.weight), cmp.Compare(len(a.modules), len(b.modules))); c != 0 {
-		return c > 0
+// age counts the versions of a module that are newer and fit the target.
+func (p *problem) age() repo.Criterion {
+	newer := make([]int64, len(p.modules))
+	for i, m := range p.modules {
+		for _, o := range p.catalog.Providers(m.ID) {
+			if o == m {
+				break
+			}
+			if o.ID == m.ID && o.Fits(p.in.Target) {
+				newer[i]++
+			}
+		}
 	}
-	return slices.Compare(ids(a.modules), ids(b.modules)) >= 0
+	return func(q repo.Package) int64 { return newer[q] }
 }
 
-func ids(modules []*catalog.Module) []string {
-	var list []string
-	for _, m := range modules {
-		list = append(list, m.ID)
+func (p *problem) list(packages []repo.Package) []*catalog.Module {
+	var modules []*catalog.Module
+	for _, q := range packages {
+		modules = append(modules, p.modules[q])
 	}
-	slices.Sort(list)
-	return list
+	return modules
 }
 
 // describe turns a healthy set into a Selection.
-func describe(c *catalog.Catalog, reqs []catalog.Requirement, target string, modules []*catalog.Module) *Selection {
-	sel := &Selection{Target: target, Modules: slices.Clone(modules), Because: map[string][]Reason{}}
+func (p *problem) describe(set *repo.Set) *Selection {
+	reqs := p.in.Requirements
+	sel := &Selection{Target: p.in.Target, Modules: p.list(set.Packages), Because: map[string][]Reason{},
+		Surface: int(set.Cost[0]), Proven: set.Proven, Bound: int(set.Bound[0])}
 	slices.SortFunc(sel.Modules, catalog.Chain)
+	chosen := map[*catalog.Module]bool{}
 	for _, m := range sel.Modules {
+		chosen[m] = true
 		for i := range reqs {
 			if reqs[i].Any.MetBy(m) {
 				sel.Because[m.ID] = append(sel.Because[m.ID], Reason{Any: reqs[i].Any, Requirement: &reqs[i]})
@@ -175,8 +215,8 @@ func describe(c *catalog.Catalog, reqs []catalog.Requirement, target string, mod
 			}
 		}
 	}
-	for _, m := range c.Modules {
-		if !slices.Contains(sel.Modules, m) {
+	for _, m := range p.catalog.Modules {
+		if !chosen[m] {
 			sel.LeftOut = append(sel.LeftOut, m)
 		}
 	}

@@ -25,6 +25,9 @@ type planned struct {
 	Plan       string         `json:"plan"`
 	Image      string         `json:"image,omitempty"` // digest; empty: will be built
 	Modules    []chosen       `json:"modules"`
+	Surface    int            `json:"surface"` // attack surface of all modules, in points
+	Proven     bool           `json:"proven"`  // no set is better
+	Bound      int            `json:"bound"`   // no set has less surface
 	LeftOut    []string       `json:"leftOut"`
 	Ports      []openPort     `json:"ports"`
 	Interface  string         `json:"interface,omitempty"` // that the image is on, and its addresses there
@@ -39,10 +42,28 @@ type planned struct {
 	Removed    []string       `json:"removed,omitempty"` // modules that only what runs has
 }
 
+// chosen is a module and why it is there: the lines and modules that ask for it, and
+// whether anything else would do.
 type chosen struct {
-	Module  string   `json:"module"`
-	Summary string   `json:"summary"`
-	Because []string `json:"because"`
+	Module    string   `json:"module"`
+	Summary   string   `json:"summary"`
+	Surface   int      `json:"surface"`
+	Because   []string `json:"because"`
+	Necessary bool     `json:"necessary"`
+	Chain     []string `json:"chain,omitempty"` // from a line of the policy down to it, where there is one way
+	Story     []string `json:"story,omitempty"` // why it is necessary, fact by fact
+	Without   *price   `json:"without,omitempty"`
+	Why       string   `json:"why"` // in words
+}
+
+// price is what the best set without a module costs more.
+type price struct {
+	Surface int      `json:"surface"`
+	Modules int      `json:"modules"`
+	Added   []string `json:"added"`
+	Removed []string `json:"removed"`
+	Over    bool     `json:"aboveLimit,omitempty"`
+	Proven  bool     `json:"proven"`
 }
 
 type openPort struct {
@@ -72,8 +93,8 @@ func (c *cli) planCommand() *cobra.Command {
 		Use:     "plan",
 		GroupID: "run",
 		Short:   "Show what would be generated, and what would change",
-		Long: `Shows for each workload and security level: the modules and the line that each is
-there for, what was left out, open ports, the system calls that will be allowed, where
+		Long: `Shows for each workload and security level: the modules, the lines that each is there
+for and whether it is necessary or what it would cost to do without, what was left out, open ports, the system calls that will be allowed, where
 each rule is enforced, whether the image exists, and what changes against what runs.
 It builds nothing and changes nothing.`,
 		Example: "  lorica plan -f examples/payments",
@@ -111,20 +132,29 @@ func (c *cli) plans(ctx context.Context, m *run.Machine, path, target, network s
 			return nil, c.explain(err)
 		}
 		for _, l := range p.Levels {
-			list = append(list, describe(p, l))
+			reasons, err := m.Reasons(ctx, l)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, describe(p, l, reasons))
 		}
 	}
 	return list, nil
 }
 
-func describe(p *run.Plan, l *run.Level) planned {
+func describe(p *run.Plan, l *run.Level, reasons []solver.Why) planned {
 	out := planned{Deployment: p.Deployment.Name(), Policy: p.Deployment.Policy.Metadata.Name, Level: l.Name,
 		Initial: l.Name == p.Deployment.Policy.Levels.Initial, DryRun: l.DryRun, Target: l.Build.Target, Devices: l.Devices(), Plan: l.Build.ID.String(), Change: p.Change(l)}
 	if l.Image != nil {
 		out.Image = l.Image.Digest
 	}
-	for _, m := range l.Selection.Modules {
-		x := chosen{Module: m.ID, Summary: m.Summary}
+	out.Surface, out.Proven, out.Bound = l.Selection.Surface, l.Selection.Proven, l.Selection.Bound
+	for i, m := range l.Selection.Modules {
+		w := reasons[i]
+		x := chosen{Module: m.ID, Summary: m.Summary, Surface: m.Surface, Necessary: w.Story != nil, Chain: w.Chain, Story: w.Story, Why: w.String()}
+		if o := w.Without; o != nil {
+			x.Without = &price{o.Surface, o.Modules, o.Added, o.Removed, o.Over, o.Proven}
+		}
 		for _, r := range l.Selection.Because[m.ID] {
 			x.Because = append(x.Because, because(r))
 		}
@@ -220,8 +250,13 @@ func printPlans(w io.Writer, list []planned) {
 				}
 				rows = append(rows, []string{"    " + name, why})
 			}
+			why := m.Why
+			if len(m.Chain) == 2 { // a line above asks for it
+				why = "necessary"
+			}
+			rows = append(rows, []string{"", why})
 		}
-		fmt.Fprintln(w, "  modules")
+		fmt.Fprintf(w, "  modules (attack surface %d points, %s)\n", p.Surface, proof(p))
 		table(w, "", rows)
 		if len(p.LeftOut) > 0 {
 			fmt.Fprintf(w, "  left out  %s\n", strings.Join(p.LeftOut, ", "))
@@ -232,6 +267,14 @@ func printPlans(w io.Writer, list []planned) {
 		printSurface(w, p)
 		printChange(w, p)
 	}
+}
+
+// proof says how good the set is.
+func proof(p *planned) string {
+	if p.Proven {
+		return "proven minimal"
+	}
+	return fmt.Sprintf("not proven minimal: bound %d", p.Bound)
 }
 
 // printSurface shows what the image has of the host.

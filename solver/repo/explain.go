@@ -10,21 +10,18 @@ import (
 // Explain returns why Install finds no set. Its error is ErrBudget or the context's; if
 // there is a set, the Explanation is nil.
 func (r *Repo) Explain(ctx context.Context, q Request) (*Explanation, error) {
-	p := r.problem(&q)
-	x := &explainer{ctx: ctx, left: q.budget()}
-	core, status := x.refute(p, nil)
-	if status == sat.Satisfiable {
+	x := newExplainer(ctx, r, &q)
+	part, minimal, status := x.contradiction()
+	switch {
+	case status == sat.Satisfiable:
 		return nil, nil
-	}
-	if status == sat.Unknown {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
+	case status == sat.Unknown && ctx.Err() != nil:
+		return nil, ctx.Err()
+	case status == sat.Unknown:
 		return nil, ErrBudget
 	}
-	part, minimal := x.minimal(p.restrict(core))
 	e := &Explanation{Facts: part.narrate(), Minimal: minimal}
-	e.Repairs = x.repairs(p, e.Facts)
+	e.Repairs = x.repairs(e.Facts)
 	return e, ctx.Err()
 }
 
@@ -32,6 +29,9 @@ func (r *Repo) Explain(ctx context.Context, q Request) (*Explanation, error) {
 // best one without it, if the budget was enough to find it, costs what it does. Its
 // error is the context's.
 func (r *Repo) Why(ctx context.Context, q Request, p Package) (*Why, error) {
+	if path := r.problem(&q).path(p); path != nil {
+		return &Why{Facts: path}, ctx.Err()
+	}
 	ban := -1
 	for _, b := range q.Bans {
 		ban = min(ban, b.Label-1)
@@ -43,21 +43,112 @@ func (r *Repo) Why(ctx context.Context, q Request, p Package) (*Why, error) {
 	}
 	w := &Why{}
 	if _, none := err.(*Unsatisfiable); none {
-		x := &explainer{ctx: ctx, left: q.budget()}
-		all := r.problem(&q)
-		if core, status := x.refute(all, nil); status == sat.Unsatisfiable {
-			part, _ := x.minimal(all.restrict(core))
+		if part, _, status := newExplainer(ctx, r, &q).contradiction(); status == sat.Unsatisfiable {
 			w.Facts = slices.DeleteFunc(part.narrate(), func(f Fact) bool { return f.Kind == Banned && f.Label == ban })
 		}
 	}
 	return w, ctx.Err()
 }
 
-// An explainer asks within a budget, which counts a step for each question beside its
-// conflicts.
+// A wish is what can be taken back: a Root, or all Bans with one label.
+type wish struct {
+	kind  Kind
+	label int
+}
+
+// An explainer asks within a budget, of which each question takes its conflicts and
+// something for its size. Its solver knows the problem and takes wishes back: each has
+// a literal that is true if it does not count.
 type explainer struct {
-	ctx  context.Context
-	left int
+	optimizer
+	wishes []wish
+	drops  map[wish]sat.Lit
+}
+
+func newExplainer(ctx context.Context, r *Repo, q *Request) *explainer {
+	p := r.problem(q)
+	s := sat.New(sat.Options{Lazy: true})
+	x := &explainer{optimizer: optimizer{ctx: ctx, p: p, s: s, left: q.budget()}, drops: map[wish]sat.Lit{}}
+	for range p.members {
+		s.NewVar()
+	}
+	var lits []sat.Lit
+	for i, f := range p.facts {
+		if f.Kind != Wanted && f.Kind != Banned {
+			lits = p.add(s, int32(i), lits)
+			continue
+		}
+		w := wish{f.Kind, f.Label}
+		drop, ok := x.drops[w]
+		if !ok {
+			drop = sat.Pos(s.NewVar())
+			x.drops[w] = drop
+			x.wishes = append(x.wishes, w)
+		}
+		lits = append(lits[:0], drop)
+		if f.Kind == Banned {
+			lits = append(lits, p.lit(f.Package).Not())
+		}
+		for _, q := range f.Any {
+			lits = append(lits, p.lit(q))
+		}
+		s.Add(int32(i), lits...)
+	}
+	return x
+}
+
+// all assumes that every wish counts, but for one.
+func (x *explainer) all(but wish) []sat.Lit {
+	var list []sat.Lit
+	for _, w := range x.wishes {
+		if w != but {
+			list = append(list, x.drops[w].Not())
+		}
+	}
+	return list
+}
+
+// contradiction returns facts that contradict each other, of which none can be left
+// out if it says so: first as few wishes as it takes with all that the repository
+// says, then as little of that as it takes with those.
+func (x *explainer) contradiction() (part *problem, minimal bool, status sat.Status) {
+	if status = x.solve(x.all(nobody), 0); status != sat.Unsatisfiable {
+		return nil, false, status
+	}
+	core, whole := x.fewer(slices.Clone(x.s.Core()))
+	var chosen []int32
+	for i, f := range x.p.facts {
+		if f.Kind != Wanted && f.Kind != Banned || slices.Contains(core, x.drops[wish{f.Kind, f.Label}].Not()) {
+			chosen = append(chosen, int32(i))
+		}
+	}
+	if chosen, status = x.refute(x.p, chosen); status != sat.Unsatisfiable {
+		return nil, false, status
+	}
+	part, minimal = x.minimal(x.p.restrict(chosen))
+	return part, minimal && whole, status
+}
+
+// nobody is a wish that nobody has.
+var nobody = wish{kind: Versions}
+
+// fewer leaves out assumptions for as long as there is no model, the last ones first,
+// and reports whether all were tried.
+func (x *explainer) fewer(core []sat.Lit) ([]sat.Lit, bool) {
+	slices.Sort(core)
+	whole := true
+	for i := len(core) - 1; i >= 0; i-- {
+		at := core[i]
+		switch x.solve(slices.Delete(slices.Clone(core), i, i+1), 0) {
+		case sat.Unsatisfiable:
+			core = append(core[:0], x.s.Core()...)
+			slices.Sort(core)
+			i, _ = slices.BinarySearch(core, at) // those from here on were tried
+		case sat.Unknown:
+			whole = false
+		}
+	}
+	return core, whole
 }
 
 // refute returns which of the chosen facts (nil: all) contradict each other.
@@ -67,7 +158,11 @@ func (x *explainer) refute(p *problem, chosen []int32) ([]int32, sat.Status) {
 	}
 	s := p.solver(sat.Options{Trace: true}, chosen)
 	status := s.Solve(x.ctx, nil, x.left)
-	x.left -= 1 + int(s.Stats().Conflicts)
+	size := len(chosen)
+	if chosen == nil {
+		size = len(p.facts)
+	}
+	x.left -= 1 + int(s.Stats().Conflicts) + size/64
 	if status != sat.Unsatisfiable {
 		return nil, status
 	}
@@ -95,6 +190,43 @@ func (x *explainer) minimal(p *problem) (*problem, bool) {
 		}
 	}
 	return p.restrict(facts), whole
+}
+
+// path returns a shortest way from a wish to a package on which each fact leaves no
+// choice, or nil.
+func (p *problem) path(to Package) []Fact {
+	if p.at[to] == 0 {
+		return nil
+	}
+	needs := make([][]int32, len(p.members)) // facts by the member that they are about
+	from := make([]int32, len(p.members))    // fact that led here, plus one
+	var reached []Package
+	follow := func(i int32) {
+		f := &p.facts[i]
+		if len(f.Any) == 1 && from[p.at[f.Any[0]]-1] == 0 {
+			from[p.at[f.Any[0]]-1] = i + 1
+			reached = append(reached, f.Any[0])
+		}
+	}
+	for i, f := range p.facts {
+		switch f.Kind {
+		case Wanted:
+			follow(int32(i))
+		case Needs:
+			needs[p.at[f.Package]-1] = append(needs[p.at[f.Package]-1], int32(i))
+		}
+	}
+	for i := 0; i < len(reached) && from[p.at[to]-1] == 0; i++ {
+		for _, n := range needs[p.at[reached[i]]-1] {
+			follow(n)
+		}
+	}
+	var path []Fact
+	for at := to; at != None && from[p.at[at]-1] != 0; at = path[len(path)-1].Package {
+		path = append(path, p.facts[from[p.at[at]-1]-1])
+	}
+	slices.Reverse(path)
+	return path
 }
 
 // restrict returns the problem of some of the facts alone.
@@ -143,7 +275,7 @@ func (p *problem) narrate() []Fact {
 				return 1<<32 + at
 			}
 		case Wanted:
-			return 1
+			return 1<<31 - f.Label // in the caller's order
 		}
 		return 0
 	}
@@ -171,89 +303,48 @@ func (p *problem) narrate() []Fact {
 	return story
 }
 
-// A wish is what can be taken back: a Root, or all Bans with one label.
-type wish struct {
-	kind  Kind
-	label int
-}
-
 // repairs finds the sets of wishes without which there would be an answer. What can
 // be taken back alone is part of every contradiction, and so of this one.
-func (x *explainer) repairs(p *problem, core []Fact) [][]Fact {
-	s := sat.New(sat.Options{Lazy: true})
-	for range p.members {
-		s.NewVar()
-	}
-	drops := map[wish]sat.Lit{}
-	var wishes []wish
-	var lits []sat.Lit
-	for i, f := range p.facts {
-		if f.Kind != Wanted && f.Kind != Banned {
-			lits = p.add(s, int32(i), lits)
-			continue
-		}
-		w := wish{f.Kind, f.Label}
-		drop, ok := drops[w]
-		if !ok {
-			drop = sat.Pos(s.NewVar())
-			drops[w] = drop
-			wishes = append(wishes, w)
-		}
-		lits = append(lits[:0], drop)
-		if f.Kind == Banned {
-			lits = append(lits, p.lit(f.Package).Not())
-		}
-		for _, q := range f.Any {
-			lits = append(lits, p.lit(q))
-		}
-		s.Add(int32(i), lits...)
-	}
+func (x *explainer) repairs(core []Fact) [][]Fact {
 	told := func(w wish) (facts []Fact) {
-		for _, f := range p.facts {
+		for _, f := range x.p.facts {
 			if f.Kind == w.kind && f.Label == w.label {
 				facts = append(facts, f)
 			}
 		}
 		return facts
 	}
-	o := &optimizer{ctx: x.ctx, p: p, s: s, left: x.left}
 	var repairs [][]Fact
 	tried := map[wish]bool{}
 	for _, f := range core {
 		w := wish{f.Kind, f.Label}
-		if _, is := drops[w]; !is || tried[w] {
+		if _, is := x.drops[w]; !is || tried[w] {
 			continue
 		}
 		tried[w] = true
-		var others []sat.Lit
-		for _, v := range wishes {
-			if v != w {
-				others = append(others, drops[v].Not())
-			}
-		}
-		if o.solve(others, 0) == sat.Satisfiable {
+		if x.solve(x.all(w), 0) == sat.Satisfiable {
 			repairs = append(repairs, told(w))
 		}
 	}
 	if len(repairs) > 0 {
 		return repairs
 	}
-	c := &cores{o: o, at: map[sat.Lit]int{}}
-	for _, w := range wishes {
-		c.pay(soft{lit: drops[w].Not(), weight: 1})
+	c := &cores{o: &x.optimizer, at: map[sat.Lit]int{}}
+	for _, w := range x.wishes {
+		c.pay(soft{lit: x.drops[w].Not(), weight: 1})
 	}
 	for {
 		c.forced()
-		switch o.solve(c.assumptions(1), 0) {
+		switch x.solve(c.assumptions(1), 0) {
 		case sat.Unknown:
 			return nil
 		case sat.Unsatisfiable:
-			c.relax(c.trim(slices.Clone(o.s.Core())))
+			c.relax(c.trim(slices.Clone(x.s.Core())))
 			continue
 		}
 		var set []Fact
-		for _, w := range wishes {
-			if s.True(drops[w].Var()) {
+		for _, w := range x.wishes {
+			if x.s.True(x.drops[w].Var()) {
 				set = append(set, told(w)...)
 			}
 		}

@@ -172,18 +172,18 @@ func TestAHundredThousandPackages(t *testing.T) {
 				}
 			}
 		}, many, -1},
-		{"a thousand versions of each id, of which the first needs another package", func(b *Builder) {
+		{"a hundred versions of each id, of which the first needs another package", func(b *Builder) {
 			for i := range many {
-				b.Add(fmt.Sprintf("p%d", i%100), i)
+				b.Add(fmt.Sprintf("p%d", i%1000), i)
 			}
 			b.Depend(0, 0, 1, 2)
 		}, 0, 2},
-		{"a package that needs two versions of one id, of a thousand", func(b *Builder) {
+		{"a package that needs two versions of one id, of a hundred", func(b *Builder) {
 			for i := range many {
-				b.Add(fmt.Sprintf("p%d", i%100), i)
+				b.Add(fmt.Sprintf("p%d", i%1000), i)
 			}
 			b.Depend(0, 0, 1)
-			b.Depend(0, 1, many-99)
+			b.Depend(0, 1, many-999)
 		}, 1, -1},
 		{"any of all others", func(b *Builder) {
 			var any []Package

@@ -132,7 +132,9 @@ type soft struct {
 func (o *optimizer) minimise(criterion int) (bound int64, proven bool) {
 	c := &cores{o: o, at: map[sat.Lit]int{}}
 	top := int64(0)
-	for i, m := range o.p.members {
+	// The last is assumed first. Clauses have their literals in the order of members, so
+	// that one about very many is looked at only when most of it is false.
+	for i, m := range slices.Backward(o.p.members) {
 		if w := o.criteria[criterion](m); w > 0 {
 			c.pay(soft{lit: sat.Neg(i), weight: w})
 			top = max(top, w)

@@ -76,7 +76,7 @@ func plannedFor(target, dir string, more ...string) (*built, error) {
 	for _, capability := range more {
 		needs = append(needs, catalog.Requirement{Any: catalog.Clause{capability}, Why: "the test asks for it"})
 	}
-	sel, err := solver.Solve(c, needs, d.Workload.Target)
+	sel, err := solver.Solve(context.Background(), c, solver.Request{Requirements: needs, Target: d.Workload.Target})
 	if err != nil {
 		return nil, err
 	}

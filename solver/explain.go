@@ -1,0 +1,260 @@
+package solver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"lorica.dev/lorica/catalog"
+	"lorica.dev/lorica/solver/repo"
+)
+
+// An Unsatisfiable says why no healthy set exists.
+type Unsatisfiable struct {
+	Target       string
+	Requirements []catalog.Requirement // that contradict each other and the catalog
+	Prohibitions []catalog.Requirement
+	Story        []string // why, from a line of the policy down, one fact after the other
+	// Minimal says that without any one of the facts there would be no contradiction.
+	// Without it the budget ended.
+	Minimal bool
+	Repairs []Repair // the nearest ones
+}
+
+// A Repair is what would have to be taken back for there to be a set: all of it.
+type Repair struct {
+	Requirements []catalog.Requirement
+	Prohibitions []catalog.Requirement
+	MaxSurface   int // the limit that would do; 0: it may stay as it is
+}
+
+// Error tells the story and the repairs, one to a line.
+func (u *Unsatisfiable) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "no module set for target %s meets the policy:", u.Target)
+	for _, line := range u.Story {
+		b.WriteString("\n  " + line)
+	}
+	if !u.Minimal {
+		b.WriteString("\n  (not all of this may be needed: the budget ended)")
+	}
+	for i, r := range u.Repairs {
+		if i == 0 {
+			b.WriteString("\nthere is a set ")
+		} else {
+			b.WriteString(", or ")
+		}
+		b.WriteString(r.String())
+	}
+	return b.String()
+}
+
+// String is what to do: "without policy.yaml:3 (...)".
+func (r Repair) String() string {
+	if r.MaxSurface > 0 {
+		return fmt.Sprintf("with a limit of %d points", r.MaxSurface)
+	}
+	var list []string
+	for _, n := range r.Requirements {
+		list = append(list, source(n))
+	}
+	for _, n := range r.Prohibitions {
+		list = append(list, "the prohibition of "+source(n))
+	}
+	return "without " + and(list)
+}
+
+// source is where a requirement stands and what it is.
+func source(n catalog.Requirement) string {
+	switch {
+	case n.Pos.Line == 0 && n.Why == "":
+		return "what asks for " + n.Any.String()
+	case n.Pos.Line == 0:
+		return n.Why
+	case n.Why == "":
+		return n.Pos.Short()
+	}
+	return n.Pos.Short() + " (" + n.Why + ")"
+}
+
+// and joins a list in words. A long one is cut.
+func and(list []string) string {
+	const most = 6
+	if n := len(list) - most; n > 0 {
+		list = append(list[:most:most], fmt.Sprintf("%d others", n))
+	}
+	if len(list) < 2 {
+		return strings.Join(list, "")
+	}
+	return strings.Join(list[:len(list)-1], ", ") + " and " + list[len(list)-1]
+}
+
+// explain returns an *Unsatisfiable, or why there is none.
+func (p *problem) explain(ctx context.Context) error {
+	e, err := p.repo.Explain(ctx, p.request)
+	if errors.Is(err, repo.ErrBudget) {
+		return ErrUndecided
+	}
+	if err != nil {
+		return err
+	}
+	u := &Unsatisfiable{Target: p.in.Target, Story: p.tell(e.Facts), Minimal: e.Minimal}
+	u.Requirements, u.Prohibitions = p.wishes(e.Facts)
+	for _, facts := range e.Repairs {
+		r := Repair{}
+		r.Requirements, r.Prohibitions = p.wishes(facts)
+		u.Repairs = append(u.Repairs, r)
+	}
+	return u
+}
+
+// wishes returns the requirements and prohibitions among facts, each once.
+func (p *problem) wishes(facts []repo.Fact) (required, forbidden []catalog.Requirement) {
+	said := map[[2]int]bool{}
+	for _, f := range facts {
+		key := [2]int{int(f.Kind), f.Label}
+		if said[key] {
+			continue
+		}
+		said[key] = true
+		switch f.Kind {
+		case repo.Wanted:
+			required = append(required, p.in.Requirements[f.Label])
+		case repo.Banned:
+			forbidden = append(forbidden, p.in.Prohibitions[f.Label])
+		}
+	}
+	return required, forbidden
+}
+
+// tooLarge explains that every set has more attack surface than is allowed. A repair
+// is a requirement without which the rest has a set within the limit.
+func (p *problem) tooLarge(ctx context.Context, best *repo.Set) error {
+	least := fmt.Sprintf("no set that does has less than %d points", best.Bound[0])
+	u := &Unsatisfiable{Target: p.in.Target, Requirements: p.in.Requirements, Prohibitions: p.in.Prohibitions, Minimal: true}
+	u.Story = append(u.Story, fmt.Sprintf("%s allows %d points of attack surface, and %s", p.in.MaxSurfacePos.Short(), p.in.MaxSurface, least))
+	modules := p.list(best.Packages)
+	slices.SortFunc(modules, func(a, b *catalog.Module) int {
+		if a.Surface != b.Surface {
+			return b.Surface - a.Surface
+		}
+		return catalog.Chain(a, b)
+	})
+	var parts []string
+	for _, m := range modules {
+		parts = append(parts, fmt.Sprintf("%s (%d)", p.name(m), m.Surface))
+	}
+	u.Story = append(u.Story, fmt.Sprintf("the smallest one that was found has %d: %s", best.Cost[0], and(parts)))
+	u.Repairs = []Repair{{MaxSurface: int(best.Cost[0])}}
+	without := func(roots []repo.Root, bans []repo.Ban) bool {
+		q := p.request
+		q.Roots, q.Bans = roots, bans
+		set, err := p.repo.Install(ctx, q)
+		return err == nil && set.Cost[0] <= int64(p.in.MaxSurface)
+	}
+	for i, n := range p.in.Requirements {
+		if without(slices.DeleteFunc(slices.Clone(p.request.Roots), func(r repo.Root) bool { return r.Label == i }), p.request.Bans) {
+			u.Repairs = append(u.Repairs, Repair{Requirements: []catalog.Requirement{n}})
+		}
+	}
+	for i, n := range p.in.Prohibitions {
+		if without(p.request.Roots, slices.DeleteFunc(slices.Clone(p.request.Bans), func(b repo.Ban) bool { return b.Label == i })) {
+			u.Repairs = append(u.Repairs, Repair{Prohibitions: []catalog.Requirement{n}})
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return u
+}
+
+// tell turns facts into sentences, one for each.
+func (p *problem) tell(facts []repo.Fact) []string {
+	var story []string
+	for _, f := range facts {
+		story = append(story, p.sentence(f))
+	}
+	return story
+}
+
+func (p *problem) sentence(f repo.Fact) string {
+	switch f.Kind {
+	case repo.Wanted:
+		n := p.in.Requirements[f.Label]
+		return source(n) + " asks for " + p.asked(n.Any, f.Any)
+	case repo.Needs:
+		m := p.modules[f.Package]
+		return p.name(m) + " requires " + p.asked(m.Requires[f.Label], f.Any)
+	case repo.Excludes:
+		m, o := p.modules[f.Package], p.modules[f.Other]
+		text := p.name(m) + " conflicts with " + p.name(o)
+		if name := m.Conflicts[f.Label]; name != o.ID {
+			text += ", which provides " + name
+		}
+		return text
+	case repo.Versions:
+		any := f.Any
+		if f.Other != repo.None {
+			any = []repo.Package{f.Package, f.Other}
+		}
+		return and(p.names(any)) + " are versions of one module: an image has one of them"
+	}
+	n, m := p.in.Prohibitions[f.Label], p.modules[f.Package]
+	text := source(n) + " forbids " + p.name(m)
+	if !slices.Contains(n.Any, m.ID) {
+		text += ", which provides " + and(slices.DeleteFunc(slices.Clone(n.Any), func(c string) bool { return !m.Offers(c) }))
+	}
+	return text
+}
+
+// asked is a clause and what there is in the whole catalog to meet it.
+func (p *problem) asked(any catalog.Clause, by []repo.Package) string {
+	text := strings.Join(any, " or ")
+	if len(any) == 0 {
+		return "one of nothing, which cannot be met"
+	}
+	names := p.names(by)
+	switch {
+	case len(by) == 1 && len(any) == 1 && any[0] == names[0]:
+		return text
+	case len(by) == 1:
+		return text + ", which only " + names[0] + " provides"
+	case len(by) > 1:
+		return text + ", which only " + and(names) + " provide"
+	}
+	var elsewhere []string
+	for _, capability := range any {
+		for _, m := range p.catalog.Providers(capability) {
+			if name := p.name(m); !slices.Contains(elsewhere, name) {
+				elsewhere = append(elsewhere, name)
+			}
+		}
+	}
+	switch len(elsewhere) {
+	case 0:
+		return text + ", which no module provides"
+	case 1:
+		return text + ", which no module provides for this target (" + elsewhere[0] + " does for others)"
+	}
+	return text + ", which no module provides for this target (" + and(elsewhere) + " do for others)"
+}
+
+func (p *problem) names(packages []repo.Package) []string {
+	var list []string
+	for _, m := range p.list(packages) {
+		list = append(list, p.name(m))
+	}
+	return list
+}
+
+// name is the id, with the version where the catalog has several.
+func (p *problem) name(m *catalog.Module) string {
+	for _, o := range p.catalog.Providers(m.ID) {
+		if o.ID == m.ID && o != m {
+			return m.Name()
+		}
+	}
+	return m.ID
+}

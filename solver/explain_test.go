@@ -1,0 +1,156 @@
+package solver
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/catalog"
+)
+
+func TestWhyThereIsNoSet(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		catalog []string
+		request func(*Request) // beside the requirements
+		reqs    []string
+		want    string
+	}{
+		{"nothing provides it", []string{"a 1 +x"}, nil, []string{"x", "tls"}, `
+  policy.yaml:2 (asks for tls) asks for tls, which no module provides
+there is a set without policy.yaml:2 (asks for tls)`},
+		{"nothing provides what its provider needs", []string{"a 1 +x >y", "b 1 +y >z"}, nil, []string{"x"}, `
+  policy.yaml:1 (asks for x) asks for x, which only a provides
+  a requires y, which only b provides
+  b requires z, which no module provides
+there is a set without policy.yaml:1 (asks for x)`},
+		{"it exists for another target only", []string{"a 1 +x @microvm"}, nil, []string{"x"}, `
+  policy.yaml:1 (asks for x) asks for x, which no module provides for this target (a does for others)
+there is a set without policy.yaml:1 (asks for x)`},
+		{"two requirements force modules that exclude each other", []string{"a 1 +x !b", "b 1 +y", "c 1 +z"}, nil, []string{"z", "x", "y"}, `
+  policy.yaml:2 (asks for x) asks for x, which only a provides
+  policy.yaml:3 (asks for y) asks for y, which only b provides
+  a conflicts with b
+there is a set without policy.yaml:2 (asks for x), or without policy.yaml:3 (asks for y)`},
+		{"they do so through other modules", []string{"a 1 +x >p", "p 1 !s", "b 1 +y >q", "q 1 +s"}, nil, []string{"x", "y"}, `
+  policy.yaml:1 (asks for x) asks for x, which only a provides
+  a requires p
+  policy.yaml:2 (asks for y) asks for y, which only b provides
+  b requires q
+  p conflicts with q, which provides s
+there is a set without policy.yaml:1 (asks for x), or without policy.yaml:2 (asks for y)`},
+		{"each provider fails for a reason of its own", []string{"a 1 +x >nope", "b 2 +x !c", "c 1 +y"}, nil, []string{"y", "x"}, `
+  policy.yaml:1 (asks for y) asks for y, which only c provides
+  policy.yaml:2 (asks for x) asks for x, which only a and b provide
+  b conflicts with c
+  a requires nope, which no module provides
+there is a set without policy.yaml:1 (asks for y), or without policy.yaml:2 (asks for x)`},
+		{"two versions of one module", []string{"a=1 1 +x", "a=2 1 +y"}, nil, []string{"x", "y"}, `
+  policy.yaml:1 (asks for x) asks for x, which only a 1 provides
+  policy.yaml:2 (asks for y) asks for y, which only a 2 provides
+  a 2 and a 1 are versions of one module: an image has one of them
+there is a set without policy.yaml:1 (asks for x), or without policy.yaml:2 (asks for y)`},
+		{"a prohibition", []string{"a 1 +x >y", "b 1 +y"}, func(r *Request) { r.Prohibitions = forbid("b", 9) }, []string{"x"}, `
+  policy.yaml:1 (asks for x) asks for x, which only a provides
+  a requires y, which only b provides
+  policy.yaml:9 (b is not wanted) forbids b
+there is a set without policy.yaml:1 (asks for x), or without the prohibition of policy.yaml:9 (b is not wanted)`},
+		{"a prohibition of a capability", []string{"a 1 +x +y", "b 1 +x +y"}, func(r *Request) { r.Prohibitions = forbid("y", 9) }, []string{"x"}, `
+  policy.yaml:1 (asks for x) asks for x, which only a and b provide
+  policy.yaml:9 (y is not wanted) forbids a, which provides y
+  policy.yaml:9 (y is not wanted) forbids b, which provides y
+there is a set without policy.yaml:1 (asks for x), or without the prohibition of policy.yaml:9 (y is not wanted)`},
+		{"two contradictions: one smallest repair", []string{"a 1 +x"}, nil, []string{"p", "x", "q"}, `
+  policy.yaml:1 (asks for p) asks for p, which no module provides
+there is a set without policy.yaml:1 (asks for p) and policy.yaml:3 (asks for q)`},
+		{"a limit that is too low", []string{"a 7 +x >y", "b 2 +y", "c 3 +z"}, func(r *Request) { r.MaxSurface, r.MaxSurfacePos = 6, api.Pos{File: "policy.yaml", Line: 5} }, []string{"x", "z"}, `
+  policy.yaml:5 allows 6 points of attack surface, and no set that does has less than 12 points
+  the smallest one that was found has 12: a (7), c (3) and b (2)
+there is a set with a limit of 12 points, or without policy.yaml:1 (asks for x)`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			q := asks(c.reqs...)
+			if c.request != nil {
+				c.request(&q)
+			}
+			_, err := Solve(context.Background(), catalogOf(t, c.catalog...), q)
+			var u *Unsatisfiable
+			if !errors.As(err, &u) {
+				t.Fatalf("got %v", err)
+			}
+			_, got, _ := strings.Cut(err.Error(), ":")
+			if got != c.want {
+				t.Errorf("got%s\nwant%s", got, c.want)
+			}
+		})
+	}
+}
+
+// forbid is a prohibition in a line of policy.yaml.
+func forbid(name string, line int) []catalog.Requirement {
+	return []catalog.Requirement{{Any: catalog.Clause{name}, Why: name + " is not wanted", Pos: api.Pos{File: "policy.yaml", Line: line}}}
+}
+
+func TestWhyAModuleIsIn(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		catalog []string
+		reqs    []string
+		limit   int
+		want    []string
+	}{
+		{"a chain", []string{"a 1 +x >y", "b 1 +y"}, []string{"x"}, 0, []string{
+			"a: necessary: policy.yaml:1 (asks for x) > a",
+			"b: necessary: policy.yaml:1 (asks for x) > a > b",
+		}},
+		{"what all ways lead to", []string{"a 1 +x >z", "b 1 +x >z", "c 1 +z"}, []string{"x"}, 0, []string{
+			"a: chosen: without it it costs the same, with b instead of a",
+			"c: necessary: policy.yaml:1 (asks for x) asks for x, which only a and b provide; a requires z, which only c provides; b requires z, which only c provides",
+		}},
+		{"a price", []string{"a 1 +x", "b 5 +x >y", "c 7 +y"}, []string{"x"}, 0, []string{
+			"a: chosen: without it 11 more points, 1 more module, with b and c instead of a",
+		}},
+		{"a price above the limit", []string{"a 1 +x", "b 5 +x"}, []string{"x"}, 3, []string{
+			"a: chosen: without it 4 more points, with b instead of a, which is above the limit",
+		}},
+		{"fewer modules that are attacked more", []string{"a 1 +x", "b 1 +y", "c 9 +x +y"}, []string{"x", "y"}, 0, []string{
+			"a: chosen: without it 7 more points, 1 fewer module, with c instead of a and b",
+			"b: chosen: without it 7 more points, 1 fewer module, with c instead of a and b",
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cat, q := catalogOf(t, c.catalog...), asks(c.reqs...)
+			q.MaxSurface = c.limit
+			sel, err := Solve(context.Background(), cat, q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list, err := Explain(context.Background(), cat, q, sel)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, w := range list {
+				got = append(got, w.Module.ID+": "+w.String())
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(c.want, "\n"))
+			}
+		})
+	}
+}
+
+func TestSolveEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	c := catalogOf(t, "a 1 +x")
+	if _, err := Solve(ctx, c, asks("x")); !errors.Is(err, context.Canceled) {
+		t.Errorf("a set: %v", err)
+	}
+	if _, err := Solve(ctx, c, asks("y")); err == nil {
+		t.Error("no set: no error")
+	}
+}
