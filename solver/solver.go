@@ -99,7 +99,7 @@ type problem struct {
 }
 
 // maxConflicts bounds the pairs of modules that exclude each other.
-const maxConflicts = 20_000_000
+const maxConflicts = 2_000_000
 
 func newProblem(c *catalog.Catalog, r *Request) (*problem, error) {
 	p := &problem{catalog: c, in: r, number: map[*catalog.Module]repo.Package{}}

@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -138,6 +139,9 @@ func (x *explainer) fewer(core []sat.Lit) ([]sat.Lit, bool) {
 	slices.Sort(core)
 	whole := true
 	for i := len(core) - 1; i >= 0; i-- {
+		if x.left <= 0 || x.ctx.Err() != nil {
+			return core, false
+		}
 		at := core[i]
 		switch x.solve(slices.Delete(slices.Clone(core), i, i+1), 0) {
 		case sat.Unsatisfiable:
@@ -179,6 +183,9 @@ func (x *explainer) minimal(p *problem) (*problem, bool) {
 		facts[i] = int32(i)
 	}
 	for i := len(facts) - 1; i >= 0; i-- {
+		if x.left <= 0 || x.ctx.Err() != nil {
+			return p.restrict(facts), false
+		}
 		at := facts[i]
 		smaller, status := x.refute(p, slices.Delete(slices.Clone(facts), i, i+1))
 		switch status {
@@ -257,47 +264,70 @@ func (p *problem) restrict(chosen []int32) *problem {
 // narrate brings the facts into an order in which they can be told: a wish, what it
 // brings in, what that needs, and what stands against it as soon as it was spoken of.
 func (p *problem) narrate() []Fact {
-	spoken := make([]int, len(p.members)) // when, from 1
-	when := func(q Package) int { return spoken[p.at[q]-1] }
-	told := make([]bool, len(p.facts))
-	rank := func(f *Fact) int { // the highest is told next; 0 if it does not follow yet
-		switch f.Kind {
-		case Banned:
-			if when(f.Package) > 0 {
-				return 3 << 32
-			}
-		case Excludes, Versions:
-			if when(f.Package) > 0 && (f.Other == None || when(f.Other) > 0) {
-				return 3 << 32
-			}
-		case Needs:
-			if at := when(f.Package); at > 0 {
-				return 1<<32 + at
-			}
-		case Wanted:
-			return 1<<31 - f.Label // in the caller's order
+	var wishes []int32
+	needs := make([][]int32, len(p.members))   // by the member that they are about, and not told yet
+	against := make([][]int32, len(p.members)) // by a member that they are about
+	about := func(q Package, i int) {
+		if q != None {
+			against[p.at[q]-1] = append(against[p.at[q]-1], int32(i))
 		}
-		return 0
 	}
+	for i, f := range p.facts {
+		switch f.Kind {
+		case Wanted:
+			wishes = append(wishes, int32(i))
+		case Needs:
+			needs[p.at[f.Package]-1] = append(needs[p.at[f.Package]-1], int32(i))
+		default:
+			about(f.Package, i)
+			about(f.Other, i)
+		}
+	}
+	slices.SortStableFunc(wishes, func(a, b int32) int { return cmp.Compare(p.facts[a].Label, p.facts[b].Label) })
+	spoken, told := make([]bool, len(p.members)), make([]bool, len(p.facts))
 	var story []Fact
-	for range p.facts {
-		best, top := -1, -1
-		for i := range p.facts {
-			if !told[i] {
-				if r := rank(&p.facts[i]); r > top {
-					best, top = i, r
+	var open []Package // spoken of, the last first; what they need is told next
+	tell := func(i int32) {
+		told[i] = true
+		story = append(story, p.facts[i])
+		start := len(open)
+		for _, q := range p.facts[i].Any {
+			if !spoken[p.at[q]-1] {
+				spoken[p.at[q]-1] = true
+				open = append(open, q)
+			}
+		}
+		for _, q := range open[start:] {
+			for _, j := range against[p.at[q]-1] {
+				if f := p.facts[j]; !told[j] && spoken[p.at[f.Package]-1] && (f.Other == None || spoken[p.at[f.Other]-1]) {
+					told[j] = true
+					story = append(story, f)
 				}
 			}
 		}
-		f := p.facts[best]
-		told[best] = true
-		story = append(story, f)
-		if f.Kind == Wanted || f.Kind == Needs {
-			for _, q := range f.Any {
-				if when(q) == 0 {
-					spoken[p.at[q]-1] = len(story)
-				}
+		slices.Reverse(open[start:])
+	}
+	for {
+		if len(open) > 0 {
+			top := &needs[p.at[open[len(open)-1]]-1]
+			if len(*top) == 0 {
+				open = open[:len(open)-1]
+				continue
 			}
+			next := (*top)[0]
+			*top = (*top)[1:]
+			tell(next)
+		} else if len(wishes) > 0 {
+			next := wishes[0]
+			wishes = wishes[1:]
+			tell(next)
+		} else {
+			break
+		}
+	}
+	for i, f := range p.facts { // what leads nowhere; there is none where facts are minimal
+		if !told[i] {
+			story = append(story, f)
 		}
 	}
 	return story
