@@ -66,6 +66,10 @@ conform-cedar: ## hold compiled Cedar to cedar-go in REQUESTS (default 10000000)
 conform-packets: ## send PACKETS (default 1000000) to a running image of each target, and hold every verdict to the reference
 	@LORICA_PACKETS=$(or $(PACKETS),1000000) $(GO) test ./test/conform -count 1 -v -timeout 0 -run '^TestRunningImagesJudgeAsTheReferenceSays$$'
 
+.PHONY: solve-random
+solve-random: ## hold the solver to trying every possibility, in INSTANCES (default 1000000) random formulas and repositories
+	@LORICA_SOLVE_RANDOM=$(or $(INSTANCES),1000000) $(GO) test ./solver/... -count 1 -v -timeout 0 -run '(EveryAssignment|InstallEqualsTryingEverySet)$$'
+
 .PHONY: soak-microvm
 soak-microvm: ## keep an image in a microVM under mixed load for TIME (default 30m)
 	@TIME=$(or $(TIME),30m) scripts/bench-microvm soak

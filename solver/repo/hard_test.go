@@ -172,18 +172,18 @@ func TestAHundredThousandPackages(t *testing.T) {
 				}
 			}
 		}, many, -1},
-		{"a hundred versions of each id, of which the first needs another package", func(b *Builder) {
+		{"ten versions of each id, of which the first needs another package", func(b *Builder) {
 			for i := range many {
-				b.Add(fmt.Sprintf("p%d", i%1000), i)
+				b.Add(fmt.Sprintf("p%d", i%10_000), i)
 			}
 			b.Depend(0, 0, 1, 2)
 		}, 0, 2},
-		{"a package that needs two versions of one id, of a hundred", func(b *Builder) {
+		{"a package that needs two versions of one id, of ten", func(b *Builder) {
 			for i := range many {
-				b.Add(fmt.Sprintf("p%d", i%1000), i)
+				b.Add(fmt.Sprintf("p%d", i%10_000), i)
 			}
 			b.Depend(0, 0, 1)
-			b.Depend(0, 1, many-999)
+			b.Depend(0, 1, many-9999)
 		}, 1, -1},
 		{"any of all others", func(b *Builder) {
 			var any []Package

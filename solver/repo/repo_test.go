@@ -394,7 +394,7 @@ func (s *sample) shuffled(r *rand.Rand) (o *sample, place []int) {
 func TestTheOrderOfTheInputDoesNotMatter(t *testing.T) {
 	ctx := context.Background()
 	r := rand.New(rand.NewPCG(5, 9))
-	for i := range 3000 {
+	for i := range 1500 {
 		s := random(r)
 		o, place := s.shuffled(r)
 		q, p := s.request(), o.request()
@@ -423,7 +423,7 @@ func TestCheckAndAnalysisEqualTryingEverySet(t *testing.T) {
 	ctx := context.Background()
 	r := rand.New(rand.NewPCG(6, 9))
 	broken, dependencies, conflicts := 0, 0, 0
-	for i := range 4000 {
+	for i := range 1500 {
 		s := random(r)
 		repo := s.repo()
 		var base []Root
@@ -489,7 +489,7 @@ func TestCheckAndAnalysisEqualTryingEverySet(t *testing.T) {
 func TestWhyEqualsTryingEverySet(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 9))
 	necessary, chosen := 0, 0
-	for range 1500 {
+	for range 600 {
 		s := random(r)
 		set, ok := s.best()
 		if !ok {

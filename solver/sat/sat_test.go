@@ -173,7 +173,7 @@ func hard(r *rand.Rand, vars int) formula {
 func TestWaysOfSolvingAgree(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 9))
 	deleted := int64(0)
-	for range 12 {
+	for range 6 {
 		f := hard(r, 130)
 		var first Status
 		for i, o := range []Options{{}, {Lazy: true}, {Trace: true}} {
