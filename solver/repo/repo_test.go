@@ -489,7 +489,7 @@ func TestCheckAndAnalysisEqualTryingEverySet(t *testing.T) {
 func TestWhyEqualsTryingEverySet(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 9))
 	necessary, chosen := 0, 0
-	for range 600 {
+	for range 900 {
 		s := random(r)
 		set, ok := s.best()
 		if !ok {
