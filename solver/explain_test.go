@@ -3,6 +3,8 @@ package solver
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -140,6 +142,47 @@ func TestWhyAModuleIsIn(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(c.want, "\n"))
 			}
 		})
+	}
+}
+
+// A hard choice that ends with its budget is said to have done so, and a limit between
+// what was found and what was proven is neither met nor shown to be too low.
+func TestWhatTheBudgetLeavesOpenIsSaid(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 7))
+	var lines []string
+	for m := range 40 {
+		line := fmt.Sprintf("m%d %d", m, 3+m%5)
+		for c := range 60 {
+			if r.IntN(8) == 0 {
+				line += fmt.Sprintf(" +c%d", c)
+			}
+		}
+		lines = append(lines, line)
+	}
+	c := catalogOf(t, lines...)
+	var q Request
+	q.Target = "process"
+	for i := range 60 {
+		if n := fmt.Sprintf("c%d", i); c.Providers(n) != nil {
+			q.Requirements = append(q.Requirements, want(n)...)
+		}
+	}
+	q.Budget = 200
+	sel, err := Solve(context.Background(), c, q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sel.Proven || sel.Bound >= sel.Surface || sel.Bound == 0 {
+		t.Fatalf("surface %d, bound %d, proven %v: the instance shows nothing", sel.Surface, sel.Bound, sel.Proven)
+	}
+	q.MaxSurface = sel.Surface - 1
+	if got, err := Solve(context.Background(), c, q); !errors.Is(err, ErrUndecided) {
+		t.Errorf("a limit of %d, bound %d: %v, %v", q.MaxSurface, sel.Bound, got, err)
+	}
+	q.MaxSurface = sel.Bound - 1
+	var u *Unsatisfiable
+	if got, err := Solve(context.Background(), c, q); !errors.As(err, &u) {
+		t.Errorf("a limit of %d, bound %d: %v, %v", q.MaxSurface, sel.Bound, got, err)
 	}
 }
 
