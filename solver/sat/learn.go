@@ -51,11 +51,7 @@ func (s *Solver) analyze(conflict int32) (back int) {
 		s.note(ref)
 		for _, q := range s.literals(ref) {
 			v := q >> 1
-			if Lit(q) == p || s.seen[v] != 0 {
-				continue
-			}
-			if s.level[v] == 0 {
-				s.note(^v)
+			if Lit(q) == p || s.seen[v] != 0 || s.level[v] == 0 {
 				continue
 			}
 			s.mark(v, inClause)
@@ -93,11 +89,11 @@ func (s *Solver) analyze(conflict int32) (back int) {
 	return int(s.level[s.lits[1].Var()])
 }
 
-// note remembers a clause, or the complement of a variable that is fixed at level 0,
-// as a ground of what is learnt.
-func (s *Solver) note(ground int32) {
+// note remembers a clause as a ground of what is learnt. Literals of it that are false
+// at level 0 stay so, and Labels finds out why.
+func (s *Solver) note(ref int32) {
 	if s.opt.Trace {
-		s.ante = append(s.ante, ground)
+		s.ante = append(s.ante, ref)
 	}
 }
 
@@ -130,14 +126,7 @@ func (s *Solver) implied(v int32) bool {
 		s.note(s.reason[u])
 		for _, q := range s.literals(s.reason[u]) {
 			w := q >> 1
-			if w == u {
-				continue
-			}
-			if s.level[w] == 0 {
-				s.note(^w)
-				continue
-			}
-			if s.seen[w] == inClause || s.seen[w] == redundant {
+			if w == u || s.level[w] == 0 || s.seen[w] == inClause || s.seen[w] == redundant {
 				continue
 			}
 			if s.seen[w] == needed || s.reason[w] == 0 {
@@ -202,9 +191,7 @@ func (s *Solver) conclude(a Lit) {
 		}
 		ground(s.reason[v])
 		for _, q := range s.literals(s.reason[v]) {
-			if s.level[q>>1] == 0 {
-				ground(^(q >> 1))
-			} else {
+			if s.level[q>>1] != 0 {
 				s.mark(q>>1, inClause)
 			}
 		}
