@@ -172,14 +172,21 @@ func newProblem(c *catalog.Catalog, r *Request) (*problem, error) {
 // age counts the versions of a module that are newer and fit the target.
 func (p *problem) age() repo.Criterion {
 	newer := make([]int64, len(p.modules))
-	for i, m := range p.modules {
-		for _, o := range p.catalog.Providers(m.ID) {
-			if o == m {
-				break
+	known := map[string]bool{}
+	for _, m := range p.modules {
+		if known[m.ID] {
+			continue
+		}
+		known[m.ID] = true
+		n := int64(0)
+		for _, o := range p.catalog.Providers(m.ID) { // newest first
+			if o.ID != m.ID || !o.Fits(p.in.Target) {
+				continue
 			}
-			if o.ID == m.ID && o.Fits(p.in.Target) {
-				newer[i]++
+			if q, ok := p.number[o]; ok {
+				newer[q] = n
 			}
+			n++
 		}
 	}
 	return func(q repo.Package) int64 { return newer[q] }
@@ -202,17 +209,24 @@ func (p *problem) describe(set *repo.Set) *Selection {
 	chosen := map[*catalog.Module]bool{}
 	for _, m := range sel.Modules {
 		chosen[m] = true
-		for i := range reqs {
-			if reqs[i].Any.MetBy(m) {
-				sel.Because[m.ID] = append(sel.Because[m.ID], Reason{Any: reqs[i].Any, Requirement: &reqs[i]})
-			}
-		}
-		for _, by := range sel.Modules {
-			for _, any := range by.Requires {
-				if by != m && any.MetBy(m) {
-					sel.Because[m.ID] = append(sel.Because[m.ID], Reason{Any: any, Module: by.ID})
+	}
+	because := func(by *catalog.Module, r Reason) {
+		var met []*catalog.Module // each once
+		for _, capability := range r.Any {
+			for _, m := range p.catalog.Providers(capability) {
+				if chosen[m] && m != by && (len(r.Any) == 1 || !slices.Contains(met, m)) {
+					met = append(met, m)
+					sel.Because[m.ID] = append(sel.Because[m.ID], r)
 				}
 			}
+		}
+	}
+	for i := range reqs {
+		because(nil, Reason{Any: reqs[i].Any, Requirement: &reqs[i]})
+	}
+	for _, by := range sel.Modules {
+		for _, any := range by.Requires {
+			because(by, Reason{Any: any, Module: by.ID})
 		}
 	}
 	for _, m := range p.catalog.Modules {

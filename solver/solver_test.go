@@ -155,6 +155,45 @@ func TestEveryModuleHasItsReasons(t *testing.T) {
 	}
 }
 
+func TestAHundredThousandModules(t *testing.T) {
+	const many = 100_000
+	for _, c := range []struct {
+		name   string
+		line   func(i int) string
+		size   int // of the set; -1: there is none
+		answer string
+	}{
+		{"versions of one module", func(i int) string { return fmt.Sprintf("m=%d 1 +x", i) }, 1, fmt.Sprintf("m %d", many-1)},
+		{"a circle", func(i int) string { return fmt.Sprintf("m%05d 1 +x >m%05d", i, (i+1)%many) }, many, ""},
+		{"one that nothing meets", func(i int) string { return fmt.Sprintf("m%05d 1 +x >y", i) }, -1, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var modules []*catalog.Module
+			for i := range many {
+				modules = append(modules, module(t, c.line(i)))
+			}
+			cat, err := catalog.New(modules...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q := asks("x")
+			q.Budget = 1000
+			sel, err := Solve(context.Background(), cat, q)
+			var u *Unsatisfiable
+			switch {
+			case c.size < 0:
+				if !errors.As(err, &u) || len(u.Story) == 0 {
+					t.Fatalf("%v, %v", sel, err)
+				}
+			case err != nil:
+				t.Fatal(err)
+			case len(sel.Modules) != c.size || c.answer != "" && strings.TrimSpace(sel.Modules[0].Name()) != c.answer:
+				t.Fatalf("%d modules, the first %v", len(sel.Modules), sel.Modules[0])
+			}
+		})
+	}
+}
+
 // ids names modules in the order of the catalog, with versions where they have one.
 func ids(modules []*catalog.Module) []string {
 	var list []string
