@@ -35,7 +35,8 @@ type Module struct {
 	Summary   string   // one line, for plan
 	Class     Class    //
 	Order     int      // place among modules of the same class
-	Surface   int      // attack surface in points, for the choice of the minimal set
+	Code      int      // machine code it adds to an image, in KiB, as `lorica catalog weigh` measures it
+	Surface   int      // attack surface in points, for the choice of the minimal set: the total of Breakdown
 	Provides  []string // capabilities besides its own id, which every module provides: "firewall", "authn/basic"
 	Requires  []Clause // every one of them
 	Conflicts []string // module ids or capabilities

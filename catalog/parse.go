@@ -31,7 +31,7 @@ var (
 	idForm         = regexp.MustCompile(`^[a-z][a-z0-9]*(/[a-z][a-z0-9]*)*$`)
 	capabilityForm = regexp.MustCompile(`^[a-z][a-z0-9-]*(/[a-z][a-z0-9-]*)*$`)
 	versionForm    = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.+-]{0,31}$`)
-	inputForm      = regexp.MustCompile(`^[a-z][a-z0-9.-]*(/[a-z0-9][a-z0-9.-]*)*$`)
+	inputForm      = regexp.MustCompile(`^[a-z0-9./-]+$`)
 	wordForm       = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
 	optionForm     = regexp.MustCompile(`^[a-z][a-zA-Z0-9]{0,31}$`)
 	syscallForm    = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,31}$`)
@@ -88,7 +88,7 @@ func (p *parser) manifest(data []byte) *Module {
 		"summary":   func(n *yaml.Node) { m.Summary = p.summary(n) },
 		"class":     func(n *yaml.Node) { m.Class = p.class(n) },
 		"order":     func(n *yaml.Node) { m.Order = p.number(n) },
-		"surface":   func(n *yaml.Node) { m.Surface = p.number(n) },
+		"code":      func(n *yaml.Node) { m.Code = p.number(n) },
 		"provides":  func(n *yaml.Node) { m.Provides = p.list(n, capabilityForm) },
 		"requires":  func(n *yaml.Node) { m.Requires = p.clauses(n) },
 		"conflicts": func(n *yaml.Node) { m.Conflicts = p.list(n, capabilityForm) },
@@ -96,14 +96,15 @@ func (p *parser) manifest(data []byte) *Module {
 		"section":   func(n *yaml.Node) { m.Section = p.section(n) },
 		"syscalls":  func(n *yaml.Node) { m.Syscalls = p.syscalls(n) },
 		"devices":   func(n *yaml.Node) { m.Devices = p.list(n, wordForm) },
-		"inputs":    func(n *yaml.Node) { m.Inputs = p.list(n, inputForm) },
+		"inputs":    func(n *yaml.Node) { m.Inputs = p.inputs(n) },
 		"config":    func(n *yaml.Node) { m.Config = p.config(n) },
 	})
-	for _, field := range []string{"id", "version", "summary", "class", "surface"} {
+	for _, field := range []string{"id", "version", "summary", "class", "code"} {
 		if !seen[field] {
 			p.fail(doc.Content[0], "the field %q is missing", field)
 		}
 	}
+	m.Surface = m.Breakdown().Total()
 	return m
 }
 
@@ -186,6 +187,20 @@ func (p *parser) list(n *yaml.Node, form *regexp.Regexp) []string {
 			p.fail(item, "%q is there twice", s)
 		}
 		list = append(list, s)
+	}
+	return list
+}
+
+func (p *parser) inputs(n *yaml.Node) []string {
+	list := p.list(n, inputForm)
+	for i, name := range list {
+		if p.err == nil && FindInput(name) == nil {
+			var known []string
+			for _, in := range inputs {
+				known = append(known, in.Name)
+			}
+			p.fail(n.Content[i], "input %q: want one of %s", name, strings.Join(known, ", "))
+		}
 	}
 	return list
 }

@@ -12,7 +12,7 @@ version: "1"
 summary: judges connections by source, protocol and port
 class: gate
 order: 10
-surface: 12
+code: 12
 provides: [firewall]
 requires: [audit, "net/socket | net/direct"]
 conflicts: []
@@ -34,7 +34,7 @@ func TestAManifestIsReadAsWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.ID != "pep/firewall" || m.Version != "1" || m.Class != ClassGate || m.Order != 10 || m.Surface != 12 || m.Section != "firewall" ||
+	if m.ID != "pep/firewall" || m.Version != "1" || m.Class != ClassGate || m.Order != 10 || m.Code != 12 || m.Surface != 12+4+64 || m.Section != "firewall" ||
 		!slices.Equal(m.Provides, []string{"firewall"}) || !slices.EqualFunc(m.Requires, []Clause{{"audit"}, {"net/socket", "net/direct"}}, slices.Equal) ||
 		!slices.Equal(m.Targets, []string{"process"}) || len(m.Conflicts) != 0 {
 		t.Errorf("got %+v", m)
@@ -68,10 +68,10 @@ func TestAWrongManifestIsRefusedWithItsPlace(t *testing.T) {
 		{"an id that is a path", "id: pep/firewall\n", "id: /etc/passwd\n", "m.yaml:1:5:"},
 		{"a summary of two lines", "summary: judges", "summary: |\n  a\n  b\nx: judges", "m.yaml:3:10: want one line"},
 		{"a terminal sequence in the summary", "summary: judges connections by source, protocol and port", `summary: "a\e[2Jb"`, "want one line"},
-		{"a negative surface", "surface: 12", "surface: -1", "m.yaml:6:10:"},
-		{"a surface that is no number", "surface: 12", "surface: heavy", "m.yaml:6:10:"},
-		{"a surface that overflows", "surface: 12", "surface: 99999999999999999999", "m.yaml:6:10:"},
-		{"a number in words of yaml", "surface: 12", "surface: 0x10", "m.yaml:6:10:"},
+		{"negative code", "code: 12", "code: -1", "m.yaml:6:7:"},
+		{"code that is no number", "code: 12", "code: heavy", "m.yaml:6:7:"},
+		{"code that overflows", "code: 12", "code: 99999999999999999999", "m.yaml:6:7:"},
+		{"a number in words of yaml", "code: 12", "code: 0x10", "m.yaml:6:7:"},
 		{"a capability twice", "provides: [firewall]", "provides: [a, a]", `m.yaml:7:15: "a" is there twice`},
 		{"a list that is a word", "requires: [audit, ", "requires: audit #", "m.yaml:8:11: want a list"},
 		{"an alias", "conflicts: []", "conflicts: &x [a]\ninputs: *x", "m.yaml:10:9: want a list"},
@@ -80,6 +80,7 @@ func TestAWrongManifestIsRefusedWithItsPlace(t *testing.T) {
 		{"a clause twice", "net/socket | net/direct", "audit", `m.yaml:8:19: "audit" is there twice`},
 		{"a clause that is a list", `"net/socket | net/direct"`, "[net]", "m.yaml:8:19: "},
 		{"an input in capitals", "inputs: [http/1.1]", "inputs: [HTTP]", "m.yaml:17:10:"},
+		{"an input that nobody has thought about", "inputs: [http/1.1]", "inputs: [http/1.1, gopher]", `m.yaml:17:20: input "gopher": want one of basic,`},
 		{"an option without a kind", "kind: number, ", "", "m.yaml:19:5: an option has a name, a kind and a summary"},
 		{"an option of a kind of its own", "kind: number", "kind: float", `m.yaml:19:28: kind "float"`},
 		{"a required option with a default", "required: false", "required: true", `m.yaml:19:5: the option "attempts" is required`},
