@@ -47,14 +47,20 @@ const plan = "{{.Plan}}"
 var content embed.FS
 {{end}}
 func main() {
+{{- if .Net.Name}}
 	network := {{.Net.Name}}.New({{range $i, $l := .Leases}}{{if $i}}, {{end}}{{$l.Name}}.New(){{end}})
+{{- end}}
 {{- if .Egress.Name}}
 	out := {{.Egress.Name}}.New(network)
 {{- end}}
 	unikernel.Main(unikernel.Image{
 		Plan:     plan,
+{{- if .Platform.Name}}
 		Platform: {{.Platform.Name}}.New(),
+{{- end}}
+{{- if .Net.Name}}
 		Net:      network,
+{{- end}}
 {{- if .Gates}}
 		Gates: []unikernel.Gate{
 {{- range .Gates}}
@@ -72,7 +78,9 @@ func main() {
 {{- end}}
 		},
 {{- end}}
+{{- if .Audit.Name}}
 		Audit: unikernel.Audit{Section: "{{.Audit.Section}}", Module: {{.Audit.Name}}.New()},
+{{- end}}
 {{- if .Egress.Name}}
 		Egress: unikernel.Egress{Section: "{{.Egress.Section}}", Module: out},
 {{- end}}
@@ -80,7 +88,7 @@ func main() {
 		App:   {{.App.Name}}.New({{.Proxy}}, out.Dial),
 {{- else if .Static}}
 		App:   {{.App.Name}}.New(content, "{{.Content}}"),
-{{- else}}
+{{- else if .App.Name}}
 		App:   {{.App.Name}}.New(app.{{.Func}}),
 {{- end}}
 	})
@@ -92,6 +100,29 @@ type call struct{ Name, Section string }
 
 // generate returns the main of an image: constructor calls in chain order.
 func generate(modules []*catalog.Module, app *application, plan program.PlanID) ([]byte, error) {
+	count := map[catalog.Class]int{}
+	for _, m := range modules {
+		count[m.Class]++
+	}
+	for _, class := range []catalog.Class{catalog.ClassCore, catalog.ClassPlatform, catalog.ClassNet, catalog.ClassAudit, catalog.ClassApp} {
+		if count[class] != 1 {
+			return nil, fmt.Errorf("builder: an image has one module of class %s; the set has %d", class, count[class])
+		}
+	}
+	for _, m := range modules {
+		switch kind := strings.TrimPrefix(m.ID, "app/"); {
+		case m.Class == catalog.ClassCore && m.ID != "unikernel":
+			return nil, fmt.Errorf("builder: the core module is not unikernel")
+		case m.Class == catalog.ClassApp && kind != app.kind():
+			return nil, fmt.Errorf("builder: the set has app/%s; the workload is a %s application", kind, app.kind())
+		}
+	}
+	return render(modules, app, plan)
+}
+
+// render is generate for a set that may lack what every image has: what is measured does
+// not run.
+func render(modules []*catalog.Module, app *application, plan program.PlanID) ([]byte, error) {
 	data := struct {
 		Count         int
 		Plan, Content string
@@ -110,9 +141,7 @@ func generate(modules []*catalog.Module, app *application, plan program.PlanID) 
 		Static: app.static, Package: app.pkg, Func: app.function, Proxy: app.proxy,
 	}
 	names := map[string]string{}
-	count := map[catalog.Class]int{}
 	for _, m := range modules {
-		count[m.Class]++
 		if m.Class == catalog.ClassMachine {
 			continue
 		}
@@ -142,17 +171,6 @@ func generate(modules []*catalog.Module, app *application, plan program.PlanID) 
 		case catalog.ClassApp:
 			data.App = c
 		}
-	}
-	for _, class := range []catalog.Class{catalog.ClassCore, catalog.ClassPlatform, catalog.ClassNet, catalog.ClassAudit, catalog.ClassApp} {
-		if count[class] != 1 {
-			return nil, fmt.Errorf("builder: an image has one module of class %s; the set has %d", class, count[class])
-		}
-	}
-	if names["unikernel"] != "unikernel" {
-		return nil, fmt.Errorf("builder: the core module is not unikernel")
-	}
-	if kind := strings.TrimPrefix(names[data.App.Name], "app/"); kind != app.kind() {
-		return nil, fmt.Errorf("builder: the set has app/%s; the workload is a %s application", kind, app.kind())
 	}
 	var b bytes.Buffer
 	if err := mainTemplate().Execute(&b, data); err != nil {
