@@ -3,6 +3,7 @@ package catalog
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"slices"
@@ -40,41 +41,87 @@ func New(modules ...*Module) (*Catalog, error) {
 	return c, nil
 }
 
+// maxErrors bounds how many wrong manifests Load lists.
+const maxErrors = 20
+
+// Errors is what is wrong with the manifests of a tree, in the order of the files.
+type Errors []*Error
+
+func (e Errors) Error() string {
+	var list []string
+	for _, x := range e {
+		list = append(list, x.Error())
+	}
+	return strings.Join(list, "\n")
+}
+
 // Load reads every module.yaml below the root of fsys, except in folders named
 // testdata and in hidden ones. A module's id is its folder, behind which a version may
-// stand: several versions of pep/x lie in pep/x@1 and pep/x@2.
+// stand: several versions of pep/x lie in pep/x@1 and pep/x@2. What is wrong with
+// manifests is an Errors, of the first twenty.
 func Load(fsys fs.FS) (*Catalog, error) {
 	var modules []*Module
+	var wrong Errors
+	files := map[string]string{} // by id and version
 	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
+		case len(wrong) == maxErrors:
+			return fs.SkipAll
 		case d.IsDir() && (d.Name() == "testdata" || len(d.Name()) > 1 && strings.HasPrefix(d.Name(), ".")):
 			return fs.SkipDir
 		case d.IsDir() || d.Name() != manifestName:
 			return nil
+		case !d.Type().IsRegular():
+			wrong = append(wrong, at(name, "not a regular file"))
+			return nil
 		}
-		data, err := fs.ReadFile(fsys, name)
+		data, err := read(fsys, name)
 		if err != nil {
 			return err
 		}
 		m, err := Parse(name, data)
 		if err != nil {
-			return err
+			wrong = append(wrong, err.(*Error))
+			return nil
 		}
-		if dir := path.Dir(name); dir != m.ID && dir != m.ID+"@"+m.Version {
-			return &Error{Pos: api.Pos{File: name, Line: 1, Column: 1}, Message: fmt.Sprintf("the id is %q; the folder says %q", m.ID, dir)}
+		key := m.ID + "@" + m.Version
+		if dir := path.Dir(name); dir != m.ID && dir != key {
+			wrong = append(wrong, at(name, "the id is %q; the folder says %q", m.ID, dir))
+			return nil
 		}
+		if other, twice := files[key]; twice {
+			wrong = append(wrong, at(name, "version %s of %s is in %s as well", m.Version, m.ID, other))
+			return nil
+		}
+		files[key] = name
 		modules = append(modules, m)
 		return nil
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("catalog: %w", err)
-	}
-	if len(modules) == 0 {
+	case len(wrong) > 0:
+		return nil, wrong
+	case len(modules) == 0:
 		return nil, fmt.Errorf("catalog: no %s found", manifestName)
 	}
 	return New(modules...)
+}
+
+func at(file, format string, args ...any) *Error {
+	return &Error{Pos: api.Pos{File: file, Line: 1, Column: 1}, Message: fmt.Sprintf(format, args...)}
+}
+
+// read reads one byte more than a manifest may have, of a file of any size.
+func read(fsys fs.FS, name string) ([]byte, error) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxManifest+1))
 }
 
 // Providers returns the modules that provide a capability, in the order of Modules.

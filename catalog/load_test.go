@@ -1,6 +1,8 @@
 package catalog
 
 import (
+	"bytes"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -48,6 +50,10 @@ func TestLoadRefuses(t *testing.T) {
 		{"an id that is not the folder", fstest.MapFS{"pep/b/module.yaml": manifest("pep/a")}, `the id is "pep/a"; the folder says "pep/b"`},
 		{"a version that is not the folder's", fstest.MapFS{"pep/b@2/module.yaml": manifest("pep/b")}, `the id is "pep/b"; the folder says "pep/b@2"`},
 		{"a wrong manifest", fstest.MapFS{"pep/b/module.yaml": {Data: []byte("x: 1")}}, `pep/b/module.yaml:1:1: unknown field "x"`},
+		{"two folders for one version", fstest.MapFS{"pep/b/module.yaml": manifest("pep/b"), "pep/b@1/module.yaml": manifest("pep/b")}, "pep/b@1/module.yaml:1:1: version 1 of pep/b is in pep/b/module.yaml as well"},
+		{"every wrong manifest", fstest.MapFS{"a/module.yaml": {Data: []byte("x: 1")}, "b/module.yaml": {Data: []byte("y: 1")}}, "a/module.yaml:1:1: unknown field \"x\"\nb/module.yaml:1:1: unknown field \"y\""},
+		{"a manifest that is no file", fstest.MapFS{"a/module.yaml": {Mode: fs.ModeNamedPipe}}, "a/module.yaml:1:1: not a regular file"},
+		{"a manifest without end", fstest.MapFS{"a/module.yaml": {Data: bytes.Repeat([]byte("# \n"), 1<<20)}}, "a/module.yaml:1:1: longer than"},
 		{"a tree without modules", fstest.MapFS{"a.go": {}}, "no module.yaml"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -68,7 +68,7 @@ func (p *parser) fail(n *yaml.Node, format string, args ...any) {
 
 func (p *parser) manifest(data []byte) *Module {
 	if len(data) > maxManifest {
-		p.fail(nil, "%d bytes; a manifest has at most %d", len(data), maxManifest)
+		p.fail(nil, "longer than the %d bytes that a manifest may have", maxManifest)
 		return nil
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
@@ -82,6 +82,7 @@ func (p *parser) manifest(data []byte) *Module {
 		return nil
 	}
 	m := &Module{}
+	var provides, requires, conflicts *yaml.Node
 	seen := p.fields(doc.Content[0], map[string]func(*yaml.Node){
 		"id":        func(n *yaml.Node) { m.ID = p.text(n, idForm) },
 		"version":   func(n *yaml.Node) { m.Version = p.text(n, versionForm) },
@@ -89,9 +90,9 @@ func (p *parser) manifest(data []byte) *Module {
 		"class":     func(n *yaml.Node) { m.Class = p.class(n) },
 		"order":     func(n *yaml.Node) { m.Order = p.number(n) },
 		"code":      func(n *yaml.Node) { m.Code = p.number(n) },
-		"provides":  func(n *yaml.Node) { m.Provides = p.list(n, capabilityForm) },
-		"requires":  func(n *yaml.Node) { m.Requires = p.clauses(n) },
-		"conflicts": func(n *yaml.Node) { m.Conflicts = p.list(n, capabilityForm) },
+		"provides":  func(n *yaml.Node) { m.Provides, provides = p.list(n, capabilityForm), n },
+		"requires":  func(n *yaml.Node) { m.Requires, requires = p.clauses(n), n },
+		"conflicts": func(n *yaml.Node) { m.Conflicts, conflicts = p.list(n, capabilityForm), n },
 		"available": func(n *yaml.Node) { m.Targets = p.list(n, wordForm) },
 		"section":   func(n *yaml.Node) { m.Section = p.section(n) },
 		"syscalls":  func(n *yaml.Node) { m.Syscalls = p.syscalls(n) },
@@ -104,8 +105,25 @@ func (p *parser) manifest(data []byte) *Module {
 			p.fail(doc.Content[0], "the field %q is missing", field)
 		}
 	}
+	if p.err == nil {
+		p.itself(m, provides, requires, conflicts)
+	}
 	m.Surface = m.Breakdown().Total()
 	return m
+}
+
+// itself refuses what a module says about itself and that means nothing. A conflict with
+// a capability that it provides does mean something: it is the only provider.
+func (p *parser) itself(m *Module, provides, requires, conflicts *yaml.Node) {
+	if i := slices.Index(m.Provides, m.ID); i >= 0 {
+		p.fail(provides.Content[i], "every module provides its own id without saying so")
+	}
+	if i := slices.Index(m.Conflicts, m.ID); i >= 0 {
+		p.fail(conflicts.Content[i], "a module that conflicts with itself could never be installed; its versions exclude each other without saying so")
+	}
+	if i := slices.IndexFunc(m.Requires, func(c Clause) bool { return c.MetBy(m) }); i >= 0 {
+		p.fail(requires.Content[i], "the module itself provides what meets %q: leave it out", m.Requires[i])
+	}
 }
 
 // fields calls the reader of each field of a mapping and returns which were there.
@@ -150,9 +168,18 @@ func (p *parser) summary(n *yaml.Node) string {
 func (p *parser) class(n *yaml.Node) Class {
 	c := Class(n.Value)
 	if n.Kind != yaml.ScalarNode || c.Rank() < 0 {
-		p.fail(n, "class %q: want machine, core, platform, net, gate, tls, guard, audit, egress or app", n.Value)
+		p.fail(n, "class %q: want %s", n.Value, join(classes[:]))
 	}
 	return c
+}
+
+func join[T ~string](words []T) string {
+	var list []string
+	for _, w := range words {
+		list = append(list, string(w))
+	}
+	last := len(list) - 1
+	return strings.Join(list[:last], ", ") + " or " + list[last]
 }
 
 func (p *parser) section(n *yaml.Node) string {
@@ -199,7 +226,7 @@ func (p *parser) inputs(n *yaml.Node) []string {
 			for _, in := range inputs {
 				known = append(known, in.Name)
 			}
-			p.fail(n.Content[i], "input %q: want one of %s", name, strings.Join(known, ", "))
+			p.fail(n.Content[i], "input %q: want %s", name, join(known))
 		}
 	}
 	return list
@@ -249,7 +276,7 @@ func (p *parser) config(n *yaml.Node) []Option {
 			"summary": func(n *yaml.Node) { o.Summary = p.summary(n) },
 			"kind": func(n *yaml.Node) {
 				if o.Kind = OptionKind(n.Value); n.Kind != yaml.ScalarNode || !slices.Contains(optionKinds, o.Kind) {
-					p.fail(n, "kind %q: want text, number, switch, texts or duration", n.Value)
+					p.fail(n, "kind %q: want %s", n.Value, join(optionKinds))
 				}
 			},
 			"required": func(n *yaml.Node) {

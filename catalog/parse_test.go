@@ -80,12 +80,15 @@ func TestAWrongManifestIsRefusedWithItsPlace(t *testing.T) {
 		{"a clause twice", "net/socket | net/direct", "audit", `m.yaml:8:19: "audit" is there twice`},
 		{"a clause that is a list", `"net/socket | net/direct"`, "[net]", "m.yaml:8:19: "},
 		{"an input in capitals", "inputs: [http/1.1]", "inputs: [HTTP]", "m.yaml:17:10:"},
-		{"an input that nobody has thought about", "inputs: [http/1.1]", "inputs: [http/1.1, gopher]", `m.yaml:17:20: input "gopher": want one of basic,`},
+		{"an input that nobody has thought about", "inputs: [http/1.1]", "inputs: [http/1.1, gopher]", `m.yaml:17:20: input "gopher": want basic, body,`},
 		{"an option without a kind", "kind: number, ", "", "m.yaml:19:5: an option has a name, a kind and a summary"},
 		{"an option of a kind of its own", "kind: number", "kind: float", `m.yaml:19:28: kind "float"`},
 		{"a required option with a default", "required: false", "required: true", `m.yaml:19:5: the option "attempts" is required`},
 		{"an option that is perhaps required", "required: false", "required: no", `want true or false`},
 		{"an option twice", "name: realm", "name: attempts", `m.yaml:20:5: the option "attempts" is there twice`},
+		{"its own id among what it provides", "provides: [firewall]", "provides: [x, pep/firewall]", "m.yaml:7:15: every module provides its own id"},
+		{"a conflict with itself", "conflicts: []", "conflicts: [a, pep/firewall]", "m.yaml:9:16: a module that conflicts with itself"},
+		{"a requirement that it meets itself", "net/socket | net/direct", "net | firewall", `m.yaml:8:19: the module itself provides what meets "net | firewall"`},
 		{"a merge", "order: 10", "<<: {order: 10}", `unknown field "<<"`},
 		{"a syscall without a name", "{name: futex}", "{when: []}", "m.yaml:13:5: a system call without a name"},
 		{"a syscall with an unknown field", "{name: futex}", "{name: futex, unless: []}", `unknown field "unless"`},
@@ -100,7 +103,7 @@ func TestAWrongManifestIsRefusedWithItsPlace(t *testing.T) {
 		{"nothing", good, "", "EOF"},
 		{"only a comment", good, "# nothing\n", "m.yaml:1:1:"},
 		{"null", good, "null\n", "want fields"},
-		{"too long", good, strings.Repeat("#", maxManifest+1), "at most 65536"},
+		{"too long", good, strings.Repeat("#", maxManifest+1), "longer than the 65536 bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if !strings.Contains(good, c.old) {
@@ -115,6 +118,25 @@ func TestAWrongManifestIsRefusedWithItsPlace(t *testing.T) {
 			}
 			if !strings.HasPrefix(err.Error(), "m.yaml:") || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got  %s\nwant %s", err, c.want)
+			}
+		})
+	}
+}
+
+func TestTheCodeOfAManifestIsWritten(t *testing.T) {
+	out, err := SetCode("m.yaml", []byte(good), 345)
+	if err != nil || string(out) != strings.Replace(good, "code: 12\n", "code: 345\n", 1) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	for _, c := range []struct{ name, old, new, want string }{
+		{"a wrong manifest", "class: gate", "class: door", "m.yaml:4:8:"},
+		{"a key in quotes", "code: 12", `"code": 12`, "m.yaml:1:1: no line"},
+		{"in flow form", good, `{id: a, version: "1", summary: s, class: gate, code: 1}`, "m.yaml:1:1: no line"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			in := strings.Replace(good, c.old, c.new, 1)
+			if out, err := SetCode("m.yaml", []byte(in), 345); err == nil || !strings.HasPrefix(err.Error(), c.want) {
+				t.Errorf("%v\n%s", err, out)
 			}
 		})
 	}
@@ -142,6 +164,15 @@ func FuzzParse(f *testing.F) {
 		}
 		if err != nil {
 			return
+		}
+		if out, err := SetCode("m.yaml", data, 77); err == nil {
+			again, err := Parse("m.yaml", out)
+			if err != nil || again.Code != 77 || again.ID != m.ID || len(again.Syscalls) != len(m.Syscalls) || again.Surface-again.Code != m.Surface-m.Code {
+				t.Errorf("written as\n%s\nwhich is %+v, %v", out, again, err)
+			}
+		}
+		if m.ConflictsWith(m) || slices.ContainsFunc(m.Inputs, func(in string) bool { return FindInput(in) == nil }) || m.Surface < m.Code {
+			t.Errorf("accepted %+v", m)
 		}
 		if m.Class.Rank() < 0 || m.Surface < 0 || strings.Contains(m.ID, "..") {
 			t.Errorf("accepted %+v", m)
