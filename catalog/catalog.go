@@ -79,11 +79,11 @@ const (
 
 // An Option is a value that a workload may set for a module.
 type Option struct {
-	Name     string
-	Kind     OptionKind
-	Summary  string
-	Required bool
-	Default  string // as it would be written; empty where there is none
+	Name     string     `json:"name"`
+	Kind     OptionKind `json:"kind"`
+	Summary  string     `json:"summary"`
+	Required bool       `json:"required,omitempty"`
+	Default  string     `json:"default,omitempty"` // as it would be written; empty where there is none
 }
 
 // Devices returns what modules need together, sorted and each once.

@@ -26,7 +26,7 @@ type Catalog struct {
 // which exclude each other; no version may be there twice.
 func New(modules ...*Module) (*Catalog, error) {
 	c := &Catalog{Modules: slices.Clone(modules), providers: map[string][]*Module{}}
-	slices.SortFunc(c.Modules, func(a, b *Module) int { return cmp.Or(cmp.Compare(a.ID, b.ID), CompareVersions(b.Version, a.Version)) })
+	slices.SortFunc(c.Modules, byID)
 	for i, m := range c.Modules {
 		if i > 0 && c.Modules[i-1].ID == m.ID && c.Modules[i-1].Version == m.Version {
 			return nil, fmt.Errorf("catalog: version %s of %s is there twice", m.Version, m.ID)
@@ -126,6 +126,24 @@ func read(fsys fs.FS, name string) ([]byte, error) {
 
 // Providers returns the modules that provide a capability, in the order of Modules.
 func (c *Catalog) Providers(capability string) []*Module { return c.providers[capability] }
+
+// Meeting returns the modules that meet a clause, in the order of Modules.
+func (c *Catalog) Meeting(any Clause) []*Module {
+	if len(any) == 1 {
+		return c.providers[any[0]]
+	}
+	var list []*Module
+	for _, capability := range any {
+		list = append(list, c.providers[capability]...)
+	}
+	slices.SortFunc(list, byID)
+	return slices.Compact(list)
+}
+
+// byID is the order of a catalog: by id, the newest version first.
+func byID(a, b *Module) int {
+	return cmp.Or(cmp.Compare(a.ID, b.ID), CompareVersions(b.Version, a.Version))
+}
 
 // Module returns the newest module with the given id, or nil.
 func (c *Catalog) Module(id string) *Module {

@@ -16,8 +16,11 @@ import (
 type cli struct {
 	in       io.Reader
 	out, err io.Writer
-	format   string // "text" or "json"
+	format   string // "text" or "json", or what a command has besides
 }
+
+// moreFormats annotates a command with the forms of output that it alone has.
+const moreFormats = "lorica/formats"
 
 func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
 	c := &cli{in: in, out: out, err: errOut}
@@ -48,9 +51,11 @@ Exit codes: 0 done; 1 failed, or what you wrote is wrong; 2 wrong usage.`,
   lorica why -f examples/payments 'GET /accounts/7' --as staff-3 --groups staff`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
-			if c.format != "text" && c.format != "json" {
-				return usageError{fmt.Errorf("-o %s: write text or json", c.format)}
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			forms := append([]string{"text", "json"}, strings.Fields(cmd.Annotations[moreFormats])...)
+			if !slices.Contains(forms, c.format) {
+				last := len(forms) - 1
+				return usageError{fmt.Errorf("-o %s: write %s or %s", c.format, strings.Join(forms[:last], ", "), forms[last])}
 			}
 			return nil
 		},
@@ -64,7 +69,7 @@ Exit codes: 0 done; 1 failed, or what you wrote is wrong; 2 wrong usage.`,
 		&cobra.Group{ID: "look", Title: "Look at what runs:"},
 	)
 	root.AddCommand(
-		c.initCommand(), c.checkCommand(), c.lintCommand(), c.testCommand(), c.whyCommand(), c.diffCommand(), c.learnCommand(), c.schemaCommand(), c.passwdCommand(), c.devCommand(),
+		c.initCommand(), c.checkCommand(), c.lintCommand(), c.testCommand(), c.whyCommand(), c.diffCommand(), c.learnCommand(), c.catalogCommand(), c.schemaCommand(), c.passwdCommand(), c.devCommand(),
 		c.doctorCommand(), c.selftestCommand(), c.planCommand(), c.buildCommand(), c.upCommand(), c.levelCommand(), c.downCommand(),
 		c.psCommand(), c.logsCommand(), c.inspectCommand(), c.verifyCommand(), c.dryrunCommand(), c.programCommand(),
 		c.tenderCommand(), c.stageCommand(), c.wayCommand(),
