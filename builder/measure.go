@@ -166,7 +166,12 @@ func functions(name string) (map[string]Function, error) {
 		if elf.ST_TYPE(s.Info) != elf.STT_FUNC {
 			continue
 		}
-		sym := gosym.Sym{Name: strings.TrimPrefix(s.Name, "go:")}
+		// Comparisons and hashes of a type, which the compiler makes, are the type's.
+		name := s.Name
+		for _, made := range []string{"type:.eq.", "type:.hash."} {
+			name = strings.TrimPrefix(name, made)
+		}
+		sym := gosym.Sym{Name: name}
 		// The last element of an import path is escaped in symbols: gopkg%2ein.
 		pkg := strings.ReplaceAll(sym.PackageName(), "%2e", ".")
 		all[s.Name] = Function{Package: pkg, Size: all[s.Name].Size + int(s.Size)}

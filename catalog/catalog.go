@@ -46,6 +46,7 @@ type Module struct {
 	Devices   []string // of a microVM: "virtio-net"
 	Inputs    []string // what it parses that clients or peers send: "http/1.1", "jwt"
 	Config    []Option // what a workload may set
+	File      string   // its manifest, for messages; empty where it was not read from one
 }
 
 // Offers reports whether m provides a capability.

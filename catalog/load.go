@@ -95,7 +95,7 @@ func Load(fsys fs.FS) (*Catalog, error) {
 			wrong = append(wrong, at(name, "version %s of %s is in %s as well", m.Version, m.ID, other))
 			return nil
 		}
-		files[key] = name
+		files[key], m.File = name, name
 		modules = append(modules, m)
 		return nil
 	})
@@ -159,6 +159,16 @@ var classes = [...]Class{ClassMachine, ClassCore, ClassPlatform, ClassNet, Class
 
 // Rank returns the place of c in the chain, from 0, or -1 for an unknown class.
 func (c Class) Rank() int { return slices.Index(classes[:], c) }
+
+// Single reports whether an image has one place for modules of the class, so that those
+// of them that fit one target must exclude each other.
+func (c Class) Single() bool {
+	switch c {
+	case ClassCore, ClassPlatform, ClassNet, ClassTLS, ClassAudit, ClassEgress, ClassApp:
+		return true
+	}
+	return false
+}
 
 // Fits reports whether m can be part of an image for target.
 func (m *Module) Fits(target string) bool {

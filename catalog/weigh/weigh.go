@@ -73,7 +73,8 @@ func (s *Scale) Toolchain() string { return s.bench.Toolchain() }
 
 // Weigh measures one module: the code of the smallest image that holds it, beyond that of
 // the same image without it and without what cannot be there without it. Modules of the
-// machine are linked through others, and have what those bring of their packages.
+// machine are linked through others, and have what those bring of their packages. What
+// belongs to no package, comparisons of arrays of strings for example, counts for nobody.
 func (s *Scale) Weigh(ctx context.Context, id string) (*Weight, error) {
 	m := s.catalog.Module(id)
 	if m == nil {
@@ -101,7 +102,7 @@ func (s *Scale) Weigh(ctx context.Context, id string) (*Weight, error) {
 	w := &Weight{Module: m.ID, Version: m.Version, Recorded: m.Code}
 	owner := s.owners(caller, with)
 	for name, f := range have {
-		if more := f.Size - lack[name].Size; more > 0 && owner(f.Package) == m {
+		if more := f.Size - lack[name].Size; more > 0 && f.Package != "" && owner(f.Package) == m {
 			w.Bytes += more
 		}
 	}
@@ -168,7 +169,7 @@ func (s *Scale) sets(ctx context.Context, m *catalog.Module) (with, without []*c
 	if !m.Fits(target) {
 		target = m.Targets[0]
 	}
-	sel, err := solver.Solve(s.catalog, []catalog.Requirement{{Any: catalog.Clause{m.ID}, Why: "it is weighed"}, {Any: catalog.Clause{s.core.ID}, Why: "every image has it"}}, target)
+	sel, err := solver.Solve(ctx, s.catalog, solver.Request{Requirements: []catalog.Requirement{{Any: catalog.Clause{m.ID}, Why: "it is weighed"}, {Any: catalog.Clause{s.core.ID}, Why: "every image has it"}}, Target: target})
 	if err != nil {
 		return nil, nil, fmt.Errorf("weigh: no image holds %s: %w", m.ID, err)
 	}

@@ -37,7 +37,7 @@ this command builds images from.`,
 	}
 	cmd.PersistentFlags().StringVar(&dir, "catalog", "", "look at the module.yaml files below this folder")
 	_ = cmd.MarkPersistentFlagDirname("catalog")
-	cmd.AddCommand(c.catalogListCommand(&dir), c.catalogShowCommand(&dir), c.catalogGraphCommand(&dir), c.catalogWeighCommand(&dir))
+	cmd.AddCommand(c.catalogListCommand(&dir), c.catalogShowCommand(&dir), c.catalogCheckCommand(&dir), c.catalogGraphCommand(&dir), c.catalogWeighCommand(&dir))
 	return cmd
 }
 

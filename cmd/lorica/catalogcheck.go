@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"lorica.dev/lorica/catalog/check"
+	"lorica.dev/lorica/compiler"
+)
+
+// catalogBudget is the conflicts that one question about the catalog may take.
+const catalogBudget = 20_000
+
+func (c *cli) catalogCheckCommand(dir *string) *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Show what is wrong with the catalog as a whole",
+		Long: `Looks for modules that no image can hold, with the facts that leave no way out;
+requirements that nothing provides; words that nothing is called; capabilities that no
+module requires and no policy or workload asks for; and modules that require each other.
+Then it finds what no manifest says and every image obeys: the modules that always come
+with another (strong dependencies), and those that can each be in an image and never
+both (strong conflicts), for each target. --all lists those as well that manifests say
+themselves.
+
+Exit code 1 where there is an error: a manifest that cannot be read, a module that is in
+no image, a requirement that nothing provides.`,
+		Example: `  lorica catalog check
+  lorica catalog check --catalog ./modules -o json`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			modules, err := c.modules(*dir)
+			if err != nil {
+				return err
+			}
+			report, err := check.Check(cmd.Context(), modules, compiler.Capabilities(), catalogBudget)
+			if err != nil {
+				return err
+			}
+			if err := c.print(report, func(w io.Writer) { printCatalogReport(w, report, all) }); err != nil {
+				return err
+			}
+			if report.Count(check.Wrong) > 0 {
+				return errSilent
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "also list dependencies and conflicts that manifests say themselves")
+	return cmd
+}
+
+func printCatalogReport(w io.Writer, r *check.Report, all bool) {
+	for _, f := range r.Findings {
+		place := f.File
+		if place == "" {
+			place = f.Module
+		}
+		fmt.Fprintf(w, "%s: %s %s: %s %s\n", plain(place), f.Severity, f.Kind, f.Module, plain(f.Message))
+		for _, b := range f.Because {
+			fmt.Fprintf(w, "  > %s\n", plain(b))
+		}
+	}
+	if r.NotLooked != "" {
+		fmt.Fprintln(w, r.NotLooked)
+	} else {
+		printStrong(w, r, all)
+	}
+	fmt.Fprintf(w, "%s: %s, %s, %s\n", count(r.Modules, "module"), count(r.Count(check.Wrong), "error"), count(r.Count(check.Warning), "warning"), count(r.Count(check.Note), "note"))
+}
+
+func printStrong(w io.Writer, r *check.Report, all bool) {
+	var rows [][]string
+	for _, s := range r.Strong {
+		on := s.Implied
+		if all {
+			on = s.On
+		}
+		if len(on) > 0 {
+			rows = append(rows, []string{"  " + s.Module, s.Target, strings.Join(on, ", ")})
+		}
+	}
+	if len(rows) > 0 {
+		title := "always together, though no requirements lead there"
+		if all {
+			title = "always together"
+		}
+		fmt.Fprintf(w, "%s (%d)\n", title, len(rows))
+		table(w, "  MODULE|TARGET|WITH", rows)
+	}
+	var pairs [][]string
+	for _, p := range r.Conflicts {
+		if all || !p.Written {
+			pairs = append(pairs, []string{"  " + p.A, p.Target, p.B})
+		}
+	}
+	slices.SortStableFunc(pairs, slices.Compare)
+	if len(pairs) > 0 {
+		title := "never together, though no manifest says so"
+		if all {
+			title = "never together"
+		}
+		fmt.Fprintf(w, "%s (%d)\n", title, len(pairs))
+		table(w, "  MODULE|TARGET|AND", pairs)
+	}
+}

@@ -1,0 +1,20 @@
+package compiler
+
+// Capabilities returns what policies and workloads may ask modules for, by name. What no
+// module requires and is not among these is in no image but by its name.
+func Capabilities() []string {
+	return []string{
+		"app/handler", "app/proxy", "app/static",
+		"audit",
+		"authn", "authn/basic", "authn/jwt", "authn/mtls",
+		"authz/cedar",
+		"egress",
+		"filter",
+		"firewall",
+		"image/microvm", "image/process",
+		"net", "net/dhcp", "net/direct", "net/socket",
+		"obligations",
+		"ratelimit/principal", "ratelimit/source",
+		"tls/server",
+	}
+}
