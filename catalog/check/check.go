@@ -5,6 +5,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,7 +102,7 @@ const (
 // policies and workloads. The budget is a number of conflicts for each question to the
 // solver. Its error is the context's, or says that the catalog is too large.
 func Check(ctx context.Context, c *catalog.Catalog, asked []string, budget int) (*Report, error) {
-	k := &checker{catalog: c, asked: map[string]bool{}, budget: budget, name: names(c)}
+	k := &checker{catalog: c, asked: map[string]bool{}, unprovided: map[*catalog.Module]bool{}, budget: budget, name: names(c)}
 	for _, a := range asked {
 		k.asked[a] = true
 	}
@@ -115,10 +116,8 @@ func Check(ctx context.Context, c *catalog.Catalog, asked []string, budget int) 
 	}
 	rank := []Severity{Wrong, Warning, Note}
 	slices.SortStableFunc(k.report.Findings, func(a, b Finding) int {
-		if r := slices.Index(rank, a.Severity) - slices.Index(rank, b.Severity); r != 0 {
-			return r
-		}
-		return strings.Compare(a.Module, b.Module)
+		return cmp.Or(slices.Index(rank, a.Severity)-slices.Index(rank, b.Severity), strings.Compare(a.Module, b.Module),
+			strings.Compare(string(a.Kind), string(b.Kind)), strings.Compare(a.Message, b.Message))
 	})
 	return &k.report, nil
 }
@@ -130,6 +129,8 @@ type checker struct {
 	name      func(*catalog.Module) string
 	report    Report
 	explained int
+	// unprovided are modules of which it is said already that no image holds them.
+	unprovided map[*catalog.Module]bool
 }
 
 // names gives modules their id, and the version where there are several.
@@ -161,6 +162,9 @@ func (k *checker) words() {
 				used[word] = true
 			}
 		}
+		for _, word := range m.Conflicts {
+			used[word] = true
+		}
 		for _, s := range m.Syscalls {
 			used[s.With] = true
 		}
@@ -168,7 +172,8 @@ func (k *checker) words() {
 	for _, m := range k.catalog.Modules {
 		for _, clause := range m.Requires {
 			if len(k.catalog.Meeting(clause)) == 0 {
-				k.add(Wrong, Unprovided, m, nil, "requires %s, which no module provides", clause)
+				k.add(Wrong, Unprovided, m, nil, "requires %s, which no module provides, so it is in no image", clause)
+				k.unprovided[m] = true
 				continue
 			}
 			for _, word := range clause {
@@ -250,13 +255,16 @@ func (k *checker) targets(ctx context.Context) error {
 		for _, p := range found.Broken {
 			m := r.modules[p]
 			broken[m] = append(broken[m], target)
-			if why[m] != nil || k.explained == maxExplained {
+			if why[m] != nil || k.unprovided[m] || k.explained == maxExplained {
 				continue
 			}
 			k.explained++
 			if why[m], err = k.explain(ctx, r, p); err != nil {
 				return err
 			}
+		}
+		if err := ctx.Err(); err != nil {
+			return err
 		}
 		if k.report.NotLooked == "" {
 			if err := k.strong(ctx, r); err != nil {
@@ -273,6 +281,7 @@ func (k *checker) targets(ctx context.Context) error {
 			}
 		}
 		switch {
+		case k.unprovided[m]:
 		case available == 0:
 			k.add(Wrong, Never, m, nil, "is in no image: it is available for no target that there is")
 		case len(in) == available:

@@ -57,6 +57,7 @@ const (
 	gapX      = 18
 	gapY      = 64
 	margin    = 16
+	above     = 34 // room for conflicts over the first layer
 )
 
 // Drawable is how many modules SVG draws: more of them nobody can read.
@@ -77,7 +78,7 @@ func (g *Graph) SVG(to io.Writer) error {
 	for r, row := range rows {
 		x := 0.0
 		for _, i := range row {
-			boxes[i] = box{x, float64(r)*(boxHeight+gapY) + margin, float64(len(g.names[i]))*character + 20}
+			boxes[i] = box{x, float64(r)*(boxHeight+gapY) + margin + above, float64(len(g.names[i]))*character + 20}
 			x += boxes[i].width + gapX
 		}
 		widths[r] = max(x-gapX, 0)
@@ -89,7 +90,7 @@ func (g *Graph) SVG(to io.Writer) error {
 		}
 	}
 	w := bufio.NewWriter(to)
-	height := float64(len(rows))*(boxHeight+gapY) - gapY + 2*margin + 20
+	height := float64(len(rows))*(boxHeight+gapY) - gapY + 2*margin + above + 20
 	fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" width="%.0f" height="%.0f" viewBox="0 0 %.0f %.0f" font-family="sans-serif" font-size="12">`+"\n", full+2*margin, height, full+2*margin, height)
 	fmt.Fprint(w, `<defs><marker id="to" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" fill="#607d8b"/></marker></defs>`+"\n"+`<rect width="100%" height="100%" fill="#fff"/>`+"\n")
 	for _, e := range g.edges {
@@ -108,9 +109,9 @@ func (g *Graph) SVG(to io.Writer) error {
 	}
 	for _, c := range g.conflicts {
 		a, b := boxes[c[0]], boxes[c[1]]
-		x1, y1, x2, y2 := a.x+a.width/2, a.y+boxHeight/2, b.x+b.width/2, b.y+boxHeight/2
+		x1, y1, x2, y2 := a.x+a.width/2, a.y, b.x+b.width/2, b.y
 		fmt.Fprintf(w, `<path d="M%.1f %.1fQ%.1f %.1f %.1f %.1f" fill="none" stroke="#c0392b" stroke-dasharray="2 3"><title>%s and %s exclude each other</title></path>`+"\n",
-			x1, y1, (x1+x2)/2, min(y1, y2)-boxHeight, x2, y2, html.EscapeString(g.names[c[0]]), html.EscapeString(g.names[c[1]]))
+			x1, y1, (x1+x2)/2, min(y1, y2)-2*above+4, x2, y2, html.EscapeString(g.names[c[0]]), html.EscapeString(g.names[c[1]]))
 	}
 	for i, m := range g.modules {
 		b := boxes[i]
