@@ -199,7 +199,7 @@ func (k *checker) words() {
 		}
 		wanted := func(w string) bool { return used[w] || k.asked[w] }
 		if !wanted(m.ID) && !slices.ContainsFunc(m.Provides, wanted) {
-			k.add(Note, Unused, m, nil, "no module requires what it provides, and no policy or workload asks for it: it is in images only by its name")
+			k.add(Note, Unused, m, nil, "is in images only by its name: no module requires what it provides, and no policy or workload asks for it")
 			continue
 		}
 		for _, word := range m.Provides {

@@ -96,8 +96,8 @@ func TestFindings(t *testing.T) {
 			"warning unknown a: requires b | c: no module provides c"}},
 		{"what nobody asks for", []string{"a +x +y", "b +z", "c"}, []string{
 			"note unused a: provides y, which no module requires and no policy or workload asks for",
-			"note unused b: no module requires what it provides, and no policy or workload asks for it: it is in images only by its name",
-			"note unused c: no module requires what it provides, and no policy or workload asks for it: it is in images only by its name"}},
+			"note unused b: is in images only by its name: no module requires what it provides, and no policy or workload asks for it",
+			"note unused c: is in images only by its name: no module requires what it provides, and no policy or workload asks for it"}},
 		{"a cycle", []string{"a +x >b", "b >c", "c >a >d", "d"}, []string{
 			"note cycle a: 3 modules require each other, so that none comes without the others: a, b, c"}},
 		{"two cycles", []string{"a +x >b >c", "b >a", "c >d", "d >c"}, []string{

@@ -57,8 +57,14 @@ func (c *cli) modules(dir string) (*catalog.Catalog, error) {
 	}
 	all, err := catalog.Load(tree)
 	var wrong catalog.Errors
-	if !errors.As(err, &wrong) {
-		return all, err
+	switch {
+	case err == nil:
+		for _, m := range all.Modules {
+			m.File = filepath.Join(dir, m.File)
+		}
+		return all, nil
+	case !errors.As(err, &wrong):
+		return nil, err
 	}
 	var list policy.Errors
 	for _, e := range wrong {
