@@ -35,7 +35,7 @@ var outside = []struct {
 	{"go.yaml.in/yaml/v3", []string{"policy", "catalog", "internal/try"}, "documents are read there; everything else takes Go values"},
 	{"github.com/spf13/cobra", []string{"cmd"}, "the command line is a skin"},
 	{"golang.org/x/term", []string{"cmd"}, "passwords are asked for without echo"},
-	{"golang.org/x/crypto", []string{"pep/authn/basic", "cmd", "test/bench"}, "argon2id, to verify and to make verifiers"},
+	{"golang.org/x/crypto", []string{"pep/authn/basic", "cmd", "test/bench"}, "argon2id and bcrypt, to verify and to make verifiers"},
 	{"golang.org/x/sys", []string{"tender", "unikernel/linux", "run", "cmd", "builder", "test/redteam", "test/kernels", "test/bench/guests", "test/boot", "test/wire"}, "system calls; images make theirs in one package"},
 	{"gvisor.dev/gvisor", []string{"netstack/direct", "tender/usernet"}, "the TCP stack of an image that has one, and of its tender"},
 	{"github.com/santhosh-tekuri/jsonschema/v6", []string{"policy"}, "a second opinion on the schema of documents"},

@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 // What policies of the two kinds of application require.
 var (
-	accountsNeeds = []string{"image/process", "net", "firewall", "filter", "authn/basic", "ratelimit/principal", "authz/cedar", "audit", "app/handler"}
+	accountsNeeds = []string{"image/process", "net", "firewall", "filter", "authn/basic", "authn/basic/argon2id", "ratelimit/principal", "authz/cedar", "audit", "app/handler"}
 	siteNeeds     = []string{"image/process", "net", "firewall", "filter", "audit", "app/static"}
 	frontNeeds    = []string{"image/process", "net", "firewall", "filter", "audit", "egress", "app/proxy"}
 	securedNeeds  = []string{"image/process", "net", "tls/server", "filter", "audit", "app/static"}

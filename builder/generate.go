@@ -74,7 +74,7 @@ func main() {
 {{- if .Guards}}
 		Guards: []unikernel.Guard{
 {{- range .Guards}}
-			{Section: "{{.Section}}", Module: {{.Name}}.New()},
+			{Section: "{{.Section}}", Module: {{.Name}}.New({{if eq .Name "basic"}}{{range $i, $v := $.Verifiers}}{{if $i}}, {{end}}{{$v.Name}}.New(){{end}}{{end}})},
 {{- end}}
 		},
 {{- end}}
@@ -131,6 +131,7 @@ func render(modules []*catalog.Module, app *application, plan program.PlanID) ([
 		Imports       []string
 		Gates, Guards []call
 		Leases        []call // parts of the network
+		Verifiers     []call // parts of the guard that asks for passwords
 		Platform      call
 		Net, TLS      call
 		Audit, Egress call
@@ -166,6 +167,8 @@ func render(modules []*catalog.Module, app *application, plan program.PlanID) ([
 			data.Gates = append(data.Gates, c)
 		case catalog.ClassGuard:
 			data.Guards = append(data.Guards, c)
+		case catalog.ClassVerifier:
+			data.Verifiers = append(data.Verifiers, c)
 		case catalog.ClassAudit:
 			data.Audit = c
 		case catalog.ClassApp:

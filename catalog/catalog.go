@@ -23,6 +23,7 @@ const (
 	ClassGate     Class = "gate"     // judges connections
 	ClassTLS      Class = "tls"      // secures connections
 	ClassGuard    Class = "guard"    // judges requests
+	ClassVerifier Class = "verifier" // verifies passwords, as a part of a guard
 	ClassAudit    Class = "audit"    // records decisions
 	ClassEgress   Class = "egress"   // makes connections out of the image
 	ClassApp      Class = "app"      // the application

@@ -62,5 +62,11 @@ func authentication(a *api.Authentication) []catalog.Requirement {
 			list = append(list, catalog.Requirement{Any: catalog.Clause{m.Capability}, Why: m.Why, Pos: m.Pos})
 		}
 	}
+	// Where the list has nobody yet, any scheme would do.
+	if b := a.Basic; b != nil {
+		for _, s := range b.Schemes {
+			list = append(list, catalog.Requirement{Any: catalog.Clause{"authn/basic/" + s}, Why: "users have verifiers of " + s, Pos: b.Pos})
+		}
+	}
 	return list
 }

@@ -3,6 +3,7 @@ package compiler
 import (
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,6 +61,29 @@ func TestMethodsStandInTheirOrder(t *testing.T) {
 	basic := "staff-login " + d.Policy.Authentication.Basic.Pos.Short()
 	if !slices.Equal(rules, []string{"idp policy.yaml:6", "partner policy.yaml:7", basic, "mesh policy.yaml:9", abi.RuleAuthn + " policy.yaml:5"}) {
 		t.Errorf("rules %v", rules)
+	}
+}
+
+// The schemes of the verifiers that users have are asked for, each; where nobody is in
+// the list yet, any would do.
+func TestSchemesOfUsersAreRequired(t *testing.T) {
+	for _, schemes := range [][]string{nil, {"bcrypt"}, {"argon2id", "pbkdf2"}} {
+		d := methods(t)
+		b := *d.Policy.Authentication.Basic
+		b.Schemes = schemes
+		d.Policy.Authentication.Basic = &b
+		var asked, want []string
+		for _, r := range compile(t, d).Levels[0].Requirements {
+			if s, ok := strings.CutPrefix(r.Capability, "authn/basic/"); ok {
+				asked = append(asked, s+" "+r.Pos.Short()+" "+r.Why)
+			}
+		}
+		for _, s := range schemes {
+			want = append(want, s+" "+b.Pos.Short()+" users have verifiers of "+s)
+		}
+		if !slices.Equal(asked, want) {
+			t.Errorf("%v: asked for %v", schemes, asked)
+		}
 	}
 }
 

@@ -168,6 +168,7 @@ func TestRequirementsCiteTheirLines(t *testing.T) {
 		"net/socket " + d.Workload.Listen[0].Pos.Short(),
 		"firewall " + d.Policy.Network.Pos.Short(), "filter " + d.Policy.RoutesPos.Short(),
 		"authn " + d.Policy.Authentication.Pos.Short(), "authn/basic " + d.Policy.Authentication.Basic.Pos.Short(),
+		"authn/basic/argon2id " + d.Policy.Authentication.Basic.Pos.Short(),
 		"ratelimit/principal " + d.Policy.RateLimits[0].Pos.Short(), "authz/cedar " + d.Policy.Authorization.Pos.Short(),
 		"audit " + d.Policy.Audit.Pos.Short(), "app/handler " + d.Workload.App.Handler.Pos.Short(),
 	}

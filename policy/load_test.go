@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -180,6 +181,49 @@ func TestWhatChangesNothingIsAWarning(t *testing.T) {
 			}
 			if got := b.Warnings.Error(); !strings.HasPrefix(got, x.want) || (x.want == "") != (got == "") {
 				t.Errorf("got %q, want %q", got, x.want)
+			}
+		})
+	}
+}
+
+// The schemes of a user list are noted, for the modules that verify them, and what is
+// weak in it is said once for each reason, with its first line.
+func TestSchemesOfUsers(t *testing.T) {
+	const (
+		argon    = "$argon2id$v=19$m=19456,t=2,p=1$c2l4dGVlbiBieXRlcyBvaw$aGFzaGhhc2hoYXNoaGFzaA"
+		blowfish = "$2b$12$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
+		rounds   = "$pbkdf2-sha256$i=600000$c2l4dGVlbiBieXRlcyBvaw$aGFzaGhhc2hoYXNoaGFzaA"
+	)
+	for name, x := range map[string]struct {
+		users    string
+		schemes  []string
+		warnings []string
+	}{
+		"nobody yet":   {"# nobody\n", nil, nil},
+		"one scheme":   {"ada::" + blowfish + "\nbob::" + blowfish + "\n", []string{"bcrypt"}, nil},
+		"every scheme": {"ada::" + rounds + "\nbob::" + blowfish + "\neve::" + argon + "\n", []string{"argon2id", "bcrypt", "pbkdf2"}, nil},
+		"weak in 2 ways": {"ada::" + argon + "\nbob::" + strings.Replace(blowfish, "12", "05", 1) + "\neve::" + strings.Replace(blowfish, "12", "05", 1) + "\ndan::" + strings.Replace(argon, "t=2", "t=1", 1) + "\n",
+			[]string{"argon2id", "bcrypt"}, []string{"users.txt:2:1: secret \"users\": this verifier costs little to guess at: bcrypt of cost 5", "users.txt:4:1: secret \"users\": this verifier costs little to guess at: argon2id of m=19456,t=1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := folder(t)
+			if err := os.WriteFile(filepath.Join(dir, "users.txt"), []byte(x.users), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			b, err := parse(dir, base)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := b.Deployments[0].Policy.Authentication.Basic.Schemes; !slices.Equal(got, x.schemes) {
+				t.Errorf("schemes %v, want %v", got, x.schemes)
+			}
+			if len(b.Warnings) != len(x.warnings) {
+				t.Fatalf("warnings %v, want %v", b.Warnings, x.warnings)
+			}
+			for i, want := range x.warnings {
+				if got := b.Warnings[i].Error(); !strings.HasPrefix(got, want) || strings.Contains(got, "CCCC") || b.Warnings[i].Text != "" {
+					t.Errorf("warning %q, want %q", got, want)
+				}
 			}
 		})
 	}

@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -112,13 +113,30 @@ func (p *parsing) checkUsers(s *securityPolicy, x api.Secret) {
 	if !ok {
 		return
 	}
-	if _, err := basic.ParseUsers(data); err != nil {
+	users, err := basic.ParseUsers(data, basic.Problem)
+	if err != nil {
 		line, message := 1, err.Error()
 		var ue *basic.UsersError
 		if errors.As(err, &ue) {
 			line, message = ue.Line, ue.Message
 		}
 		p.failIn(x, line, "`lorica passwd` writes lines of the form name:groups:verifier", message)
+		return
+	}
+	weak := make(map[string]*Error) // by what is said, with its first line
+	for _, u := range users {
+		b := s.Authentication.Basic
+		if scheme := basic.SchemeOf(u.Verifier); !slices.Contains(b.Schemes, scheme) {
+			b.Schemes = append(b.Schemes, scheme)
+			slices.Sort(b.Schemes)
+		}
+		if why := basic.Weak(u.Verifier); why != "" && (weak[why] == nil || weak[why].Pos.Line > u.Line) {
+			weak[why] = &Error{Pos: api.Pos{File: filepath.Clean(x.File), Line: u.Line, Column: 1}, Message: fmt.Sprintf("secret %q: this verifier costs little to guess at: %s", x.Name, why),
+				Fix: "`lorica passwd` writes one that costs more; its user has to give the password again"}
+		}
+	}
+	for _, why := range slices.Sorted(maps.Keys(weak)) {
+		p.warnings = append(p.warnings, weak[why])
 	}
 }
 

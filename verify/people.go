@@ -126,7 +126,7 @@ func (v *verifier) groupsOf(name string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		users, err := basic.ParseUsers(b)
+		users, err := basic.ParseUsers(b, basic.Problem)
 		if err != nil {
 			return nil, err
 		}

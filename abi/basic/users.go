@@ -1,43 +1,28 @@
 package basic
 
 import (
-	"encoding/base64"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"lorica.dev/lorica/abi/authn"
 )
 
-// Bounds of a user list. They are about what one file can make an image hold
-// and what one line can make it compute: argon2id with MaxMemory and MaxTime
-// takes some seconds of one core.
+// Bounds of a user list: what one file can make an image hold.
 const (
 	MaxUsersSize = 1 << 20 // bytes
 	MaxUsers     = 10_000
 	MaxGroups    = 64 // of one user
 	MaxName      = 64 // bytes of the name of a user or a group
-	MinMemory    = 8  // KiB for each lane (RFC 9106, 3.1)
-	MaxMemory    = 64 << 10
-	MaxTime      = 10
-	MaxThreads   = 4
-	MinSalt      = 8
-	MaxSalt      = 64
-	MinHash      = 16
-	MaxHash      = 64
 )
 
-// A User is one line of a user list: a name, its groups, and an argon2id
-// verifier of its password (RFC 9106).
+// A User is one line of a user list: a name, its groups, and a verifier of its
+// password, of a form that was read.
 type User struct {
-	Name    string
-	Groups  []string // sorted, each once
-	Memory  uint32   // KiB
-	Time    uint32
-	Threads uint8
-	Salt    []byte
-	Hash    []byte
+	Name     string
+	Groups   []string // sorted, each once
+	Verifier string
+	Line     int // counted from one
 }
 
 // Users is a user list by name; read only, safe for concurrent use.
@@ -61,10 +46,11 @@ func (e *UsersError) Error() string {
 //
 //	name:group1,group2:$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH
 //
-// with the verifier in the PHC string format (raw base64); groups may be empty;
-// empty lines and lines that start with # are comments. Any error refuses the
-// whole list, and is a *UsersError.
-func ParseUsers(b []byte) (Users, error) {
+// with a verifier of one of the schemes; groups may be empty; empty lines and
+// lines that start with # are comments. read returns what is wrong with a
+// verifier: Problem, or less where an image has fewer schemes. Any error refuses
+// the whole list, and is a *UsersError.
+func ParseUsers(b []byte, read func(verifier string) string) (Users, error) {
 	if len(b) > MaxUsersSize {
 		return nil, &UsersError{Message: fmt.Sprintf("the list has %d bytes; the limit is %d", len(b), MaxUsersSize)}
 	}
@@ -77,6 +63,9 @@ func ParseUsers(b []byte) (Users, error) {
 			continue
 		}
 		u, msg := parseUser(line)
+		if msg == "" {
+			msg = read(u.Verifier)
+		}
 		if msg == "" && us[u.Name] != nil {
 			msg = fmt.Sprintf("user %q is listed twice", u.Name)
 		}
@@ -86,6 +75,7 @@ func ParseUsers(b []byte) (Users, error) {
 		if msg != "" {
 			return nil, &UsersError{Line: n, Message: msg}
 		}
+		u.Line = n
 		us[u.Name] = u
 	}
 	return us, nil
@@ -93,7 +83,7 @@ func ParseUsers(b []byte) (Users, error) {
 
 func parseUser(line string) (*User, string) {
 	name, rest, ok1 := strings.Cut(line, ":")
-	groups, phc, ok2 := strings.Cut(rest, ":")
+	groups, verifier, ok2 := strings.Cut(rest, ":")
 	switch {
 	case !ok1 || !ok2:
 		return nil, "not of the form name:groups:verifier"
@@ -102,7 +92,7 @@ func parseUser(line string) (*User, string) {
 	case name == authn.Anonymous:
 		return nil, fmt.Sprintf("the name %q is reserved for requests without credentials", authn.Anonymous)
 	}
-	u := &User{Name: name}
+	u := &User{Name: name, Verifier: verifier}
 	if groups != "" {
 		u.Groups = strings.Split(groups, ",")
 	}
@@ -118,7 +108,7 @@ func parseUser(line string) (*User, string) {
 	if len(slices.Compact(slices.Clone(u.Groups))) != len(u.Groups) {
 		return nil, "a group is listed twice"
 	}
-	return u, u.verifier(phc)
+	return u, ""
 }
 
 // ValidName reports whether s can name a user or a group. Neither ':' nor ','
@@ -136,46 +126,4 @@ func ValidName(s string) bool {
 		}
 	}
 	return true
-}
-
-// verifier reads a PHC string and returns what is wrong with it.
-func (u *User) verifier(s string) string {
-	p := strings.Split(s, "$")
-	if len(p) != 6 || p[0] != "" || p[1] != "argon2id" || p[2] != "v=19" {
-		return "the verifier is not of the form $argon2id$v=19$m=,t=,p=$SALT$HASH"
-	}
-	cost := strings.Split(p[3], ",")
-	if len(cost) != 3 {
-		return "the cost is not of the form m=,t=,p="
-	}
-	threads, ok3 := parameter(cost[2], "p=", 1, MaxThreads)
-	memory, ok1 := parameter(cost[0], "m=", MinMemory*max(1, threads), MaxMemory)
-	time, ok2 := parameter(cost[1], "t=", 1, MaxTime)
-	switch {
-	case !ok1:
-		return fmt.Sprintf("m must be from %d for each p to %d (KiB)", MinMemory, MaxMemory)
-	case !ok2:
-		return fmt.Sprintf("t must be from 1 to %d", MaxTime)
-	case !ok3:
-		return fmt.Sprintf("p must be from 1 to %d", MaxThreads)
-	}
-	u.Memory, u.Time, u.Threads = memory, time, uint8(threads)
-	if strings.ContainsAny(s, "\r\n") { // which base64 would skip
-		return "a line break inside the verifier"
-	}
-	raw := base64.RawStdEncoding.Strict()
-	var err error
-	if u.Salt, err = raw.DecodeString(p[4]); err != nil || len(u.Salt) < MinSalt || len(u.Salt) > MaxSalt {
-		return fmt.Sprintf("the salt is not raw base64 of %d to %d bytes", MinSalt, MaxSalt)
-	}
-	if u.Hash, err = raw.DecodeString(p[5]); err != nil || len(u.Hash) < MinHash || len(u.Hash) > MaxHash {
-		return fmt.Sprintf("the hash is not raw base64 of %d to %d bytes", MinHash, MaxHash)
-	}
-	return ""
-}
-
-func parameter(s, prefix string, lo, hi uint32) (uint32, bool) {
-	s, ok := strings.CutPrefix(s, prefix)
-	v, err := strconv.ParseUint(s, 10, 32)
-	return uint32(v), ok && err == nil && s[0] != '0' && uint32(v) >= lo && uint32(v) <= hi
 }

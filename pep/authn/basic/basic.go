@@ -1,5 +1,5 @@
 // Package basic establishes who makes a request, by HTTP Basic (RFC 7617) against
-// argon2id verifiers (RFC 9106).
+// a list of users. What hashes passwords is a module for each scheme.
 //
 // A credential that was verified once is remembered, under a key that nobody but
 // this process knows and that covers the user's verifier: a changed or revoked
@@ -13,8 +13,8 @@
 // wrong one without a hash, so failures also count for each source and name:
 // over that limit nothing is answered but 429, right or wrong.
 //
-// An unknown user costs what a known one does and gets the same answer as a wrong
-// password. The application never sees the password.
+// An unknown user costs what a known one does, whatever schemes there are, and gets
+// the same answer as a wrong password. The application never sees the password.
 package basic
 
 import (
@@ -31,18 +31,31 @@ import (
 	"lorica.dev/lorica/pep/authn/attempt"
 )
 
+// A Scheme verifies passwords by verifiers of one form. It is safe for concurrent
+// use.
+type Scheme interface {
+	// StandIn returns a verifier of the usual cost, of nobody's password.
+	StandIn() string
+	// Read returns the memory that a verification takes, in KiB, or what is wrong
+	// with the verifier.
+	Read(verifier string) (memory uint32, problem string)
+	// Matches hashes the password, whatever it is, and compares in constant time.
+	Matches(verifier, password string) bool
+}
+
 // A Module holds what outlives a program: verified credentials, failures by
 // source, and the bound on hashing.
 type Module struct {
+	schemes  []Scheme
 	known    *known
 	failures *attempt.Failures
 	hashes   *attempt.Queue
 	seed     maphash.Seed
 }
 
-// New returns the module.
-func New() *Module {
-	return &Module{known: newKnown(), failures: attempt.NewFailures(), hashes: attempt.NewQueue(), seed: maphash.MakeSeed()}
+// New returns the module, which verifies passwords by these schemes, at least one.
+func New(schemes ...Scheme) *Module {
+	return &Module{schemes: schemes, known: newKnown(), failures: attempt.NewFailures(), hashes: attempt.NewQueue(), seed: maphash.MakeSeed()}
 }
 
 // Prepare reads the section and the user list that it names.
@@ -58,7 +71,7 @@ func (m *Module) Prepare(in *pep.Input) (pep.GuardState, error) {
 	if !ok {
 		return nil, fmt.Errorf("basic: secret %q, the user list, is missing", s.Secret)
 	}
-	users, err := newUsers(list, m.seed)
+	users, err := newUsers(list, m.schemes, m.seed)
 	if err != nil {
 		return nil, fmt.Errorf("basic: secret %q: %w", s.Secret, err)
 	}

@@ -21,7 +21,13 @@ import (
 	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/pep"
 	"lorica.dev/lorica/pep/authn/basic"
+	"lorica.dev/lorica/pep/authn/basic/argon2id"
+	"lorica.dev/lorica/pep/authn/basic/bcrypt"
+	"lorica.dev/lorica/pep/authn/basic/pbkdf2"
 )
+
+// newModule is the module with every scheme.
+func newModule() *basic.Module { return basic.New(argon2id.New(), bcrypt.New(), pbkdf2.New()) }
 
 // line writes a user list's line. The cost is the least that argon2id has.
 func line(name, groups, password string) string { return costly(name, groups, password, 8) }
@@ -81,7 +87,7 @@ func header(name, password string) string {
 }
 
 func TestWhoIsWho(t *testing.T) {
-	st := prepare(t, basic.New(), section, line("ada", "tellers,staff", "lovelace")+line("bob", "", "builder: yes"))
+	st := prepare(t, newModule(), section, line("ada", "tellers,staff", "lovelace")+line("bob", "", "builder: yes"))
 	x, d := somebody.ask(st, header("ada", "lovelace"))
 	if d.Verdict != abi.Allow || d.Stage != abi.StageAuthn || d.Rule != section.Rule || x.Principal != "ada" || !reflect.DeepEqual(x.Groups, []string{"staff", "tellers"}) {
 		t.Errorf("ada: %+v, %q in %q", d, x.Principal, x.Groups)
@@ -96,7 +102,7 @@ func TestWhoIsWho(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	st := prepare(t, basic.New(), section, line("ada", "staff", "lovelace")+line("bob", "", "builder"))
+	st := prepare(t, newModule(), section, line("ada", "staff", "lovelace")+line("bob", "", "builder"))
 	for name, c := range map[string]struct {
 		headers []string
 		status  int
@@ -134,7 +140,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestTheSchemeIsReadLiberally(t *testing.T) {
-	st := prepare(t, basic.New(), section, line("ada", "", "lovelace"))
+	st := prepare(t, newModule(), section, line("ada", "", "lovelace"))
 	b := strings.Fields(header("ada", "lovelace"))[1]
 	for _, h := range []string{"basic " + b, "BASIC  " + b} {
 		if _, d := somebody.ask(st, h); d.Verdict != abi.Allow {
@@ -145,7 +151,7 @@ func TestTheSchemeIsReadLiberally(t *testing.T) {
 
 func TestUnknownUsersLookLikeWrongPasswords(t *testing.T) {
 	for name, users := range map[string]string{"some users": line("ada", "", "lovelace") + line("bob", "", "builder"), "no users": ""} {
-		m := basic.New()
+		m := newModule()
 		st := prepare(t, m, section, users)
 		for i := range 6 { // beyond the limit as well
 			x, d := client{"192.0.2.1", start}.ask(st, header("ada", "wrong"))
@@ -160,7 +166,7 @@ func TestUnknownUsersLookLikeWrongPasswords(t *testing.T) {
 func TestAStandInNeverLetsAnybodyIn(t *testing.T) {
 	// Every unknown name is hashed against some user's verifier; with one user
 	// it is known whose.
-	st := prepare(t, basic.New(), section, line("ada", "", "lovelace"))
+	st := prepare(t, newModule(), section, line("ada", "", "lovelace"))
 	for range 2 {
 		if got := somebody.login(st, "eve", "lovelace"); got != 401 {
 			t.Errorf("eve with ada's password: %d", got)
@@ -172,7 +178,7 @@ func TestAStandInNeverLetsAnybodyIn(t *testing.T) {
 }
 
 func TestWhatIsNotBasicIsLeftToOthers(t *testing.T) {
-	st := prepare(t, basic.New(), section, line("ada", "staff", "lovelace"))
+	st := prepare(t, newModule(), section, line("ada", "staff", "lovelace"))
 	for name, headers := range map[string][]string{"no header": nil, "another scheme": {"Bearer x"}, "an empty header": {""}, "a scheme that begins alike": {"Basics " + header("ada", "lovelace")[6:]}} {
 		x, d := somebody.ask(st, headers...)
 		if d.Verdict != abi.Allow || d.Rule != (abi.Rule{}) || x.Principal != "" || !reflect.DeepEqual([]string(x.Request.Header["Authorization"]), headers) {
@@ -183,7 +189,7 @@ func TestWhatIsNotBasicIsLeftToOthers(t *testing.T) {
 
 // afterThreeFailures is a state in which somebody has no attempt left.
 func afterThreeFailures(t *testing.T) pep.GuardState {
-	st := prepare(t, basic.New(), section, line("ada", "", "lovelace")+line("bob", "", "builder"))
+	st := prepare(t, newModule(), section, line("ada", "", "lovelace")+line("bob", "", "builder"))
 	for i := range 3 {
 		if got := somebody.login(st, "ada", fmt.Sprint("guess", i)); got != 401 {
 			t.Fatalf("guess %d: %d", i, got)
@@ -213,7 +219,7 @@ func TestSourceLimit(t *testing.T) {
 }
 
 func TestSourcesOfIPv6ArePrefixes(t *testing.T) {
-	st := prepare(t, basic.New(), section, line("ada", "", "lovelace"))
+	st := prepare(t, newModule(), section, line("ada", "", "lovelace"))
 	for i := range 3 {
 		client{fmt.Sprintf("2001:db8:0:1::%d", i), start}.login(st, "ada", "guess")
 	}
@@ -226,7 +232,7 @@ func TestSourcesOfIPv6ArePrefixes(t *testing.T) {
 }
 
 func TestNoSourceIsOneSource(t *testing.T) {
-	st := prepare(t, basic.New(), section, line("ada", "", "lovelace"))
+	st := prepare(t, newModule(), section, line("ada", "", "lovelace"))
 	for range 3 {
 		client{"", start}.login(st, "ada", "guess")
 	}
@@ -240,7 +246,7 @@ func TestSuccessIsNotCharged(t *testing.T) {
 	for i := range 10 {
 		users += line(fmt.Sprint("user", i), "", "pw")
 	}
-	st := prepare(t, basic.New(), section, users)
+	st := prepare(t, newModule(), section, users)
 	for i := range 10 {
 		if got := somebody.login(st, fmt.Sprint("user", i), "pw"); got != 200 {
 			t.Errorf("user %d: %d", i, got)
@@ -249,7 +255,7 @@ func TestSuccessIsNotCharged(t *testing.T) {
 }
 
 func TestANeighbourLocksNobodyOut(t *testing.T) {
-	st := prepare(t, basic.New(), section, line("ada", "", "lovelace")+line("bob", "", "builder"))
+	st := prepare(t, newModule(), section, line("ada", "", "lovelace")+line("bob", "", "builder"))
 	if got := somebody.login(st, "ada", "lovelace"); got != 200 {
 		t.Fatal(got)
 	}
@@ -267,7 +273,7 @@ func TestANeighbourLocksNobodyOut(t *testing.T) {
 // A remembered credential is answered without a hash: without a limit of its own
 // it would be an oracle for whoever may not hash any more.
 func TestRememberedCredentialsAreNoOracle(t *testing.T) {
-	st := prepare(t, basic.New(), section, line("ada", "", "lovelace"))
+	st := prepare(t, newModule(), section, line("ada", "", "lovelace"))
 	if got := somebody.login(st, "ada", "lovelace"); got != 200 {
 		t.Fatal(got)
 	}
@@ -289,7 +295,7 @@ func TestRememberedCredentialsAreNoOracle(t *testing.T) {
 }
 
 func TestSwap(t *testing.T) {
-	m := basic.New()
+	m := newModule()
 	ada := line("ada", "staff", "lovelace")
 	if got := somebody.login(prepare(t, m, section, ada+line("bob", "", "b")), "ada", "lovelace"); got != 200 {
 		t.Fatal(got)
@@ -335,7 +341,7 @@ func TestSwap(t *testing.T) {
 }
 
 func TestLimitsSurviveASwap(t *testing.T) {
-	m := basic.New()
+	m := newModule()
 	users := line("ada", "", "lovelace")
 	for i := range 3 {
 		somebody.login(prepare(t, m, section, users), "ada", fmt.Sprint(i))
@@ -346,7 +352,7 @@ func TestLimitsSurviveASwap(t *testing.T) {
 }
 
 func TestConcurrentGuessesCannotExceedTheLimit(t *testing.T) {
-	st := prepare(t, basic.New(), section, line("ada", "", "lovelace"))
+	st := prepare(t, newModule(), section, line("ada", "", "lovelace"))
 	var hashed, limited atomic.Int32
 	var wg sync.WaitGroup
 	for i := range 40 {
@@ -368,7 +374,7 @@ func TestConcurrentGuessesCannotExceedTheLimit(t *testing.T) {
 }
 
 func TestTheSameCredentialAtOnceIsOneAttempt(t *testing.T) {
-	st := prepare(t, basic.New(), section, costly("ada", "", "lovelace", 4096))
+	st := prepare(t, newModule(), section, costly("ada", "", "lovelace", 4096))
 	var wg sync.WaitGroup
 	for range 40 {
 		wg.Go(func() {
@@ -381,7 +387,7 @@ func TestTheSameCredentialAtOnceIsOneAttempt(t *testing.T) {
 }
 
 func TestOverloadIsSaid(t *testing.T) {
-	st := prepare(t, basic.New(), section, costly("ada", "", "lovelace", 8<<10))
+	st := prepare(t, newModule(), section, costly("ada", "", "lovelace", 8<<10))
 	var overloaded, wrong atomic.Int32
 	var wg sync.WaitGroup
 	for i := range 200 {
@@ -432,7 +438,7 @@ func TestPrepareRefuses(t *testing.T) {
 		"a realm with a line break": {change(func(s *wire.Section) { s.Realm = "a\r\nSet-Cookie: x" }), "users", good},
 		"zero bytes":                {make([]byte, 64), "", good},
 	} {
-		st, err := basic.New().Prepare(&pep.Input{Section: c.section, Secrets: map[string][]byte{c.secret: []byte(c.users)}})
+		st, err := newModule().Prepare(&pep.Input{Section: c.section, Secrets: map[string][]byte{c.secret: []byte(c.users)}})
 		if err == nil || st != nil {
 			t.Errorf("%s is accepted", name)
 		}
@@ -445,7 +451,7 @@ func TestPrepareRefuses(t *testing.T) {
 func TestTheRealmIsQuoted(t *testing.T) {
 	s := section
 	s.Realm = `a "b" \c`
-	x, _ := somebody.ask(prepare(t, basic.New(), s, ""), "Basic")
+	x, _ := somebody.ask(prepare(t, newModule(), s, ""), "Basic")
 	if got := x.Header.Get("WWW-Authenticate"); got != `Basic realm="a \"b\" \\c", charset="UTF-8"` {
 		t.Error(got)
 	}
@@ -459,7 +465,7 @@ func FuzzJudge(f *testing.F) {
 	}
 	right := header("ada", "lovelace")
 	f.Fuzz(func(t *testing.T, h string) {
-		x, d := somebody.ask(prepare(t, basic.New(), section, line("ada", "staff", "lovelace")), h)
+		x, d := somebody.ask(prepare(t, newModule(), section, line("ada", "staff", "lovelace")), h)
 		scheme, rest, _ := strings.Cut(h, " ")
 		isBasic := strings.EqualFold(scheme, "Basic")
 		isRight := isBasic && strings.TrimLeft(rest, " ") == right[6:]
@@ -473,7 +479,7 @@ func FuzzJudge(f *testing.F) {
 }
 
 func BenchmarkRemembered(b *testing.B) {
-	st := prepare(b, basic.New(), section, line("ada", "staff", "lovelace"))
+	st := prepare(b, newModule(), section, line("ada", "staff", "lovelace"))
 	r := httptest.NewRequest("GET", "/", nil)
 	header := []string{header("ada", "lovelace")}
 	x := &pep.Exchange{Request: r, Header: http.Header{}, Now: start, Flow: flow.Flow{Src: netip.MustParseAddr("192.0.2.1")}}

@@ -10,6 +10,9 @@ import (
 	"testing"
 
 	"lorica.dev/lorica/abi/basic"
+	"lorica.dev/lorica/pep/authn/basic/argon2id"
+	"lorica.dev/lorica/pep/authn/basic/bcrypt"
+	"lorica.dev/lorica/pep/authn/basic/pbkdf2"
 )
 
 func TestKnownIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
@@ -38,7 +41,7 @@ func TestKnownIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
 
 func TestKeysDiffer(t *testing.T) {
 	k := newKnown()
-	ada := &user{verifier: [32]byte{1}}
+	ada := &user{mark: [32]byte{1}}
 	seen := map[mac]credentials{}
 	for _, c := range []credentials{{"ada", "x"}, {"adax", ""}, {"ad", "ax"}, {"ada", "y"}, {"", "adax"}} {
 		key := k.key(ada, c)
@@ -48,63 +51,86 @@ func TestKeysDiffer(t *testing.T) {
 		if k.key(ada, c) != key {
 			t.Errorf("%+v has two keys", c)
 		}
-		if k.key(&user{verifier: [32]byte{2}}, c) == key || newKnown().key(ada, c) == key {
+		if k.key(&user{mark: [32]byte{2}}, c) == key || newKnown().key(ada, c) == key {
 			t.Errorf("%+v: the key ignores the verifier or the process", c)
 		}
 		seen[key] = c
 	}
 }
 
-func TestFingerprintsCoverTheVerifier(t *testing.T) {
-	base := basic.User{Name: "ada", Memory: 8, Time: 1, Threads: 1, Salt: []byte("salt"), Hash: []byte("hash"), Groups: []string{"a"}}
-	for name, c := range map[string]struct {
-		change func(*basic.User)
-		same   bool
-	}{
-		"groups":  {func(u *basic.User) { u.Groups = nil }, true},
-		"name":    {func(u *basic.User) { u.Name = "bob" }, false},
-		"memory":  {func(u *basic.User) { u.Memory++ }, false},
-		"time":    {func(u *basic.User) { u.Time++ }, false},
-		"threads": {func(u *basic.User) { u.Threads++ }, false},
-		"salt":    {func(u *basic.User) { u.Salt = []byte("salz") }, false},
-		"hash":    {func(u *basic.User) { u.Hash = []byte("hasch") }, false},
-		"border":  {func(u *basic.User) { u.Salt, u.Hash = []byte("salth"), []byte("ash") }, false},
-	} {
-		u := base
-		c.change(&u)
-		if (fingerprint(&u) == fingerprint(&base)) != c.same {
-			t.Errorf("%s: same is %v", name, !c.same)
+func TestFingerprintsCoverNameAndVerifier(t *testing.T) {
+	base := fingerprint("ada", "$x$1")
+	for name, c := range map[string][2]string{"name": {"bob", "$x$1"}, "verifier": {"ada", "$x$2"}, "border": {"ada$", "x$1"}} {
+		if fingerprint(c[0], c[1]) == base {
+			t.Errorf("another %s, and the same fingerprint", name)
 		}
 	}
 }
 
-// An unknown name costs what some user costs, and always the same, also under
-// the next program.
+// An unknown name costs what some user costs, by the scheme of that one, and always
+// the same, also under the next program.
 func TestStandInsImitateUsers(t *testing.T) {
-	const list = "ada::$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA\nbob::$argon2id$v=19$m=64,t=3,p=2$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA\n"
-	seed := maphash.MakeSeed()
-	first, err := newUsers([]byte(list), seed)
+	const list = "ada::$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA\n" +
+		"bob::$2b$04$abcdefghijklmnopqrstuuabcdefghijklmnopqrstuvwxyzABCDE\n" +
+		"eve::$pbkdf2-sha256$i=1000$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA\n"
+	seed, schemes := maphash.MakeSeed(), []Scheme{argon2id.New(), bcrypt.New(), pbkdf2.New()}
+	first, err := newUsers([]byte(list), schemes, seed)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := newUsers([]byte(list), seed)
+	second, err := newUsers([]byte(list), schemes, seed)
 	if err != nil {
 		t.Fatal(err)
 	}
-	costs := map[uint32]int{}
+	like := map[string]int{}
 	for i := range 1000 {
 		name := fmt.Sprint("nobody", i)
 		u, again := first.find(name), second.find(name)
-		if u.real || u.record.Memory != again.record.Memory || u.verifier != again.verifier || u.name != name || u.groups != nil {
+		if u.real || u.verifier != again.verifier || u.mark != again.mark || u.name != name || u.groups != nil {
 			t.Fatalf("%+v, then %+v", u, again)
 		}
-		costs[u.record.Memory]++
+		if problem := reads(u); problem != "" {
+			t.Fatalf("%s: a verifier for another scheme: %s", name, problem)
+		}
+		like[basic.SchemeOf(u.verifier)]++
 	}
-	if len(costs) != 2 || costs[8] < 300 || costs[64] < 300 {
-		t.Errorf("costs by memory: %v", costs)
+	if len(like) != 3 || like["argon2id"] < 200 || like["bcrypt"] < 200 || like["pbkdf2"] < 200 {
+		t.Errorf("stand-ins by scheme: %v", like)
 	}
-	if u := first.find("bob"); !u.real || u.record.Memory != 64 {
-		t.Errorf("%+v", u)
+	for name, scheme := range map[string]string{"ada": "argon2id", "bob": "bcrypt", "eve": "pbkdf2"} {
+		if u := first.find(name); !u.real || basic.SchemeOf(u.verifier) != scheme || reads(u) != "" {
+			t.Errorf("%+v", u)
+		}
+	}
+}
+
+func reads(u *user) string {
+	_, problem := u.scheme.Read(u.verifier)
+	return problem
+}
+
+// Whoever asks an image without users waits as long as for a wrong password, by the
+// scheme that a line of `lorica passwd` would have.
+func TestWithoutUsersAnUnknownNameIsHashed(t *testing.T) {
+	for _, s := range []Scheme{argon2id.New(), bcrypt.New(), pbkdf2.New()} {
+		us, err := newUsers(nil, []Scheme{s}, maphash.MakeSeed())
+		if err != nil {
+			t.Fatal(err)
+		}
+		u := us.find("ada")
+		if u.real || u.verifier != s.StandIn() || reads(u) != "" || basic.Weak(u.verifier) != "" {
+			t.Errorf("%+v: %s %s", u, reads(u), basic.Weak(u.verifier))
+		}
+	}
+}
+
+func TestAVerifierOfASchemeThatIsNotThere(t *testing.T) {
+	const list = "ada::$2b$04$abcdefghijklmnopqrstuuabcdefghijklmnopqrstuvwxyzABCDE"
+	if _, err := newUsers([]byte(list), []Scheme{argon2id.New()}, maphash.MakeSeed()); err == nil || !strings.Contains(err.Error(), "line 1: the verifier is of a form that this image has no module for") {
+		t.Errorf("%v", err)
+	}
+	if _, err := newUsers(nil, nil, maphash.MakeSeed()); err == nil {
+		t.Error("an image without any scheme")
 	}
 }
 

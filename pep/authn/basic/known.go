@@ -43,7 +43,7 @@ type keyed struct {
 // key covers the verifier, the name and the password; their borders are plain.
 func (k *known) key(u *user, c credentials) mac {
 	h := k.hashes.Get().(*keyed)
-	b := append(h.buf[:0], u.verifier[:]...)
+	b := append(h.buf[:0], u.mark[:]...)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(c.name)))
 	b = append(b, c.name...)
 	b = append(b, c.password...)

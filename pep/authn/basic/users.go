@@ -2,15 +2,14 @@ package basic
 
 import (
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"runtime"
 	"runtime/debug"
 	"slices"
-
-	"golang.org/x/crypto/argon2"
+	"strings"
 
 	"lorica.dev/lorica/abi/authn"
 	"lorica.dev/lorica/abi/basic"
@@ -28,8 +27,9 @@ type user struct {
 	name     string
 	groups   []string // sorted; shared, read only
 	real     bool
-	record   *basic.User
-	verifier [sha256.Size]byte // covers name, cost, salt and hash
+	scheme   Scheme
+	verifier string
+	mark     [sha256.Size]byte // covers name and verifier
 }
 
 // users is one generation's user list, immutable.
@@ -37,68 +37,72 @@ type users struct {
 	byName      map[string]*user
 	ordered     []*user
 	seed        maphash.Seed
-	concurrency int // of hashes, by their memory and the processors
+	standIn     user // where there are no users to imitate
+	concurrency int  // of hashes, by their memory and the processors
 }
 
-// standIn is hashed for an unknown name where there are no users to imitate: the
-// cost is the one that `lorica passwd` writes.
-var standIn = basic.User{Memory: 19456, Time: 2, Threads: 1, Salt: make([]byte, 16), Hash: make([]byte, 32)}
-
-func newUsers(list []byte, seed maphash.Seed) (*users, error) {
-	parsed, err := basic.ParseUsers(list)
+func newUsers(list []byte, schemes []Scheme, seed maphash.Seed) (*users, error) {
+	if len(schemes) == 0 {
+		return nil, errors.New("the image verifies no passwords")
+	}
+	// The first is imitated: an empty list must not answer faster than one with users.
+	first := schemes[0].StandIn()
+	us := &users{byName: map[string]*user{}, seed: seed, standIn: user{scheme: schemes[0], verifier: first}}
+	most, _ := schemes[0].Read(first)
+	by := func(verifier string) Scheme {
+		of := basic.SchemeOf(verifier)
+		i := slices.IndexFunc(schemes, func(s Scheme) bool { return basic.SchemeOf(s.StandIn()) == of })
+		if of == "" || i < 0 {
+			return nil
+		}
+		return schemes[i]
+	}
+	parsed, err := basic.ParseUsers(list, func(verifier string) string {
+		s := by(verifier)
+		if s == nil {
+			return "the verifier is of a form that this image has no module for"
+		}
+		memory, problem := s.Read(verifier)
+		most = max(most, memory)
+		return problem
+	})
 	if err != nil {
 		return nil, err
 	}
-	us := &users{byName: map[string]*user{}, seed: seed}
-	memory := standIn.Memory
 	for name, r := range parsed {
 		if name == authn.Anonymous {
 			return nil, fmt.Errorf("user %q: the name stands for requests without credentials", name)
 		}
-		u := &user{name: name, groups: slices.Sorted(slices.Values(r.Groups)), real: true, record: r, verifier: fingerprint(r)}
+		u := &user{name: name, groups: slices.Sorted(slices.Values(r.Groups)), real: true, scheme: by(r.Verifier), verifier: r.Verifier, mark: fingerprint(name, r.Verifier)}
 		us.byName[name] = u
 		us.ordered = append(us.ordered, u)
-		memory = max(memory, r.Memory)
 	}
-	slices.SortFunc(us.ordered, func(a, b *user) int {
-		if a.name < b.name {
-			return -1
-		}
-		return 1
-	})
-	us.concurrency = concurrency(runtime.GOMAXPROCS(0), memory, debug.SetMemoryLimit(-1))
+	slices.SortFunc(us.ordered, func(a, b *user) int { return strings.Compare(a.name, b.name) })
+	us.concurrency = concurrency(runtime.GOMAXPROCS(0), most, debug.SetMemoryLimit(-1))
 	return us, nil
 }
 
 // find returns the named user. A name that is not in the list gets the verifier
-// of some user, always the same one: where costs differ, an unknown name must
-// look like a known one from one try to the next.
+// of some user, always the same one: where schemes and costs differ, an unknown
+// name must look like a known one from one try to the next.
 func (us *users) find(name string) *user {
 	if u := us.byName[name]; u != nil {
 		return u
 	}
-	u := &user{name: name, record: &standIn}
+	u := us.standIn
 	if n := uint64(len(us.ordered)); n > 0 {
-		other := us.ordered[maphash.String(us.seed, name)%n]
-		u.record, u.verifier = other.record, other.verifier
+		u = *us.ordered[maphash.String(us.seed, name)%n]
 	}
-	return u
+	u.name, u.groups, u.real = name, nil, false
+	return &u
 }
 
 // matches hashes the password and compares in constant time.
 func (u *user) matches(password string) bool {
-	r := u.record
-	got := argon2.IDKey([]byte(password), r.Salt, r.Time, r.Memory, r.Threads, uint32(len(r.Hash)))
-	return subtle.ConstantTimeCompare(got, r.Hash) == 1 && u.real
+	return u.scheme.Matches(u.verifier, password) && u.real
 }
 
-func fingerprint(r *basic.User) [sha256.Size]byte {
-	var b []byte
-	for _, f := range [][]byte{[]byte(r.Name), r.Salt, r.Hash} {
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(f)))
-		b = append(b, f...)
-	}
-	b = binary.LittleEndian.AppendUint32(b, r.Memory)
-	b = binary.LittleEndian.AppendUint32(b, r.Time)
-	return sha256.Sum256(append(b, r.Threads))
+func fingerprint(name, verifier string) [sha256.Size]byte {
+	b := binary.LittleEndian.AppendUint32(nil, uint32(len(name)))
+	return sha256.Sum256(append(append(b, name...), verifier...))
 }
