@@ -172,8 +172,23 @@ type App struct {
 
 // A StaticApp serves the files of a folder, which become part of the image.
 type StaticApp struct {
-	Pos Pos
-	Dir string // as written
+	Pos         Pos
+	Dir         string // as written
+	Compression Compression
+}
+
+// A Compression says whether files are served in a compressed form, too.
+type Compression string
+
+const (
+	CompressionOptional Compression = "Optional" // the zero value means it as well
+	CompressionRequired Compression = "Required"
+	CompressionNone     Compression = "None"
+)
+
+// Compressions lists the values, the default first.
+func Compressions() []string {
+	return []string{string(CompressionOptional), string(CompressionRequired), string(CompressionNone)}
 }
 
 // A HandlerApp is a Go package with a constructor: func New() (http.Handler, error).

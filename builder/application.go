@@ -26,7 +26,8 @@ type application struct {
 	static bool
 	pos    api.Pos
 	dir    string // as the user names it, for messages
-	files  []file // under content/ or app/
+	files  []file // under content/, packed/ or app/
+	packed bool   // some are under packed/
 
 	proxy string // of a proxy: its configuration, a Go literal
 

@@ -25,13 +25,15 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 // What policies of the two kinds of application require.
 var (
 	accountsNeeds = []string{"image/process", "net", "firewall", "filter", "authn/basic", "authn/basic/argon2id", "ratelimit/principal", "authz/cedar", "audit", "app/handler"}
-	siteNeeds     = []string{"image/process", "net", "firewall", "filter", "audit", "app/static"}
+	siteNeeds     = []string{"image/process", "net", "firewall", "filter", "audit", "app/files"}
 	frontNeeds    = []string{"image/process", "net", "firewall", "filter", "audit", "egress", "app/proxy"}
-	securedNeeds  = []string{"image/process", "net", "tls/server", "filter", "audit", "app/static"}
+	securedNeeds  = []string{"image/process", "net", "tls/server", "filter", "audit", "app/files"}
 	machineNeeds  = []string{"image/microvm", "net", "firewall", "filter", "audit", "egress", "app/proxy"}
 	directNeeds   = []string{"image/process", "net/direct", "firewall", "filter", "audit", "egress", "app/proxy"}
-	leasedNeeds   = []string{"image/process", "net/direct", "net/dhcp", "firewall", "filter", "audit", "app/static"}
-	smallNeeds    = []string{"image/process", "net", "filter", "audit", "app/handler"}
+	leasedNeeds   = []string{"image/process", "net/direct", "net/dhcp", "firewall", "filter", "audit", "app/files"}
+	// More than one provider, and not the one that would be chosen.
+	chosenNeeds = []string{"image/process", "net", "filter", "authn/basic", "authn/basic/bcrypt", "authn/basic/pbkdf2", "audit", "app/files/compressed"}
+	smallNeeds  = []string{"image/process", "net", "filter", "audit", "app/handler"}
 )
 
 func selection(t testing.TB, needs []string) *solver.Selection {

@@ -43,7 +43,7 @@ import (
 // another plan is refused.
 const plan = "{{.Plan}}"
 {{if .Static}}
-//go:embed all:{{.Content}}
+//go:embed all:{{.Content}}{{if .Packed}} all:{{.Packed}}{{end}}
 var content embed.FS
 {{end}}
 func main() {
@@ -87,7 +87,7 @@ func main() {
 {{- if .Proxy}}
 		App:   {{.App.Name}}.New({{.Proxy}}, out.Dial),
 {{- else if .Static}}
-		App:   {{.App.Name}}.New(content, "{{.Content}}"),
+		App:   {{.App.Name}}.New(content, "{{.Content}}"{{if .Compresses}}, "{{.Packed}}"{{end}}),
 {{- else if .App.Name}}
 		App:   {{.App.Name}}.New(app.{{.Func}}),
 {{- end}}
@@ -113,7 +113,7 @@ func generate(modules []*catalog.Module, app *application, plan program.PlanID) 
 		switch kind := strings.TrimPrefix(m.ID, "app/"); {
 		case m.Class == catalog.ClassCore && m.ID != "unikernel":
 			return nil, fmt.Errorf("builder: the core module is not unikernel")
-		case m.Class == catalog.ClassApp && kind != app.kind():
+		case m.Class == catalog.ClassApp && kind != app.kind() && !(app.static && m.ID == compresses):
 			return nil, fmt.Errorf("builder: the set has app/%s; the workload is a %s application", kind, app.kind())
 		}
 	}
@@ -127,6 +127,8 @@ func render(modules []*catalog.Module, app *application, plan program.PlanID) ([
 		Count         int
 		Plan, Content string
 		Static        bool
+		Compresses    bool   // the module that serves files takes a folder of smaller ones
+		Packed        string // that folder; empty: none of them is smaller
 		Package, Func string
 		Imports       []string
 		Gates, Guards []call
@@ -140,6 +142,9 @@ func render(modules []*catalog.Module, app *application, plan program.PlanID) ([
 	}{
 		Count: len(modules), Plan: hex.EncodeToString(plan[:]), Content: contentFolder,
 		Static: app.static, Package: app.pkg, Func: app.function, Proxy: app.proxy,
+	}
+	if data.Compresses = has(modules, compresses); app.packed {
+		data.Packed = packedFolder
 	}
 	names := map[string]string{}
 	for _, m := range modules {

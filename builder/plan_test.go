@@ -35,6 +35,8 @@ func TestTheGeneratedMain(t *testing.T) {
 		{"main-direct.go.txt", directNeeds, front},
 		{"main-leased.go.txt", leasedNeeds, &application{static: true}},
 		{"main-secured.go.txt", securedNeeds, &application{static: true}},
+		{"main-chosen.go.txt", chosenNeeds, &application{static: true, packed: true}},
+		{"main-incompressible.go.txt", []string{"image/process", "net", "filter", "audit", "app/files/compressed"}, &application{static: true}},
 	} {
 		t.Run(c.golden, func(t *testing.T) {
 			sel := selection(t, c.needs)

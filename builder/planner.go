@@ -20,6 +20,7 @@ type Planner struct {
 	tools *toolchain
 	found string // stamp of the toolchain
 	apps  map[api.HandlerApp]readApp
+	small packer
 }
 
 type readApp struct {
@@ -35,7 +36,18 @@ func (p *Planner) Plan(ctx context.Context, sel *solver.Selection, w *api.Worklo
 	if err != nil {
 		return nil, err
 	}
+	if has(sel.Modules, compresses) {
+		if app, err = p.pack(app); err != nil {
+			return nil, err
+		}
+	}
 	return newPlan(tools, sel, app, lorica.Source())
+}
+
+func (p *Planner) pack(app *application) (*application, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.small.pack(app)
 }
 
 func (p *Planner) read(ctx context.Context, w *api.Workload) (*toolchain, *application, error) {

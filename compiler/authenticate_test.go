@@ -74,7 +74,7 @@ func TestSchemesOfUsersAreRequired(t *testing.T) {
 		d.Policy.Authentication.Basic = &b
 		var asked, want []string
 		for _, r := range compile(t, d).Levels[0].Requirements {
-			if s, ok := strings.CutPrefix(r.Capability, "authn/basic/"); ok {
+			if s, ok := strings.CutPrefix(r.Any[0], "authn/basic/"); ok {
 				asked = append(asked, s+" "+r.Pos.Short()+" "+r.Why)
 			}
 		}

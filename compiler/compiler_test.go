@@ -182,6 +182,27 @@ func TestRequirementsCiteTheirLines(t *testing.T) {
 	}
 }
 
+// Compression is the workload's to ask for, to refuse, or to leave to the choice.
+func TestCompressionIsRequired(t *testing.T) {
+	d := accounts(t)
+	for value, want := range map[api.Compression][]string{
+		"": {"app/files"}, api.CompressionOptional: {"app/files"},
+		api.CompressionRequired: {"app/files", "app/files/compressed"}, api.CompressionNone: {"app/files", "app/files/plain"},
+	} {
+		w := *d.Workload
+		w.App = api.App{Static: &api.StaticApp{Pos: w.App.Pos, Dir: "./public", Compression: value}}
+		var got []string
+		for _, r := range compile(t, &policy.Deployment{Workload: &w, Policy: d.Policy, Authorization: d.Authorization}).Levels[0].Requirements {
+			if strings.HasPrefix(r.Any[0], "app/") {
+				got = append(got, r.Any[0])
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q: %v", value, got)
+		}
+	}
+}
+
 func TestWhatIsNotAskedForIsAbsent(t *testing.T) {
 	d := accounts(t)
 	p := *d.Policy

@@ -129,7 +129,13 @@ func requirements(d *policy.Deployment, i int) []catalog.Requirement {
 	}
 	switch a := w.App; {
 	case a.Static != nil:
-		list = append(list, catalog.Requirement{Any: catalog.Clause{"app/static"}, Why: "the application is a folder of files", Pos: a.Static.Pos})
+		list = append(list, catalog.Requirement{Any: catalog.Clause{"app/files"}, Why: "the application is a folder of files", Pos: a.Static.Pos})
+		switch a.Static.Compression {
+		case api.CompressionRequired:
+			list = append(list, catalog.Requirement{Any: catalog.Clause{"app/files/compressed"}, Why: "files are served compressed, too", Pos: a.Static.Pos})
+		case api.CompressionNone:
+			list = append(list, catalog.Requirement{Any: catalog.Clause{"app/files/plain"}, Why: "files are served as they are", Pos: a.Static.Pos})
+		}
 	case a.Handler != nil:
 		list = append(list, catalog.Requirement{Any: catalog.Clause{"app/handler"}, Why: "the application is a Go handler", Pos: a.Handler.Pos})
 	case a.Proxy != nil:

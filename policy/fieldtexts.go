@@ -31,6 +31,7 @@ func workloadTexts() map[string]string {
 		"spec.app":                       "The protected application: exactly one of static, handler and proxy.",
 		"spec.app.static":                "Files that become part of the image.",
 		"spec.app.static.dir":            "The folder, relative to this file.",
+		"spec.app.static.compression":    "Whether files are served in gzip's form to clients that prefer it: Required, None, or Optional (the default): as the smaller set of modules has it.",
 		"spec.app.handler":               "A Go package with func New() (http.Handler, error).",
 		"spec.app.handler.module":        "The folder of the Go module, relative to this file.",
 		"spec.app.handler.package":       "The package in the module. Default: its root.",

@@ -122,6 +122,7 @@ func documentsOf(t *testing.T) map[string]*yaml.Node {
 	all["more.yaml"] = parsed(t, moreFields)
 	all["interface.yaml"] = parsed(t, moreOfWorkloads)
 	all["handler.yaml"] = parsed(t, strings.Replace(moreOfWorkloads, `{proxy: {upstream: "https://127.0.0.1:9000", trust: ./ca.pem, serverName: a.example, connectTimeout: 1s, responseTimeout: 2s, idleTimeout: 3s, maxConnections: 4}}`, "{handler: {module: ./api, package: ., func: New}}", 1))
+	all["static.yaml"] = parsed(t, "apiVersion: lorica.dev/v1alpha1\nkind: Workload\nmetadata: {name: a}\nspec:\n  app: {static: {dir: ./public, compression: Required}}\n  listen: [{name: l, port: 80}]\n")
 	return all
 }
 

@@ -88,7 +88,10 @@ func (d *decoder) app(a *api.App) func(*yaml.Node) {
 		d.object(n, "spec.app",
 			field{name: "static", read: func(n *yaml.Node) {
 				a.Static = &api.StaticApp{Pos: d.pos(n)}
-				d.object(n, "spec.app.static", field{name: "dir", must: true, read: d.path(&a.Static.Dir, "spec.app.static.dir")})
+				compression := string(api.CompressionOptional)
+				d.object(n, "spec.app.static", field{name: "dir", must: true, read: d.path(&a.Static.Dir, "spec.app.static.dir")},
+					field{name: "compression", read: d.choice(&compression, "spec.app.static.compression", api.Compressions())})
+				a.Static.Compression = api.Compression(compression)
 			}},
 			field{name: "handler", read: func(n *yaml.Node) {
 				a.Handler = &api.HandlerApp{Pos: d.pos(n), Package: ".", Func: "New"}

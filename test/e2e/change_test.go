@@ -52,12 +52,7 @@ func TestRuleChangeLosesNoRequest(t *testing.T) {
 func TestModuleChangeLosesNoRequest(t *testing.T) {
 	u := newUser(t)
 	port := freePort(t)
-	u.run("init", "site")
-	dir := filepath.Join(u.home, "site")
-	for _, f := range []string{"workload.yaml", "policy.yaml"} {
-		edit(t, filepath.Join(dir, f), "port: 8080", "port: "+port)
-	}
-	edit(t, filepath.Join(dir, "policy.yaml"), "protocol: TCP, port: 8080}, expect: Allow", "protocol: TCP, port: "+port+"}, expect: Allow")
+	dir := u.site(port)
 	x, first := u.up(dir)
 	addr := "127.0.0.1:" + port
 	l := startLoad(addr, "/", "ada:lovelace", func(a answer) bool { return a.status == 200 })

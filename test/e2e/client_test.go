@@ -39,13 +39,6 @@ type answer struct {
 }
 
 func (c *client) do(method, path, user, body string) (answer, error) {
-	if c.conn == nil {
-		conn, err := net.DialTimeout("tcp", c.addr, 5*time.Second)
-		if err != nil {
-			return answer{}, err
-		}
-		c.conn, c.in = conn, bufio.NewReader(conn)
-	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\n", method, path, c.addr)
 	switch {
@@ -58,8 +51,20 @@ func (c *client) do(method, path, user, body string) (answer, error) {
 		fmt.Fprintf(&b, "Content-Type: application/json\r\nContent-Length: %d\r\n", len(body))
 	}
 	b.WriteString("\r\n" + body)
+	return c.say(method, b.String())
+}
+
+// say sends a request as it is written, and reads the answer.
+func (c *client) say(method, request string) (answer, error) {
+	if c.conn == nil {
+		conn, err := net.DialTimeout("tcp", c.addr, 5*time.Second)
+		if err != nil {
+			return answer{}, err
+		}
+		c.conn, c.in = conn, bufio.NewReader(conn)
+	}
 	c.conn.SetDeadline(time.Now().Add(20 * time.Second))
-	if _, err := io.WriteString(c.conn, b.String()); err != nil {
+	if _, err := io.WriteString(c.conn, request); err != nil {
 		c.close()
 		return answer{}, err
 	}

@@ -143,6 +143,17 @@ func (u *user) project(files map[string]string) string {
 	return dir
 }
 
+// site is what 'init' writes, on a port.
+func (u *user) site(port string) string {
+	u.run("init", "site")
+	dir := filepath.Join(u.home, "site")
+	for _, f := range []string{"workload.yaml", "policy.yaml"} {
+		edit(u.t, filepath.Join(dir, f), "port: 8080", "port: "+port)
+	}
+	edit(u.t, filepath.Join(dir, "policy.yaml"), "protocol: TCP, port: 8080}, expect: Allow", "protocol: TCP, port: "+port+"}, expect: Allow")
+	return dir
+}
+
 // example copies examples/accounts with another port.
 func (u *user) example(port string) string { return u.copied("accounts", "8445", port) }
 

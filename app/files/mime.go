@@ -1,4 +1,4 @@
-package static
+package files
 
 import (
 	"path"
