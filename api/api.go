@@ -245,9 +245,27 @@ type SecurityPolicy struct {
 	RequestFilter  *RequestFilter
 	Obligations    []Obligation
 	Audit          *Audit
+	Modules        *Modules
 	Tests          []Test
 
 	CoverageRequired bool // every rule that a test can reach must decide one
+}
+
+// Modules says what must be in an image, what must not, and how much there may be, by ids
+// of modules or by capabilities.
+type Modules struct {
+	Pos     Pos
+	Require []ModuleName
+	Forbid  []ModuleName
+
+	MaxAttackSurface    int // in points; 0: no limit
+	MaxAttackSurfacePos Pos
+}
+
+// A ModuleName is a module or a capability, and where it is named.
+type ModuleName struct {
+	Pos  Pos
+	Name string
 }
 
 // Default says what happens where no rule matches. The zero Default denies.

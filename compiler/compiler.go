@@ -37,11 +37,15 @@ type Level struct {
 	Names        []string          // levels up to this one
 	Sections     []program.Section // in chain order; absent where nothing asks for one
 	Requirements []catalog.Requirement
+	Prohibitions []catalog.Requirement // modules and capabilities that must not be in its image
+	MaxSurface   int                   // of its modules together; 0: no limit
 	Ports        []Port
 	Enforced     []Enforced
 	Egress       []Outlet // rules for connections out, in order; the last one decides where none matches
 	Routes       []RouteReads
 	DryRun       bool // nothing of the policy is enforced that can be let through
+
+	MaxSurfacePos api.Pos
 
 	claims []claim
 }
@@ -131,6 +135,7 @@ func Compile(d *policy.Deployment) (*Output, error) {
 	out := &Output{}
 	for i, name := range p.Levels.Names {
 		l := Level{Name: name, Names: p.Levels.Names[: i+1 : i+1], Requirements: requirements(d, i), DryRun: p.DryRun, claims: claims(p, i)}
+		l.steer(p)
 		if p.DryRun {
 			l.add(dryrun.Name, dryrun.Encode(policy.DryRunRule(p).Line))
 		}

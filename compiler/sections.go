@@ -141,7 +141,7 @@ func requirements(d *policy.Deployment, i int) []catalog.Requirement {
 	case a.Proxy != nil:
 		list = append(list, catalog.Requirement{Any: catalog.Clause{"app/proxy"}, Why: "requests are forwarded to an upstream", Pos: a.Proxy.Pos})
 	}
-	return list
+	return append(list, demanded(p)...)
 }
 
 // kindOfNetwork returns what a process asks for; a microVM has no choice.

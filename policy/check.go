@@ -246,6 +246,7 @@ func (p *parsing) checkPolicy(s *securityPolicy) {
 	p.checkRateLimits(s)
 	p.checkFilter(s)
 	p.checkObligations(s)
+	p.checkModules(s)
 	if s.Authorization != nil {
 		if s.Authentication == nil && !s.bad["spec.authentication"] {
 			s.failAt(s.Authorization.Pos, "add authentication: {require: true, basic: {...}}", "authorization needs authentication: without it nobody has a name")

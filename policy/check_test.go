@@ -214,6 +214,11 @@ func mistakes() []mistake {
 
 		{"require unstated", "require: true, ", "", nil},
 		{"require in the old place", "{require: true, basic: {name: login,", "{basic: {require: true, name: login,", nil},
+		{"modules that say nothing", "  levels:", "  modules: {}\n  levels:", nil},
+		{"modules that are none", "  levels:", "  modules: {require: [], forbid: [\"\", Pep/Firewall, ../x, 7], maxAttackSurface: 0}\n  levels:", nil},
+		{"modules named twice", "  levels:", "  modules: {require: [net, net], forbid: [app/proxy, app/proxy]}\n  levels:", nil},
+		{"a module that must and must not", "  levels:", "  modules:\n    require: [audit, tls/server]\n    forbid: [tls/server]\n  levels:", nil},
+		{"modules of another form", "  levels:", "  modules: {require: net, allow: [x], maxAttackSurface: \"9\"}\n  levels:", nil},
 		{"no method", "{require: true, basic: {name: login, users: secret/users}}", "{require: true}", nil},
 		{"jwt of nobody", "basic: {name: login, users: secret/users}", "jwt: []", nil},
 		{"jwt with everything wrong", "basic: {name: login, users: secret/users}", "jwt: [{name: i d, issuer: 7, audiences: [], jwks: ./x.json, algorithms: [none, HS256, ES384, ES256, ES256], principal: \"\", leeway: 1.5s, require: true, key: x}]", nil},

@@ -62,6 +62,7 @@ func (d *decoder) securityPolicy(n *yaml.Node, s *api.SecurityPolicy) {
 				read(v)
 			}, groupsAttribute)
 		}},
+		field{name: "modules", read: d.modules(s)},
 		field{name: "secrets", read: d.secrets(s)},
 		field{name: "requestFilter", read: d.requestFilter(s)},
 		field{name: "rateLimits", read: d.rateLimits(s)},

@@ -160,6 +160,7 @@ spec:
   rateLimits: [{name: l, key: [source, route], routes: [r], requests: 5, per: 1m, scope: instance, enforcement: Enforce, minLevel: normal}]
   obligations: [{name: o, on: any.deny, count: 5, window: 1m, do: [alert, blockSource], for: 1m, enforcement: DryRun, minLevel: normal}]
   audit: {decisions: denied, sampleAllowed: 0.5, redact: [path]}
+  modules: {require: [net], forbid: [app/proxy, authn/basic/bcrypt], maxAttackSurface: 500}
   tests:
     - {name: t, level: normal, as: {user: u, groups: [g]}, request: GET /, context: {a: 5, b: x, c: true}, body: {a: [1, null]}, at: 2026-11-25T12:00:00Z, from: 10.0.0.1, expect: Deny, by: r}
     - {name: t, call: r, body: text, at: "2026-11-25T12:00:00Z", expect: Allow, dryRun: Deny}

@@ -52,17 +52,22 @@ var senses = map[string]sense{
 	"requestFilter.maxHeaders": looser, "requestFilter.maxStreams": looser, "requestFilter.handshakeTimeout": looser, "requestFilter.headerTimeout": looser,
 	"requestFilter.bodyTimeout": looser, "requestFilter.writeTimeout": looser, "requestFilter.idleTimeout": looser, "requestFilter.rejectEncodedSlash": tighter,
 	"levels.initial": tighter,
-	"dryRun":         looser, "rateLimits.dryRun": looser, "obligations.dryRun": looser,
+	"modules":        tighter, "modules.forbid": tighter, "modules.maxAttackSurface": looser,
+	"dryRun": looser, "rateLimits.dryRun": looser, "obligations.dryRun": looser,
 	"workload.listen": looser, "workload.minimum": looser, "workload.app.proxy.maxConnections": looser,
 }
 
 // everything are lists in which nothing means all that there is.
 var everything = map[string]sense{"requestFilter.contentTypes": looser, "rateLimits.routes": tighter}
 
+// unbounded are numbers of which 0, where none is written, is more than any other.
+var unbounded = map[string]bool{"modules.maxAttackSurface": true}
+
 // decided is what packets, requests and connections show, more exactly than fields.
 func decided(path string) bool {
 	switch path {
-	case "network.egress", "endpoints", "default", "authorization", "tests", "metadata", "selector", "dir":
+	case "network.egress", "endpoints", "default", "authorization", "tests", "metadata", "selector", "dir",
+		"authentication.basic.schemes": // of the users, which are a secret and no document
 		return true
 	}
 	return false
@@ -173,7 +178,11 @@ func direction(x, y *entry) string {
 	s := senses[x.kind]
 	switch a := x.value.(type) {
 	case int64:
-		return s.effect(y.value.(int64) > a)
+		b := y.value.(int64)
+		if unbounded[x.kind] && (a == 0 || b == 0) {
+			return s.effect(b == 0)
+		}
+		return s.effect(b > a)
 	case float64:
 		return s.effect(y.value.(float64) > a)
 	case bool:

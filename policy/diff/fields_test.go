@@ -110,7 +110,7 @@ func leaves(v reflect.Value, path string, f func(path string, v reflect.Value)) 
 // What decides about packets, requests and connections is compared by what it decides; names
 // of routes and of other entries tell them apart.
 var shownOtherwise = []string{
-	".Default.", ".Endpoints.", ".Network.Ingress.", ".Network.Egress.", ".Authorization.", ".Tests.", ".Metadata.", ".Dir", ".Selector", "workload.Metadata.", "workload.Dir",
+	".Default.", ".Endpoints.", ".Network.Ingress.", ".Network.Egress.", ".Authorization.", ".Tests.", ".Metadata.", ".Authentication.Basic.Schemes", ".Dir", ".Selector", "workload.Metadata.", "workload.Dir",
 }
 
 // Whatever field of the language differs is said, those as well that will come.
