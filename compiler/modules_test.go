@@ -18,7 +18,7 @@ func steered(t *testing.T, m *api.Modules) *policy.Deployment {
 	return &policy.Deployment{Workload: d.Workload, Policy: &p, Authorization: d.Authorization}
 }
 
-func named(line int, names ...string) (list []api.ModuleName) {
+func moduleNames(line int, names ...string) (list []api.ModuleName) {
 	for i, n := range names {
 		list = append(list, api.ModuleName{Pos: api.Pos{File: "policy.yaml", Line: line + i, Column: 5}, Name: n})
 	}
@@ -27,7 +27,7 @@ func named(line int, names ...string) (list []api.ModuleName) {
 
 func TestModulesOfThePolicyAreCarriedWithTheirLines(t *testing.T) {
 	at := api.Pos{File: "policy.yaml", Line: 9, Column: 23}
-	d := steered(t, &api.Modules{Require: named(3, "authn/basic/bcrypt", "net/socket"), Forbid: named(7, "app/proxy"), MaxAttackSurface: 900, MaxAttackSurfacePos: at})
+	d := steered(t, &api.Modules{Require: moduleNames(3, "authn/basic/bcrypt", "net/socket"), Forbid: moduleNames(7, "app/proxy"), MaxAttackSurface: 900, MaxAttackSurfacePos: at})
 	for _, l := range compile(t, d).Levels {
 		n := len(l.Requirements)
 		last := l.Requirements[n-2:]
@@ -52,7 +52,7 @@ func TestNamesThatTheCatalogDoesNotHave(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &api.SecurityPolicy{Modules: &api.Modules{Require: named(3, "firewall", "pep/firewal"), Forbid: named(7, "app/proxy", "something/else")}}
+	p := &api.SecurityPolicy{Modules: &api.Modules{Require: moduleNames(3, "firewall", "pep/firewal"), Forbid: moduleNames(7, "app/proxy", "something/else")}}
 	errs := Known(c, p)
 	if len(errs) != 2 || !strings.HasPrefix(errs[0].Error(), `policy.yaml:4:5: spec.modules: there is no module and no capability "pep/firewal" (did you mean "pep/firewall"?)`) ||
 		!strings.HasPrefix(errs[1].Error(), `policy.yaml:8:5: spec.modules: there is no module and no capability "something/else" (known: app/proxy, firewall, pep/firewall`) {
@@ -64,7 +64,7 @@ func TestNamesThatTheCatalogDoesNotHave(t *testing.T) {
 }
 
 func TestAModuleThatNothingConfigures(t *testing.T) {
-	d := steered(t, &api.Modules{Pos: api.Pos{File: "policy.yaml", Line: 2, Column: 3}, Require: named(3, "authn/jwt")})
+	d := steered(t, &api.Modules{Pos: api.Pos{File: "policy.yaml", Line: 2, Column: 3}, Require: moduleNames(3, "authn/jwt")})
 	l := &compile(t, d).Levels[0]
 	jwt := &catalog.Module{ID: "pep/authn/jwt", Provides: []string{"authn/jwt"}, Section: "authn-jwt"}
 	filter, core, tls := &catalog.Module{ID: "pep/filter", Section: "filter"}, &catalog.Module{ID: "unikernel"}, &catalog.Module{ID: "pep/tls", Section: "tls"}

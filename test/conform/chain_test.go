@@ -27,6 +27,7 @@ import (
 	"lorica.dev/lorica/pep"
 	pepauthn "lorica.dev/lorica/pep/authn"
 	pepbasic "lorica.dev/lorica/pep/authn/basic"
+	"lorica.dev/lorica/pep/authn/basic/argon2id"
 	pepjwt "lorica.dev/lorica/pep/authn/jwt"
 	pepauthz "lorica.dev/lorica/pep/authz"
 	"lorica.dev/lorica/pep/filter"
@@ -49,7 +50,7 @@ func chain(t testing.TB, d *policy.Deployment, secrets map[string][]byte) pep.Ch
 	for _, m := range []struct {
 		section string
 		guard   pep.Guard
-	}{{obligation.Name, obligations.New()}, {route.Name, filter.New()}, {limit.SourceName, sourcelimit.New()}, {jwt.Name, pepjwt.New()}, {basic.Name, pepbasic.New()},
+	}{{obligation.Name, obligations.New()}, {route.Name, filter.New()}, {limit.SourceName, sourcelimit.New()}, {jwt.Name, pepjwt.New()}, {basic.Name, pepbasic.New(argon2id.New())},
 		{authn.Name, pepauthn.New()}, {limit.PrincipalName, principallimit.New()}, {authz.Name, pepauthz.New()}} {
 		if p.Section(m.section) == nil {
 			continue
