@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -81,7 +82,9 @@ func TestFilesThatCompressAreThereTwice(t *testing.T) {
 }
 
 func TestWhatSavesLittleIsLeftAlone(t *testing.T) {
-	for text, want := range map[string]bool{"": false, "x": false, strings.Repeat("x", 21): false, strings.Repeat("x", 100): true} {
+	noise := make([]byte, 2000)
+	rand.NewChaCha8([32]byte{}).Read(noise)
+	for text, want := range map[string]bool{string(noise) + strings.Repeat("x", 150): false, string(noise) + strings.Repeat("x", 400): true, "": false, "x": false, strings.Repeat("x", 21): false, strings.Repeat("x", 100): true} {
 		small, err := squeeze([]byte(text))
 		if err != nil || (small != nil) != want {
 			t.Errorf("%d bytes: %d (%v)", len(text), len(small), err)

@@ -271,3 +271,19 @@ spec:
   obligations: [{name: guess, on: authentication.deny, count: 3, window: 1m, do: [blockSource], for: 2m}]
   requestFilter: {maxBodyBytes: 100, contentTypes: [application/json]}
 `
+
+// A limit that is new is tighter than none, and one that is gone looser.
+func TestALimitOfSurfaceThatIsNotThereIsNone(t *testing.T) {
+	with := func(n int) *policy.Deployment {
+		return &policy.Deployment{Workload: &api.Workload{}, Policy: &api.SecurityPolicy{Modules: &api.Modules{Pos: api.Pos{File: "p.yaml", Line: 3}, MaxAttackSurface: n}}}
+	}
+	for _, c := range []struct {
+		before, after int
+		effect        string
+	}{{0, 500, Tightens}, {500, 0, Loosens}, {500, 400, Tightens}, {400, 500, Loosens}} {
+		list := differences(with(c.before), with(c.after))
+		if len(list) != 1 || list[0].Effect != c.effect {
+			t.Errorf("%d to %d: %+v", c.before, c.after, list)
+		}
+	}
+}

@@ -124,6 +124,34 @@ func TestWithoutUsersAnUnknownNameIsHashed(t *testing.T) {
 	}
 }
 
+// counted is a scheme that counts what it hashes.
+type counted struct {
+	Scheme
+	hashed int
+}
+
+func (c *counted) Matches(verifier, password string) bool {
+	c.hashed++
+	return c.Scheme.Matches(verifier, password)
+}
+
+// Whoever exists, each try costs one hash.
+func TestEveryTryIsHashedOnce(t *testing.T) {
+	s := &counted{Scheme: pbkdf2.New()}
+	us, err := newUsers([]byte("ada::$pbkdf2-sha256$i=1000$c2l4dGVlbiBieXRlcyBvaw$uDQIipDZj/b0pet/J1Zj1iQJWuDW5og2QUPWUU30Y5w"), []Scheme{s}, maphash.MakeSeed())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range []struct {
+		name, password string
+		want           bool
+	}{{"ada", "pässwörd", true}, {"ada", "x", false}, {"eve", "pässwörd", false}, {"eve", "x", false}} {
+		if got := us.find(c.name).matches(c.password); got != c.want || s.hashed != i+1 {
+			t.Errorf("%+v: %v, after %d hashes", c, got, s.hashed)
+		}
+	}
+}
+
 func TestAVerifierOfASchemeThatIsNotThere(t *testing.T) {
 	const list = "ada::$2b$04$abcdefghijklmnopqrstuuabcdefghijklmnopqrstuvwxyzABCDE"
 	if _, err := newUsers([]byte(list), []Scheme{argon2id.New()}, maphash.MakeSeed()); err == nil || !strings.Contains(err.Error(), "line 1: the verifier is of a form that this image has no module for") {
