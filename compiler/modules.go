@@ -15,7 +15,7 @@ func demanded(p *api.SecurityPolicy) (list []catalog.Requirement) {
 		return nil
 	}
 	for _, x := range p.Modules.Require {
-		list = append(list, catalog.Requirement{Any: catalog.Clause{x.Name}, Why: "the policy requires " + x.Name, Pos: x.Pos})
+		list = append(list, catalog.Requirement{Any: catalog.Clause{x.Name}, Why: "modules.require names it", Pos: x.Pos})
 	}
 	return list
 }
@@ -26,7 +26,7 @@ func (l *Level) steer(p *api.SecurityPolicy) {
 		return
 	}
 	for _, x := range p.Modules.Forbid {
-		l.Prohibitions = append(l.Prohibitions, catalog.Requirement{Any: catalog.Clause{x.Name}, Why: "the policy forbids " + x.Name, Pos: x.Pos})
+		l.Prohibitions = append(l.Prohibitions, catalog.Requirement{Any: catalog.Clause{x.Name}, Why: "modules.forbid names it", Pos: x.Pos})
 	}
 	l.MaxSurface, l.MaxSurfacePos = p.Modules.MaxAttackSurface, p.Modules.MaxAttackSurfacePos
 }
@@ -57,21 +57,23 @@ func Known(c *catalog.Catalog, p *api.SecurityPolicy) (errs policy.Errors) {
 // in: one that takes a section of the program, which nothing in the policy asks for, would
 // not start.
 func (l *Level) Configured(p *api.SecurityPolicy, modules []*catalog.Module) (errs policy.Errors) {
+	var brought policy.Errors // by what is named
 	for _, m := range modules {
-		if m.Section == "" || l.takes(m.Section) {
+		if m.Section == "" || l.takes(m.Section) || p.Modules == nil {
 			continue
 		}
-		at, name := p.Metadata.Pos, m.ID
-		if p.Modules != nil {
-			at = p.Modules.Pos
-			for _, x := range p.Modules.Require {
-				if m.Offers(x.Name) {
-					at, name = x.Pos, x.Name
-				}
-			}
+		e := &policy.Error{Pos: p.Modules.Pos, Message: fmt.Sprintf("spec.modules brings in %s, and at level %s nothing in the policy says what it is to enforce", m.ID, l.Name),
+			Fix: "write the section of the policy that it enforces, or take out what brings it"}
+		named := slices.IndexFunc(p.Modules.Require, func(x api.ModuleName) bool { return m.Offers(x.Name) })
+		if named < 0 {
+			brought = append(brought, e)
+			continue
 		}
-		errs = append(errs, &policy.Error{Pos: at, Message: fmt.Sprintf("spec.modules requires %s, and at level %s nothing in the policy says what %s is to enforce", name, l.Name, m.ID),
-			Fix: "write the section of the policy that it enforces, or take it out of modules.require"})
+		e.Pos = p.Modules.Require[named].Pos
+		errs = append(errs, e)
+	}
+	if len(errs) == 0 {
+		return brought
 	}
 	return errs
 }

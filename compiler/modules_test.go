@@ -1,7 +1,6 @@
 package compiler
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
@@ -31,10 +30,10 @@ func TestModulesOfThePolicyAreCarriedWithTheirLines(t *testing.T) {
 	for _, l := range compile(t, d).Levels {
 		n := len(l.Requirements)
 		last := l.Requirements[n-2:]
-		if n < 3 || last[0].Any.String() != "authn/basic/bcrypt" || last[0].Pos.Short() != "policy.yaml:3" || last[0].Why != "the policy requires authn/basic/bcrypt" || last[1].Pos.Short() != "policy.yaml:4" {
+		if n < 3 || last[0].Any.String() != "authn/basic/bcrypt" || last[0].Pos.Short() != "policy.yaml:3" || last[0].Why != "modules.require names it" || last[1].Pos.Short() != "policy.yaml:4" {
 			t.Errorf("required: %+v", last)
 		}
-		if len(l.Prohibitions) != 1 || l.Prohibitions[0].Any.String() != "app/proxy" || l.Prohibitions[0].Pos.Short() != "policy.yaml:7" || l.Prohibitions[0].Why != "the policy forbids app/proxy" {
+		if len(l.Prohibitions) != 1 || l.Prohibitions[0].Any.String() != "app/proxy" || l.Prohibitions[0].Pos.Short() != "policy.yaml:7" || l.Prohibitions[0].Why != "modules.forbid names it" {
 			t.Errorf("forbidden: %+v", l.Prohibitions)
 		}
 		if l.MaxSurface != 900 || l.MaxSurfacePos != at {
@@ -68,17 +67,13 @@ func TestAModuleThatNothingConfigures(t *testing.T) {
 	l := &compile(t, d).Levels[0]
 	jwt := &catalog.Module{ID: "pep/authn/jwt", Provides: []string{"authn/jwt"}, Section: "authn-jwt"}
 	filter, core, tls := &catalog.Module{ID: "pep/filter", Section: "filter"}, &catalog.Module{ID: "unikernel"}, &catalog.Module{ID: "pep/tls", Section: "tls"}
-	errs := l.Configured(d.Policy, []*catalog.Module{core, filter, jwt, tls})
-	var got []string
-	for _, e := range errs {
-		got = append(got, e.Pos.Short()+" "+e.Message)
-	}
-	want := []string{
-		"policy.yaml:3 spec.modules requires authn/jwt, and at level normal nothing in the policy says what pep/authn/jwt is to enforce",
-		"policy.yaml:2 spec.modules requires pep/tls, and at level normal nothing in the policy says what pep/tls is to enforce",
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("%q", got)
+	for want, set := range map[string][]*catalog.Module{
+		"policy.yaml:3 spec.modules brings in pep/authn/jwt, and at level normal nothing in the policy says what it is to enforce": {core, filter, jwt, tls},
+		"policy.yaml:2 spec.modules brings in pep/tls, and at level normal nothing in the policy says what it is to enforce":       {core, filter, tls},
+	} {
+		if errs := l.Configured(d.Policy, set); len(errs) != 1 || errs[0].Pos.Short()+" "+errs[0].Message != want {
+			t.Errorf("%v, want %s", errs, want)
+		}
 	}
 	if errs := l.Configured(d.Policy, []*catalog.Module{core, filter}); len(errs) > 0 {
 		t.Error(errs)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	lorica "lorica.dev/lorica"
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/builder"
@@ -42,12 +43,14 @@ func (m *Machine) Plan(ctx context.Context, d *policy.Deployment) (*Plan, error)
 	if err != nil {
 		return nil, err
 	}
+	if errs := compiler.Known(m.catalog, d.Policy); len(errs) > 0 {
+		return nil, errs
+	}
 	p := &Plan{Deployment: d}
 	built := map[string]*Level{} // by module ids: levels with equal sets share an image
 	for i := range out.Levels {
 		l := &Level{Level: &out.Levels[i]}
-		l.Request = solver.Request{Requirements: l.Requirements, Target: d.Workload.Target}
-		if l.Selection, err = solver.Solve(ctx, m.catalog, l.Request); err != nil {
+		if err := l.choose(ctx, m.catalog, d); err != nil {
 			return nil, err
 		}
 		set := strings.Join(ids(l.Selection.Modules), " ")
@@ -79,6 +82,41 @@ func (m *Machine) Plan(ctx context.Context, d *policy.Deployment) (*Plan, error)
 		}
 	}
 	return p, nil
+}
+
+// choose chooses the modules of a level.
+func (l *Level) choose(ctx context.Context, c *catalog.Catalog, d *policy.Deployment) (err error) {
+	l.Request = solver.Request{Requirements: l.Requirements, Prohibitions: l.Prohibitions, Target: d.Workload.Target, MaxSurface: l.MaxSurface, MaxSurfacePos: l.MaxSurfacePos}
+	if l.Selection, err = solver.Solve(ctx, c, l.Request); err != nil {
+		return err
+	}
+	if errs := l.Configured(d.Policy, l.Selection.Modules); len(errs) > 0 {
+		return errs
+	}
+	return nil
+}
+
+// Plannable returns what would keep a deployment from being planned: what cannot be compiled,
+// modules that there are not, and levels that no set of modules meets. It needs no machine.
+func Plannable(ctx context.Context, d *policy.Deployment) error {
+	out, err := compiler.Compile(d)
+	if err != nil {
+		return err
+	}
+	c, err := catalog.Load(lorica.Source())
+	if err != nil {
+		return err
+	}
+	if errs := compiler.Known(c, d.Policy); len(errs) > 0 {
+		return errs
+	}
+	for i := range out.Levels {
+		l := &Level{Level: &out.Levels[i]}
+		if err := l.choose(ctx, c, d); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Reasons returns why each module of a level is in its set, in the order of the set.

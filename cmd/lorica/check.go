@@ -1,18 +1,23 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
-	"lorica.dev/lorica/compiler"
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/catalog"
 	"lorica.dev/lorica/policy"
 	"lorica.dev/lorica/policy/lint"
 	"lorica.dev/lorica/policy/space"
+	"lorica.dev/lorica/run"
+	"lorica.dev/lorica/solver"
 )
 
 // checked is what check answers in JSON.
@@ -40,7 +45,7 @@ Exit code 1 where anything is wrong.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			bundle, err := policy.Load(path)
 			if err == nil {
-				err = compiles(bundle)
+				err = plannable(cmd.Context(), bundle)
 			}
 			var report checked
 			if err != nil {
@@ -73,23 +78,57 @@ Exit code 1 where anything is wrong.`,
 // checkSteps is the budget of what check warns of. Lint, which people wait for, looks longer.
 const checkSteps = space.DefaultSteps / 10
 
-// compiles reports what can be read but not compiled.
-func compiles(b *policy.Bundle) error {
+// plannable reports what can be read and not be made an image of.
+func plannable(ctx context.Context, b *policy.Bundle) error {
 	var all policy.Errors
 	for _, d := range b.Deployments {
-		_, err := compiler.Compile(d)
+		err := run.Plannable(ctx, d)
 		var list policy.Errors
+		var none *solver.Unsatisfiable
 		switch {
 		case errors.As(err, &list):
 			all = append(all, list...)
+		case errors.As(err, &none):
+			all = append(all, contradiction(d, none))
 		case err != nil:
 			return err
 		}
 	}
-	if len(all) > 0 {
-		return all
+	if len(all) == 0 {
+		return nil
 	}
-	return nil
+	for _, e := range all {
+		if e.Text == "" {
+			e.Text = b.Line(e.Pos)
+		}
+	}
+	return all
+}
+
+// contradiction tells as an error in documents that no set of modules does.
+func contradiction(d *policy.Deployment, u *solver.Unsatisfiable) *policy.Error {
+	e := &policy.Error{Message: "no set of modules does all of this: " + strings.Join(u.Story, "; ")}
+	for _, list := range [][]catalog.Requirement{u.Requirements, u.Prohibitions} { // what forbids is nearer to the mistake
+		if len(list) > 0 {
+			e.Pos = list[0].Pos
+		}
+		for _, n := range list {
+			if d.Policy.Modules != nil && slices.ContainsFunc(d.Policy.Modules.Require, func(x api.ModuleName) bool { return x.Pos == n.Pos }) {
+				e.Pos = n.Pos
+			}
+		}
+	}
+	var repairs []string
+	for _, r := range u.Repairs {
+		if r.MaxSurface > 0 {
+			e.Pos = d.Policy.Modules.MaxAttackSurfacePos
+		}
+		repairs = append(repairs, r.String())
+	}
+	if len(repairs) > 0 {
+		e.Fix = "there is one " + strings.Join(repairs, ", or ")
+	}
+	return e
 }
 
 func printChecked(w io.Writer, r *checked) {
