@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	lorica "lorica.dev/lorica"
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/builder"
@@ -98,12 +97,8 @@ func (l *Level) choose(ctx context.Context, c *catalog.Catalog, d *policy.Deploy
 
 // Plannable returns what would keep a deployment from being planned: what cannot be compiled,
 // modules that there are not, and levels that no set of modules meets. It needs no machine.
-func Plannable(ctx context.Context, d *policy.Deployment) error {
+func Plannable(ctx context.Context, c *catalog.Catalog, d *policy.Deployment) error {
 	out, err := compiler.Compile(d)
-	if err != nil {
-		return err
-	}
-	c, err := catalog.Load(lorica.Source())
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	lorica "lorica.dev/lorica"
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/catalog"
 	"lorica.dev/lorica/policy"
@@ -80,9 +81,13 @@ const checkSteps = space.DefaultSteps / 10
 
 // plannable reports what can be read and not be made an image of.
 func plannable(ctx context.Context, b *policy.Bundle) error {
+	c, err := catalog.Load(lorica.Source())
+	if err != nil {
+		return err
+	}
 	var all policy.Errors
 	for _, d := range b.Deployments {
-		err := run.Plannable(ctx, d)
+		err := run.Plannable(ctx, c, d)
 		var list policy.Errors
 		var none *solver.Unsatisfiable
 		switch {
