@@ -62,8 +62,10 @@ func authentication(a *api.Authentication) []catalog.Requirement {
 			list = append(list, catalog.Requirement{Any: catalog.Clause{m.Capability}, Why: m.Why, Pos: m.Pos})
 		}
 	}
-	// Where the list has nobody yet, any scheme would do.
 	if b := a.Basic; b != nil {
+		if len(b.Schemes) == 0 { // the list has nobody yet: any would do
+			list = append(list, catalog.Requirement{Any: catalog.Clause{"authn/basic/verifier"}, Why: "passwords are verified", Pos: b.Pos})
+		}
 		for _, s := range b.Schemes {
 			list = append(list, catalog.Requirement{Any: catalog.Clause{"authn/basic/" + s}, Why: "users have verifiers of " + s, Pos: b.Pos})
 		}
