@@ -205,6 +205,7 @@ func TestSecrets(t *testing.T) {
 		"eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJl":  "a token",
 		"AKIAIOSFODNN7EXAMPLE":                                  "an access key",
 		"$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHQ$RdescudvJC": "the verifier of a password",
+		"$pbkdf2-sha256$i=600000$c29tZXNhbHQ$RdescudvJC":        "the verifier of a password",
 		"wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEYq9":              "a secret: a long text without any pattern",
 	} {
 		r := lintOf(t, document("", "", "")+"# "+text+"\n", space.DefaultSteps)

@@ -12,7 +12,7 @@ var (
 	inURL      = regexp.MustCompile(`[a-z][a-z0-9+.-]*://[^/\s:@"']*:[^/\s@"']+@`)
 	token      = regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*`)
 	accessKey  = regexp.MustCompile(`\b(AKIA|ASIA)[A-Z0-9]{16}\b`)
-	verifier   = regexp.MustCompile(`\$(argon2id?|2[aby]|6|5|y)\$\S{16,}`)
+	verifier   = regexp.MustCompile(`\$(argon2id?|pbkdf2-sha[0-9]+|2[aby]|6|5|y)\$\S{16,}`)
 	within     = regexp.MustCompile(`[A-Za-z][0-9]+[A-Za-z]`) // names have digits at their ends
 	random     = regexp.MustCompile(`[A-Za-z0-9+/_-]{32,}={0,2}`)
 )
