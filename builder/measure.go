@@ -140,7 +140,7 @@ func (b *Bench) Functions(ctx context.Context, modules []*catalog.Module) (map[s
 func applicationOf(modules []*catalog.Module) *application {
 	for _, m := range modules {
 		switch m.ID {
-		case "app/static":
+		case "app/static", compresses:
 			return &application{static: true}
 		case "app/proxy":
 			return &application{proxy: `proxy.Config{Host: "localhost", TLS: true, ConnectTimeout: time.Second}`}
