@@ -4,9 +4,9 @@ package compiler
 // module requires and is not among these is in no image but by its name.
 func Capabilities() []string {
 	return []string{
-		"app/handler", "app/proxy", "app/static",
+		"app/files", "app/files/compressed", "app/files/plain", "app/handler", "app/proxy",
 		"audit",
-		"authn", "authn/basic", "authn/jwt", "authn/mtls",
+		"authn", "authn/basic", "authn/basic/argon2id", "authn/basic/bcrypt", "authn/basic/pbkdf2", "authn/basic/verifier", "authn/jwt", "authn/mtls",
 		"authz/cedar",
 		"egress",
 		"filter",
