@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
@@ -59,7 +60,10 @@ func (e Errors) Error() string {
 // testdata and in hidden ones. A module's id is its folder, behind which a version may
 // stand: several versions of pep/x lie in pep/x@1 and pep/x@2. What is wrong with
 // manifests is an Errors, of the first twenty.
-func Load(fsys fs.FS) (*Catalog, error) {
+func Load(fsys fs.FS) (*Catalog, error) { return LoadContext(context.Background(), fsys) }
+
+// LoadContext is Load for a tree that may be large: it ends with the context.
+func LoadContext(ctx context.Context, fsys fs.FS) (*Catalog, error) {
 	var modules []*Module
 	var wrong Errors
 	files := map[string]string{} // by id and version
@@ -67,6 +71,8 @@ func Load(fsys fs.FS) (*Catalog, error) {
 		switch {
 		case err != nil:
 			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
 		case len(wrong) == maxErrors:
 			return fs.SkipAll
 		case d.IsDir() && (d.Name() == "testdata" || len(d.Name()) > 1 && strings.HasPrefix(d.Name(), ".")):

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -43,7 +44,7 @@ this command builds images from.`,
 
 // modules reads the catalog in a folder, or the one that images are built from for "".
 // What is wrong with manifests is moduleShown as check shows it.
-func (c *cli) modules(dir string) (*catalog.Catalog, error) {
+func (c *cli) modules(ctx context.Context, dir string) (*catalog.Catalog, error) {
 	var tree fs.FS = lorica.Source()
 	if dir != "" {
 		info, err := os.Stat(dir)
@@ -55,7 +56,7 @@ func (c *cli) modules(dir string) (*catalog.Catalog, error) {
 		}
 		tree = os.DirFS(dir)
 	}
-	all, err := catalog.Load(tree)
+	all, err := catalog.LoadContext(ctx, tree)
 	var wrong catalog.Errors
 	switch {
 	case err == nil:
@@ -91,10 +92,10 @@ func module(all *catalog.Catalog, name string) (*catalog.Module, error) {
 
 // completeModules completes ids.
 func (c *cli) completeModules(dir *string) cobra.CompletionFunc {
-	return func(_ *cobra.Command, done []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return func(cmd *cobra.Command, done []string, _ string) ([]string, cobra.ShellCompDirective) {
 		var list []string
 		quiet := &cli{out: io.Discard, err: io.Discard, format: "text"}
-		if all, err := quiet.modules(*dir); err == nil {
+		if all, err := quiet.modules(cmd.Context(), *dir); err == nil {
 			for _, m := range all.Modules {
 				if !slices.Contains(done, m.ID) {
 					list = append(list, m.ID)
@@ -141,8 +142,8 @@ func (c *cli) catalogListCommand(dir *string) *cobra.Command {
 attack surface in points, and what they provide besides their own id.`,
 		Example: "  lorica catalog list -o json",
 		Args:    args(cobra.NoArgs),
-		RunE: func(*cobra.Command, []string) error {
-			all, err := c.modules(*dir)
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			all, err := c.modules(cmd.Context(), *dir)
 			if err != nil {
 				return err
 			}
@@ -198,8 +199,8 @@ it. The attack surface is taken apart by the formula of docs/catalog.md.`,
 		Example:           "  lorica catalog show pep/authn/jwt",
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: c.completeModules(dir),
-		RunE: func(_ *cobra.Command, given []string) error {
-			all, err := c.modules(*dir)
+		RunE: func(cmd *cobra.Command, given []string) error {
+			all, err := c.modules(cmd.Context(), *dir)
 			if err != nil {
 				return err
 			}

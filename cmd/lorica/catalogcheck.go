@@ -34,7 +34,7 @@ no image, a requirement that nothing provides.`,
   lorica catalog check --catalog ./modules -o json`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			modules, err := c.modules(*dir)
+			modules, err := c.modules(cmd.Context(), *dir)
 			if err != nil {
 				return err
 			}

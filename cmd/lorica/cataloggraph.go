@@ -26,7 +26,7 @@ With --of MODULE only that one, all that may come with it, and all that may brin
 			if c.format == "json" {
 				return usageError{fmt.Errorf("%s -o json: write dot or svg; `lorica catalog list -o json` has the same as data", cmd.CommandPath())}
 			}
-			all, err := c.modules(*dir)
+			all, err := c.modules(cmd.Context(), *dir)
 			if err != nil {
 				return err
 			}

@@ -48,7 +48,7 @@ measured into the manifests of a source tree where they differ by more than that
 			if *dir != "" {
 				return usageError{errors.New("--catalog: only modules whose source this command has can be weighed")}
 			}
-			all, err := c.modules("")
+			all, err := c.modules(cmd.Context(), "")
 			if err != nil {
 				return err
 			}
