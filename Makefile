@@ -30,6 +30,10 @@ elsewhere = ^(TestMachines|TestAMachine|TestNoQEMU|TestTheLinesOfTheDocs|TestDoc
 end-to-end: ## the end-to-end suite alone (TARGET=microvm; NET=direct)
 	@LORICA_TARGET="$(TARGET)" LORICA_NET="$(NET)" CGO_ENABLED=0 $(GO) test -count 1 -timeout 30m $(if $(TARGET)$(NET),-skip '$(elsewhere)') ./test/e2e
 
+.PHONY: weigh
+weigh: bin/lorica ## measure the code that each module adds to an image, and hold every manifest to it
+	@bin/lorica catalog weigh --check
+
 .PHONY: bench
 bench: ## measure every promise of speed side by side, and write docs/performance.md (ROUNDS, SECONDS_EACH)
 	@scripts/bench

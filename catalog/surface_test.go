@@ -1,6 +1,12 @@
 package catalog
 
-import "testing"
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
 
 func TestTheSurfaceOfModules(t *testing.T) {
 	bound := []Condition{{Kind: Self}}
@@ -32,5 +38,45 @@ func TestTheSurfaceOfModules(t *testing.T) {
 				t.Errorf("got %+v, want %+v", got, c.want)
 			}
 		})
+	}
+}
+
+// docs/catalog.md lists every input and every system call's points, and its manifest is one.
+func TestTheDocsOfTheCatalogue(t *testing.T) {
+	data, err := os.ReadFile("../docs/catalog.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := string(data)
+	rows := 0
+	for _, in := range Inputs() {
+		row := fmt.Sprintf("| `%s` | %s | %s | %s | %d |\n", in.Name, in.Summary, in.Form, in.From, in.Points())
+		if !strings.Contains(doc, row) {
+			t.Errorf("no row %s", row)
+		}
+	}
+	for line := range strings.Lines(doc) {
+		if regexp.MustCompile("^\\| `[^`]+` \\|.*\\| (fixed|grammar|state) \\|").MatchString(line) {
+			rows++
+		}
+	}
+	if rows != len(Inputs()) {
+		t.Errorf("%d rows of inputs; there are %d", rows, len(Inputs()))
+	}
+	example := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindStringSubmatch(doc)
+	if example == nil {
+		t.Fatal("no manifest")
+	}
+	m, err := Parse("example.yaml", []byte(example[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range strings.Lines(example[1]) {
+		if field, _, ok := strings.Cut(i, ":"); ok && i[0] != ' ' && !strings.Contains(doc, "\n| `"+field+"` |") {
+			t.Errorf("the field %s is not explained", field)
+		}
+	}
+	if len(m.Config) == 0 || len(m.Inputs) == 0 || len(m.Devices) == 0 || len(m.Requires) != 2 {
+		t.Errorf("the example lacks fields: %+v", m)
 	}
 }
