@@ -1,0 +1,111 @@
+// Package debian reads Packages files of Debian, and says of their packages what can
+// be installed: the yardstick by which the solver can be compared with others.
+//
+// What packages mean is what dose-debcheck takes them to mean. Versions of a package
+// exclude each other; a package does not conflict with itself, nor with what it
+// provides itself; what is provided without a version satisfies no relation that asks
+// for one; essential packages are there with everything that is checked.
+package debian
+
+import (
+	"lorica.dev/lorica/api"
+)
+
+// Limits of what is read: far above what Debian has, far below what a machine has.
+const (
+	maxLine     = 1 << 20 // bytes
+	maxField    = 1 << 22
+	maxPackages = 1 << 20
+	maxEdges    = 1 << 25 // providers of clauses and conflicts, over all packages
+)
+
+// A Repository is what the packages of one or more files are and ask for.
+type Repository struct {
+	Packages []Package // in the order of the files
+
+	clauses []Clause // each once, however many packages say it
+	read    map[string]int32
+	words   map[string]string // names and versions, each once
+	seen    map[identity]int32
+}
+
+// An identity is what no two packages have in common.
+type identity struct{ name, version, arch string }
+
+// A Package is one stanza: one version of a package.
+type Package struct {
+	Name, Version, Arch string
+	MultiArch           MultiArch
+	Essential           bool
+	Installed           int64 // KiB, as Installed-Size says
+	Size                int64 // bytes to fetch
+	Pos                 api.Pos
+
+	preDepends, depends []int32 // into Repository.clauses
+	conflicts, breaks   []int32 // of one relation each
+	provides            []int32
+}
+
+// String is "name (= version)", the form of a relation that means it alone.
+func (p *Package) String() string { return p.Name + " (= " + p.Version + ")" }
+
+// MultiArch says how packages of several architectures meet.
+type MultiArch uint8
+
+// The values of the field Multi-Arch.
+const (
+	MultiArchNo MultiArch = iota
+	MultiArchSame
+	MultiArchForeign
+	MultiArchAllowed
+)
+
+// A Relation is "name:arch (op version) [arch ...]".
+type Relation struct {
+	Name    string
+	Arch    string // "", "any", "native", or an architecture
+	Op      string // "", "<<", "<=", "=", ">=" or ">>"
+	Version string
+	Archs   []string // it is there on these alone; "!arch": on all but these
+}
+
+// Satisfies reports whether a version is one that the relation asks for.
+func (r *Relation) Satisfies(version string) bool {
+	if r.Op == "" {
+		return true
+	}
+	c := Compare(version, r.Version)
+	switch r.Op {
+	case "<<":
+		return c < 0
+	case "<=":
+		return c <= 0
+	case "=":
+		return c == 0
+	case ">=":
+		return c >= 0
+	}
+	return c > 0
+}
+
+// A Clause is what one comma of a field sets apart: any one of its relations will do.
+type Clause struct {
+	Text string // as it is written, without what surrounds it
+	Any  []Relation
+}
+
+// A SyntaxError is what is wrong with a file, and where.
+type SyntaxError struct {
+	Pos     api.Pos
+	Text    string // the line, cut where it is long
+	Message string
+	Fix     string
+}
+
+func (e *SyntaxError) Error() string {
+	s := e.Pos.String() + ": " + e.Message
+	if e.Fix != "" {
+		s += " (" + e.Fix + ")"
+	}
+	return s
+}
