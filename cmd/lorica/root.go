@@ -69,7 +69,7 @@ Exit codes: 0 done; 1 failed, or what you wrote is wrong; 2 wrong usage.`,
 		&cobra.Group{ID: "look", Title: "Look at what runs:"},
 	)
 	root.AddCommand(
-		c.initCommand(), c.checkCommand(), c.lintCommand(), c.testCommand(), c.whyCommand(), c.diffCommand(), c.learnCommand(), c.catalogCommand(), c.schemaCommand(), c.passwdCommand(), c.devCommand(),
+		c.initCommand(), c.checkCommand(), c.lintCommand(), c.testCommand(), c.whyCommand(), c.diffCommand(), c.learnCommand(), c.catalogCommand(), c.solveCommand(), c.schemaCommand(), c.passwdCommand(), c.devCommand(),
 		c.doctorCommand(), c.selftestCommand(), c.planCommand(), c.buildCommand(), c.upCommand(), c.levelCommand(), c.downCommand(),
 		c.psCommand(), c.logsCommand(), c.inspectCommand(), c.verifyCommand(), c.dryrunCommand(), c.programCommand(),
 		c.tenderCommand(), c.stageCommand(), c.wayCommand(),

@@ -16,7 +16,8 @@ const (
 	maxLine     = 1 << 20 // bytes
 	maxField    = 1 << 22
 	maxPackages = 1 << 20
-	maxEdges    = 1 << 25 // providers of clauses and conflicts, over all packages
+	maxText     = 1 << 28 // of all clauses, each once
+	maxEdges    = 1 << 25 // clauses over all packages, and providers of them
 )
 
 // A Repository is what the packages of one or more files are and ask for.
@@ -27,6 +28,8 @@ type Repository struct {
 	read    map[string]int32
 	words   map[string]string // names and versions, each once
 	seen    map[identity]int32
+	kept    int // bytes of clauses
+	said    int // clauses, as often as they are said
 }
 
 // An identity is what no two packages have in common.

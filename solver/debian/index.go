@@ -176,13 +176,14 @@ func (ix *Index) arch(p *Package) string {
 	return p.Arch
 }
 
-// fits reports whether a package is of the architecture that a relation means.
-func (ix *Index) fits(q *question, rel *Relation, p *Package) bool {
+// fits reports whether a package is of the architecture that a relation means which one
+// of an architecture has; in peace, all are meant that are not named.
+func (ix *Index) fits(rel *Relation, arch string, peace bool, p *Package) bool {
 	switch rel.Arch {
 	case "":
-		return q.peace || ix.arch(p) == q.arch || p.MultiArch == MultiArchForeign
+		return peace || ix.arch(p) == arch || p.MultiArch == MultiArchForeign
 	case "any":
-		return q.peace || ix.arch(p) == q.arch || p.MultiArch != MultiArchNo && p.MultiArch != MultiArchSame
+		return peace || ix.arch(p) == arch || p.MultiArch == MultiArchForeign || p.MultiArch == MultiArchAllowed
 	case "native":
 		return ix.arch(p) == ix.Native
 	}
@@ -192,10 +193,11 @@ func (ix *Index) fits(q *question, rel *Relation, p *Package) bool {
 // providers returns the packages that satisfy any relation of a clause, in the order in
 // which they are written, the newest first. The list belongs to the index.
 func (ix *Index) providers(q question) []int32 {
+	c := &ix.clauses[q.clause]
 	if q.arch != ix.Native {
 		list, ok := ix.foreign[q]
 		if !ok {
-			list = ix.look(q)
+			list = ix.find(c, q.arch, q.peace)
 			ix.foreign[q] = list
 		}
 		return list
@@ -205,27 +207,28 @@ func (ix *Index) providers(q question) []int32 {
 		known = ix.home[1]
 	}
 	if known[q.clause] == nil {
-		known[q.clause] = ix.look(q)
+		known[q.clause] = ix.find(c, q.arch, q.peace)
 	}
 	return known[q.clause]
 }
 
-// look finds what providers returns; it is never nil.
-func (ix *Index) look(q question) []int32 {
+// find finds what satisfies a clause of a package of an architecture, or in peace what
+// a conflict of it means. The list is never nil.
+func (ix *Index) find(c *Clause, arch string, peace bool) []int32 {
 	list := []int32{}
-	for i := range ix.clauses[q.clause].Any {
-		rel := &ix.clauses[q.clause].Any[i]
+	for i := range c.Any {
+		rel := &c.Any[i]
 		n := ix.byName[rel.Name]
-		if n == nil || !rel.On(q.arch) {
+		if n == nil || !rel.On(arch) {
 			continue
 		}
 		for _, k := range n.real {
-			if p := &ix.Packages[k]; rel.Satisfies(p.Version) && ix.fits(&q, rel, p) {
+			if p := &ix.Packages[k]; rel.Satisfies(p.Version) && ix.fits(rel, arch, peace, p) {
 				list = append(list, k)
 			}
 		}
 		for _, v := range n.virtual {
-			if rel.Op != "" && (v.version == "" || !rel.Satisfies(v.version)) || !ix.fits(&q, rel, &ix.Packages[v.by]) {
+			if rel.Op != "" && (v.version == "" || !rel.Satisfies(v.version)) || !ix.fits(rel, arch, peace, &ix.Packages[v.by]) {
 				continue
 			}
 			list = append(list, v.by)

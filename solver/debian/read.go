@@ -225,6 +225,9 @@ func (s *stanzas) relations(t []byte, field int) ([]int32, error) {
 	err := clauses(t, func(at int, text []byte) error {
 		id, ok := r.read[string(text)]
 		if !ok {
+			if r.kept += len(text); r.kept > maxText {
+				return wrong(at, "", "more than %d bytes of different relations in all", maxText)
+			}
 			c, err := parseClause(string(text))
 			if err != nil {
 				var y *syntax
@@ -244,6 +247,9 @@ func (s *stanzas) relations(t []byte, field int) ([]int32, error) {
 			case field == fieldProvides && any[0].Op != "" && any[0].Op != "=":
 				return wrong(at, "write = before the version", "a package provides one version, not those that are %s", any[0].Op)
 			}
+		}
+		if r.said++; r.said > maxEdges {
+			return wrong(at, "", "more than %d relations in all", maxEdges)
 		}
 		list = append(list, id)
 		return nil
