@@ -148,14 +148,33 @@ func (c *cli) debianUniverse(ctx context.Context, q *solving) (*debian.Universe,
 
 func (c *cli) addFile(ctx context.Context, r *debian.Repository, name string) error {
 	if name == "-" {
-		return r.Add(ctx, c.in, "standard input")
+		return r.Add(ctx, interruptible(ctx, c.in), "standard input")
 	}
 	f, err := os.Open(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return r.Add(ctx, f, name)
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return err
+	case info.Mode().IsRegular():
+		return r.Add(ctx, f, name)
+	}
+	return r.Add(ctx, interruptible(ctx, f), name)
+}
+
+// interruptible returns a reader that ends with its context, whatever the one that it
+// reads from waits for. That one is read until it ends, or the process does.
+func interruptible(ctx context.Context, from io.Reader) io.Reader {
+	r, w := io.Pipe()
+	context.AfterFunc(ctx, func() { r.CloseWithError(ctx.Err()) })
+	go func() {
+		_, err := io.Copy(w, from)
+		w.CloseWithError(err)
+	}()
+	return r
 }
 
 // solveCheck answers which packages cannot be installed.

@@ -50,7 +50,7 @@ func printSolveChecked(w io.Writer, a *solveChecked) {
 		fmt.Fprintf(w, "%s %s: not decided within the budget\n", plain(p.Package), plain(p.Version))
 	}
 	if unexplained > 0 {
-		fmt.Fprintf(w, "(--explain -1 says of %s more why)\n", count(unexplained, "package"))
+		fmt.Fprintf(w, "(--explain -1 says why of %d more)\n", unexplained)
 	}
 	fmt.Fprintf(w, "%s checked: %d broken", count(a.Packages, "package"), len(a.Broken))
 	if len(a.Undecided) > 0 {

@@ -74,6 +74,9 @@ func (d *doseWriter) reasons(f *Failure) {
 			list = append(list, x)
 		}
 		slices.Reverse(list)
+		if top := append(list, &repo.Fact{Package: p})[0].Package; top != f.Package {
+			return slices.Insert(list, 0, &repo.Fact{Kind: repo.Wanted, Package: f.Package}) // it is essential
+		}
 		return list
 	}
 	for _, x := range f.Facts {
@@ -88,11 +91,12 @@ func (d *doseWriter) reasons(f *Failure) {
 			d.chain("depchains", chain(x.Package))
 		case x.Kind == repo.Excludes || x.Kind == repo.Versions:
 			pair := versionsOf(&x)
-			if x.Kind == repo.Excludes {
-				pair = []repo.Package{x.Package, x.Other}
-			}
 			said := d.u.Packages[pair[0]].Name
-			if x.Kind == repo.Excludes && x.Label != labelApart {
+			switch {
+			case x.Kind == repo.Versions:
+				pair = slices.Clone(pair)
+				d.u.Sort(pair)
+			case x.Label != labelApart:
 				c, _ := d.u.said(x.Label)
 				said = doseClause(c)
 			}
@@ -117,10 +121,12 @@ func (d *doseWriter) chain(name string, list []*repo.Fact) {
 	d.line("      -")
 	d.line("       depchain:")
 	for _, x := range list {
-		c, _ := d.u.said(x.Label)
 		d.line("        -")
 		d.pkg("         ", x.Package)
-		d.line("         depends: %s", doseClause(c))
+		if x.Kind == repo.Needs {
+			c, _ := d.u.said(x.Label)
+			d.line("         depends: %s", doseClause(c))
+		}
 	}
 }
 

@@ -121,7 +121,7 @@ func (u *Universe) others(c *Clause) string {
 			if v.version != "" {
 				version = " " + v.version
 			}
-			list = append(list, c.Any[i].Name+version+" of "+u.Title(repo.Package(v.by)))
+			list = append(list, fmt.Sprintf("%s%s (%s)", c.Any[i].Name, version, u.Title(repo.Package(v.by))))
 		}
 	}
 	return enumerate(list, "and")

@@ -1,6 +1,7 @@
 package debian
 
 import (
+	"cmp"
 	"bufio"
 	"bytes"
 	"compress/gzip"
@@ -22,7 +23,7 @@ func (r *Repository) Add(ctx context.Context, in io.Reader, name string) error {
 	}
 	plain, err := unpacked(in, name)
 	if err != nil {
-		return err
+		return cmp.Or(ctx.Err(), err)
 	}
 	s := &stanzas{repository: r, scanner: newScanner(plain, name), first: len(r.Packages)}
 	for n := 0; ; n++ {
@@ -33,8 +34,8 @@ func (r *Repository) Add(ctx context.Context, in io.Reader, name string) error {
 		case err == nil:
 		case errors.Is(err, io.EOF):
 			return nil
-		case errors.As(err, new(*SyntaxError)):
-			return err
+		case errors.As(err, new(*SyntaxError)) || ctx.Err() != nil:
+			return cmp.Or(ctx.Err(), err)
 		default:
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -54,7 +55,7 @@ var packed = []struct{ magic, name, command string }{
 // unpacked returns what is in a file that may be compressed by gzip.
 func unpacked(in io.Reader, name string) (io.Reader, error) {
 	b := bufio.NewReader(in)
-	head, err := b.Peek(8)
+	head, err := b.Peek(8) // less where there is less
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
