@@ -50,6 +50,10 @@ bench-net: ## measure images with a network of their own beside those with socke
 bench-policy: ## measure how fast policies and packets are judged beside other engines, and write docs/performance-policy.md (ROUNDS, SECONDS_EACH, LORICA_CLASSBENCH=folder of filter sets)
 	@scripts/bench-policy
 
+.PHONY: bench-solver
+bench-solver: ## measure the solver beside dose-debcheck, aspcud, mccs and gophersat on all of Debian, and write docs/performance-solver.md (ROUNDS, LORICA_PACKAGES=a Packages file instead of fetching bookworm's, LORICA_MIRROR=where it is fetched)
+	@scripts/bench-solver
+
 .PHONY: bench-tool
 bench-tool: ## measure the commands about policies, and changes of level, and write docs/performance-tool.md (ROUNDS)
 	@scripts/bench-tool

@@ -17,7 +17,7 @@ const (
 	maxField    = 1 << 22
 	maxPackages = 1 << 20
 	maxText     = 1 << 28 // of all clauses, each once
-	maxEdges    = 1 << 25 // clauses over all packages, and providers of them
+	maxEdges    = 1 << 23 // clauses over all packages, and packages that they are compared with
 )
 
 // A Repository is what the packages of one or more files are and ask for.

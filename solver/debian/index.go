@@ -19,6 +19,7 @@ type Index struct {
 	byName  map[string]*named
 	home    [2][][]int32         // what clauses mean to packages of the native architecture, and in peace
 	foreign map[question][]int32 // and to others
+	left    *int                 // of the packages that find may look at; nil: all
 }
 
 // named is all that goes by one name.
@@ -69,22 +70,33 @@ func (r *Repository) Index(ctx context.Context, native string) (*Index, error) {
 	for _, n := range ix.byName {
 		slices.SortStableFunc(n.real, func(a, b int32) int { return Compare(ix.Packages[b].Version, ix.Packages[a].Version) })
 	}
-	edges := 0
+	return ix, ix.resolve(ctx)
+}
+
+// resolve finds what all relations mean, while that is not too much.
+func (ix *Index) resolve(ctx context.Context) error {
+	left := maxEdges
+	ix.left = &left
 	for i := range ix.Packages {
 		if i%1024 == 0 && ctx.Err() != nil {
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 		for n := range ix.Needs(int32(i)) {
-			edges += len(n.By)
+			if left -= len(n.By); left < 0 {
+				break
+			}
 		}
 		for q := range ix.Rivals(int32(i)) {
-			edges += len(q.With)
+			if left -= len(q.With); left < 0 {
+				break
+			}
 		}
-		if edges > maxEdges {
-			return nil, fmt.Errorf("%s: too much to do with each other: by this package, relations have more than %d packages that satisfy them", &ix.Packages[i], maxEdges)
+		if left < 0 {
+			return fmt.Errorf("%s: by this package, relations have been compared with more than %d others: that is too much to do with each other", &ix.Packages[i], maxEdges)
 		}
 	}
-	return ix, nil
+	ix.left = nil
+	return nil
 }
 
 // A Need is a dependency of a package, and who satisfies it.
@@ -221,6 +233,11 @@ func (ix *Index) find(c *Clause, arch string, peace bool) []int32 {
 		n := ix.byName[rel.Name]
 		if n == nil || !rel.On(arch) {
 			continue
+		}
+		if ix.left != nil {
+			if *ix.left -= len(n.real) + len(n.virtual); *ix.left < 0 {
+				break
+			}
 		}
 		for _, k := range n.real {
 			if p := &ix.Packages[k]; rel.Satisfies(p.Version) && ix.fits(rel, arch, peace, p) {

@@ -1,9 +1,9 @@
 package debian
 
 import (
-	"cmp"
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"

@@ -15,14 +15,16 @@ import (
 
 // A bench is one run of the benchmarks: where it works, with which command.
 type bench struct {
-	dir     string // temporary
-	root    string // of the repository
-	lorica  string // the command
-	rounds  int
-	seconds int
-	missing []string // what could not be measured, and why
-	figures []*figure
-	plots   []named
+	dir      string // temporary
+	root     string // of the repository
+	lorica   string // the command
+	engines  string // what measures us beside others, where it is a module of its own
+	packages string // a Packages file of Debian
+	rounds   int
+	seconds  int
+	missing  []string // what could not be measured, and why
+	figures  []*figure
+	plots    []named
 
 	document *document
 	others   []string // folders of other users, temporary

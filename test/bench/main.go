@@ -6,8 +6,8 @@
 //
 // writes docs/performance.md, and exits with 0 whatever it measured. With -machines it
 // measures images in microVMs, with -net those with a network of their own, with -policy
-// what judges requests and packets alone, and with -tool the commands about policies, in the
-// same way.
+// what judges requests and packets alone, with -packages the solver, and with -tool the
+// commands about policies, in the same way.
 package main
 
 import (
@@ -47,6 +47,7 @@ func main() {
 	direct := flag.Bool("net", false, "measure images with a network of their own: this process is root in a network namespace that is its own")
 	policies := flag.Bool("policy", false, "measure how fast policies and packets are judged, beside other engines")
 	tool := flag.Bool("tool", false, "measure the commands about policies, and changes of level")
+	flag.StringVar(&b.packages, "packages", "", "a Packages file of Debian: measure the solver with it")
 	flag.Parse()
 	groups := []group{
 		{"throughput", b.throughput}, {"chain", b.chain}, {"basic", b.basic}, {"handshakes", b.handshakes},
@@ -57,7 +58,9 @@ func main() {
 	case b.machines != "":
 		groups, prepare, b.document = b.microVMs(), b.prepareMicroVMs, &ofMicroVMs
 	case *policies:
-		groups, prepare, b.document = b.policies(), b.preparePolicy, &ofPolicy
+		groups, prepare, b.document = b.policies(), b.prepareModule("policy"), &ofPolicy
+	case b.packages != "":
+		groups, prepare, b.document = b.solving(), b.prepareModule("solver"), &ofSolver
 	case *tool:
 		groups, b.document = b.tool(), &ofTool
 	case *direct:

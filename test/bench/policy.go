@@ -49,24 +49,26 @@ func (b *bench) policies() []group {
 		{"packets", b.classified}, {"compile", b.compiled}, {"swap", b.swapped}, {"judge", b.judged}}
 }
 
-// preparePolicy builds what measures, in a module of its own.
-func (b *bench) preparePolicy() error {
-	if err := b.prepare(); err != nil {
-		return err
+// prepareModule also builds what measures us beside others, in a module of its own below
+// this folder.
+func (b *bench) prepareModule(name string) func() error {
+	return func() error {
+		if err := b.prepare(); err != nil {
+			return err
+		}
+		b.engines = filepath.Join(b.dir, "engines")
+		cmd := exec.Command("go", "build", "-o", b.engines, ".")
+		cmd.Dir = filepath.Join(b.root, "test", "bench", name)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
 	}
-	cmd := exec.Command("go", "build", "-o", b.engines(), ".")
-	cmd.Dir = filepath.Join(b.root, "test", "bench", "policy")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%w: %s", err, out)
-	}
-	return nil
 }
-
-func (b *bench) engines() string { return filepath.Join(b.dir, "policy") }
 
 // measuredBy runs it, and returns what it measured by name, round by round.
 func (b *bench) measuredBy(only string, args ...string) (map[string][]float64, error) {
-	cmd := exec.Command(b.engines(), append([]string{"-only", only, "-rounds", strconv.Itoa(b.rounds), "-each", (time.Duration(b.seconds) * 50 * time.Millisecond).String()}, args...)...)
+	cmd := exec.Command(b.engines, append([]string{"-only", only, "-rounds", strconv.Itoa(b.rounds), "-each", (time.Duration(b.seconds) * 50 * time.Millisecond).String()}, args...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

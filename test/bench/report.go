@@ -39,6 +39,7 @@ var (
 	ofMicroVMs  = document{"Performance in microVMs", "make bench-microvm", legendOfMicroVMs, [][2]string{{"wrk", "wrk"}, {"QEMU", "qemu-system-x86"}}}
 	ofDirectNet = document{"Performance of the direct network", "make bench-net", legendOfDirectNet, [][2]string{{"wrk", "wrk"}}}
 	ofPolicy    = document{"Performance of policies", "make bench-policy", legendOfPolicy, nil}
+	ofSolver    = document{"Performance of the solver", "make bench-solver", legendOfSolver, [][2]string{{"dose-debcheck", "dose-distcheck"}, {"aspcud", "aspcud"}, {"mccs", "mccs"}}}
 	ofTool      = document{"Performance of the commands", "make bench-tool", legendOfTool, nil}
 )
 
@@ -50,6 +51,13 @@ func (b *bench) report(file string) error {
 		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), processor(), kernel(), runtime.Version(), b.document.versions(), b.rounds, b.seconds)
 	if b.accel != "" {
 		fmt.Fprintf(&w, "QEMU runs guests by %s%s.\n\n", b.accel, b.why)
+	}
+	if b.packages != "" {
+		said, err := describePackages(b.packages)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&w, "%s.\n\n", said)
 	}
 	w.WriteString("| figure | value | spread | target | |\n|---|---|---|---|---|\n")
 	for _, f := range b.figures {
