@@ -160,6 +160,7 @@ func (c *cli) addFile(ctx context.Context, r *debian.Repository, name string) er
 	case err != nil:
 		return err
 	case info.Mode().IsRegular():
+		r.Grow(info.Size())
 		return r.Add(ctx, f, name)
 	}
 	return r.Add(ctx, interruptible(ctx, f), name)

@@ -50,7 +50,7 @@ func (u *Universe) Check(ctx context.Context, list []repo.Package, budget int) (
 func (u *Universe) Named(c *Clause) []repo.Package {
 	var list []repo.Package
 	for i := range c.Any {
-		n := u.byName[c.Any[i].Name]
+		n := u.lookup(&c.Any[i])
 		if n == nil {
 			continue
 		}

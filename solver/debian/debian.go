@@ -8,6 +8,8 @@
 package debian
 
 import (
+	"slices"
+
 	"lorica.dev/lorica/api"
 )
 
@@ -26,14 +28,48 @@ type Repository struct {
 
 	clauses []Clause // each once, however many packages say it
 	read    map[string]int32
-	words   map[string]string // names and versions, each once
-	seen    map[identity]int32
-	kept    int // bytes of clauses
-	said    int // clauses, as often as they are said
+	names   map[string]int32 // into named
+	named   []named
+	archs   map[string]string // each once
+	kept    int               // bytes of clauses
+	said    int               // clauses, as often as they are said, and packages that were compared
 }
 
-// An identity is what no two packages have in common.
-type identity struct{ name, version, arch string }
+// Grow makes room for what files of so many bytes have, unpacked, as Debian's are.
+func (r *Repository) Grow(bytes int64) {
+	packages := int(min(bytes, 1<<27) / 790)
+	r.Packages = slices.Grow(r.Packages, packages)
+	r.clauses = slices.Grow(r.clauses, packages*8/5)
+	r.named = slices.Grow(r.named, packages*3/2)
+	if r.read == nil {
+		r.read, r.names, r.archs = make(map[string]int32, packages*8/5), make(map[string]int32, packages*3/2), map[string]string{}
+	}
+}
+
+// named is all that goes by one name.
+type named struct {
+	name    string
+	real    []int32 // in the end, the newest first
+	virtual []provision
+}
+
+// A provision is a package that provides a name, and its version or "".
+type provision struct {
+	by      int32
+	version string
+}
+
+// name returns the number of a name.
+func (r *Repository) name(text []byte) int32 {
+	id, ok := r.names[string(text)]
+	if !ok {
+		id = int32(len(r.named))
+		name := string(text)
+		r.named = append(r.named, named{name: name})
+		r.names[name] = id
+	}
+	return id
+}
 
 // A Package is one stanza: one version of a package.
 type Package struct {
@@ -44,6 +80,7 @@ type Package struct {
 	Size                int64 // bytes to fetch
 	Pos                 api.Pos
 
+	name                int32   // into Repository.named
 	preDepends, depends []int32 // into Repository.clauses
 	conflicts, breaks   []int32 // of one relation each
 	provides            []int32
@@ -70,6 +107,8 @@ type Relation struct {
 	Op      string // "", "<<", "<=", "=", ">=" or ">>"
 	Version string
 	Archs   []string // it is there on these alone; "!arch": on all but these
+
+	id int32 // of the name, from 1; 0: not looked for yet
 }
 
 // Satisfies reports whether a version is one that the relation asks for.

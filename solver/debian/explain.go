@@ -97,7 +97,7 @@ func (u *Universe) candidates(f *repo.Fact, c *Clause) string {
 		}
 		return ", which nothing provides"
 	case 1:
-		if u.Name(f.Any[0]) == c.Text && len(u.byName[u.Packages[f.Any[0]].Name].real) == 1 {
+		if u.Name(f.Any[0]) == c.Text && len(u.named[u.Packages[f.Any[0]].name].real) == 1 {
 			return ""
 		}
 		return "; the only candidate is " + u.Title(f.Any[0])
@@ -109,7 +109,7 @@ func (u *Universe) candidates(f *repo.Fact, c *Clause) string {
 func (u *Universe) others(c *Clause) string {
 	var list []string
 	for i := range c.Any {
-		n := u.byName[c.Any[i].Name]
+		n := u.lookup(&c.Any[i])
 		if n == nil {
 			continue
 		}

@@ -16,22 +16,11 @@ type Index struct {
 	Native   string // the architecture of the machine; that of "all" too
 
 	clauses []Clause
-	byName  map[string]*named
+	names   map[string]int32 // into named
+	named   []named
 	home    [2][][]int32         // what clauses mean to packages of the native architecture, and in peace
 	foreign map[question][]int32 // and to others
 	left    *int                 // of the packages that find may look at; nil: all
-}
-
-// named is all that goes by one name.
-type named struct {
-	real    []int32 // the newest first
-	virtual []provision
-}
-
-// A provision is a package that provides a name, and its version or "".
-type provision struct {
-	by      int32
-	version string
 }
 
 // A question is a clause and the architecture of who asks; one of a conflict means
@@ -53,21 +42,20 @@ func (r *Repository) Index(ctx context.Context, native string) (*Index, error) {
 			return nil, err
 		}
 	}
-	ix := &Index{Packages: r.Packages, Native: native, clauses: r.clauses, byName: make(map[string]*named, len(r.Packages)),
+	ix := &Index{Packages: r.Packages, Native: native, clauses: r.clauses, names: r.names, named: r.named,
 		home: [2][][]int32{make([][]int32, len(r.clauses)), make([][]int32, len(r.clauses))}, foreign: map[question][]int32{}}
-	r.read, r.words, r.seen = nil, nil, nil
+	r.read = nil
 	for i := range ix.Packages {
 		p := &ix.Packages[i]
-		n := ix.named(p.Name)
-		n.real = append(n.real, int32(i))
 		for _, id := range p.provides {
 			if rel := &ix.clauses[id].Any[0]; rel.On(ix.arch(p)) {
-				n := ix.named(rel.Name)
+				n := ix.lookup(rel)
 				n.virtual = append(n.virtual, provision{int32(i), rel.Version})
 			}
 		}
 	}
-	for _, n := range ix.byName {
+	for i := range ix.named {
+		n := &ix.named[i]
 		slices.SortStableFunc(n.real, func(a, b int32) int { return Compare(ix.Packages[b].Version, ix.Packages[a].Version) })
 	}
 	return ix, ix.resolve(ctx)
@@ -171,13 +159,15 @@ func (r *Repository) native() (string, error) {
 	return "", fmt.Errorf("packages of several architectures (%s): say with --arch which is the machine's", strings.Join(archs, ", "))
 }
 
-func (ix *Index) named(name string) *named {
-	n := ix.byName[name]
-	if n == nil {
-		n = &named{}
-		ix.byName[name] = n
+// lookup returns what has the name in a relation, or nil.
+func (ix *Index) lookup(rel *Relation) *named {
+	if rel.id > 0 {
+		return &ix.named[rel.id-1]
 	}
-	return n
+	if id, ok := ix.names[rel.Name]; ok {
+		return &ix.named[id]
+	}
+	return nil
 }
 
 // arch is the architecture that a package is installed as.
@@ -230,7 +220,7 @@ func (ix *Index) find(c *Clause, arch string, peace bool) []int32 {
 	list := []int32{}
 	for i := range c.Any {
 		rel := &c.Any[i]
-		n := ix.byName[rel.Name]
+		n := ix.lookup(rel)
 		if n == nil || !rel.On(arch) {
 			continue
 		}

@@ -18,9 +18,7 @@ import (
 // Add reads a file into the repository: plain, or compressed by gzip. Its error, if
 // any, is a *SyntaxError, that of the reader, or that of the context.
 func (r *Repository) Add(ctx context.Context, in io.Reader, name string) error {
-	if r.read == nil {
-		r.read, r.words, r.seen = map[string]int32{}, map[string]string{}, map[identity]int32{}
-	}
+	r.Grow(0)
 	plain, err := unpacked(in, name)
 	if err != nil {
 		return cmp.Or(ctx.Err(), err)
@@ -143,14 +141,21 @@ func (s *stanzas) one() error {
 	if err := s.fill(&p); err != nil {
 		return err
 	}
-	r, id := s.repository, identity{p.Name, p.Version, p.Arch}
-	if twin, ok := r.seen[id]; ok {
-		if int(twin) >= s.first {
-			return s.fail(begin, 1, "leave one", "%s %s of %s is at line %d already", p.Name, p.Version, p.Arch, r.Packages[twin].Pos.Line)
+	r := s.repository
+	n := &r.named[p.name]
+	if r.said += len(n.real); r.said > maxEdges {
+		return s.fail(begin, 1, "", "too many packages of one name")
+	}
+	for _, k := range n.real {
+		if q := &r.Packages[k]; q.Version != p.Version || q.Arch != p.Arch {
+			continue
+		}
+		if int(k) >= s.first {
+			return s.fail(begin, 1, "leave one", "%s %s of %s is at line %d already", p.Name, p.Version, p.Arch, r.Packages[k].Pos.Line)
 		}
 		return nil // several files may have a package in common
 	}
-	r.seen[id] = int32(len(r.Packages))
+	n.real = append(n.real, int32(len(r.Packages)))
 	r.Packages = append(r.Packages, p)
 	return nil
 }
@@ -179,13 +184,14 @@ func (s *stanzas) fill(p *Package) error {
 func (s *stanzas) read(p *Package, field int, text []byte) (err error) {
 	switch field {
 	case fieldPackage:
-		p.Name = s.word(text)
+		p.name = s.repository.name(text)
+		p.Name = s.repository.named[p.name].name
 		err = checkName(p.Name)
 	case fieldVersion:
-		p.Version = s.word(text)
+		p.Version = string(text)
 		err = CheckVersion(p.Version)
 	case fieldArchitecture:
-		p.Arch = s.word(text)
+		p.Arch = s.arch(text)
 		err = checkArch(p.Arch)
 	case fieldMultiArch:
 		p.MultiArch, err = multiArch(string(text))
@@ -209,14 +215,14 @@ func (s *stanzas) read(p *Package, field int, text []byte) (err error) {
 	return err
 }
 
-// word keeps one copy of a word, however often it is said.
-func (s *stanzas) word(t []byte) string {
-	w, ok := s.repository.words[string(t)]
+// arch keeps one copy of an architecture, however often it is said.
+func (s *stanzas) arch(t []byte) string {
+	a, ok := s.repository.archs[string(t)]
 	if !ok {
-		w = string(t)
-		s.repository.words[w] = w
+		a = string(t)
+		s.repository.archs[a] = a
 	}
-	return w
+	return a
 }
 
 // relations reads a field of them. What many packages say is parsed once.
@@ -236,6 +242,9 @@ func (s *stanzas) relations(t []byte, field int) ([]int32, error) {
 					y.at += at
 				}
 				return err
+			}
+			for i := range c.Any {
+				c.Any[i].id = 1 + r.name([]byte(c.Any[i].Name))
 			}
 			id = int32(len(r.clauses))
 			r.clauses = append(r.clauses, c)

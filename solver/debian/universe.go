@@ -79,7 +79,8 @@ func (ix *Index) id(p *Package) string {
 // ranks numbers the versions of each name in their order.
 func (ix *Index) ranks() []int {
 	rank := make([]int, len(ix.Packages))
-	for _, n := range ix.byName {
+	for i := range ix.named {
+		n := &ix.named[i]
 		for k, p := range n.real { // the newest first
 			rank[p] = len(n.real) - k
 			if k > 0 && Compare(ix.Packages[p].Version, ix.Packages[n.real[k-1]].Version) == 0 {
@@ -96,7 +97,7 @@ func (ix *Index) apart(b *repo.Builder) error {
 	looks := 0
 	for i := range ix.Packages {
 		p := &ix.Packages[i]
-		same := ix.byName[p.Name].real
+		same := ix.named[p.name].real
 		if looks += len(same); looks > maxEdges {
 			return fmt.Errorf("%s: too many packages of one name", p)
 		}

@@ -158,7 +158,7 @@ func (b *bench) mutated() error {
 
 // catalogue asks for sets of modules.
 func (b *bench) catalogue() error {
-	list, err := b.measuredBy("catalogue")
+	list, err := b.measuredBy("catalogue", "-root", b.root)
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ func main() {
 	}
 	m := &run{}
 	flag.IntVar(&m.rounds, "rounds", 5, "rounds of each measurement")
+	flag.StringVar(&m.root, "root", ".", "the repository")
 	flag.StringVar(&m.packages, "packages", "", "a Packages file of Debian")
 	flag.StringVar(&m.out, "out", "", "folder to write mutated repositories to")
 	flag.IntVar(&m.roots, "roots", 200, "packages of which the least set is asked")
@@ -54,6 +55,7 @@ func fail(err error) {
 // A run is one run of this command.
 type run struct {
 	rounds, roots int
+	root          string
 	packages, out string
 	patience      time.Duration
 }
