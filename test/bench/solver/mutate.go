@@ -157,7 +157,7 @@ func conflicting(r *rand.Rand, all []stanza) []stanza {
 			}
 		}
 	}
-	for n := 0; n < 100; {
+	for n := 0; n < 20; {
 		i, ok := at[used(r, all)]
 		other := used(r, all)
 		if ok && !everywhere[all[i].name] && !everywhere[other] {
@@ -168,7 +168,7 @@ func conflicting(r *rand.Rand, all []stanza) []stanza {
 	return changed
 }
 
-// versioned has a later version of one package of ten, and asks for it, or for one that
+// versioned has a later version of one package of forty, and asks for it, or for one that
 // there is not, in one of four hundred.
 func versioned(r *rand.Rand, all []stanza) (changed []stanza) {
 	version := map[string]string{}
@@ -192,7 +192,7 @@ func versioned(r *rand.Rand, all []stanza) (changed []stanza) {
 		} else {
 			changed = append(changed, s)
 		}
-		if r.IntN(10) == 0 {
+		if r.IntN(40) == 0 {
 			second := s.with("Version", s.version+"+later1", false)
 			changed = append(changed, later(second))
 		}
