@@ -11,6 +11,7 @@ import (
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/limit"
+	"lorica.dev/lorica/abi/settings"
 	"lorica.dev/lorica/abi/transport"
 )
 
@@ -69,8 +70,36 @@ type Workload struct {
 	Minimum  Tier   // weakest confinement, of a process or of QEMU, that is acceptable
 
 	Interface *Interface // with NetDirect, where one is written
+	Modules   []Module   // of the user's own, in file order
 
 	NetworkPos Pos // where Network is written
+}
+
+// A Module is a module of the user's own, as a workload or a configuration names it:
+// the folder of a Go module, or a Go module with its version, from the module cache.
+type Module struct {
+	Pos      Pos
+	Path     string // folder, as written; empty where Module is not
+	Dir      string // folder that Path is relative to
+	Module   string // "example.com/guard"
+	Version  string // "v1.2.3"
+	Optional bool   // in images only where something requires what it provides
+	Settings []Setting
+}
+
+// Source is where a module comes from, as it is written: "./guard", or
+// "example.com/guard@v1.2.3".
+func (m *Module) Source() string {
+	if m.Path != "" {
+		return m.Path
+	}
+	return m.Module + "@" + m.Version
+}
+
+// A Setting is one value that a module is given.
+type Setting struct {
+	Pos Pos // of the value
+	settings.Value
 }
 
 // An Interface is a TAP device of the machine that the image has for itself, instead of

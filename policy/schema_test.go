@@ -175,6 +175,7 @@ spec:
   listen: [{name: web, port: 8080}]
   target: process
   network: {mode: direct, interface: tap7, addresses: [dhcp, 192.0.2.10/24], gateway: [192.0.2.1]}
+  modules: [{path: ./guard, optional: true, settings: {header: X, most: 5, strict: true, names: [a]}}, {module: example.com/guard@v1.2.3}]
   resources: {memory: 67108864}
   confinement: {minimum: no-userns}
 `

@@ -60,6 +60,7 @@ func (d *decoder) workload(n *yaml.Node, w *api.Workload) {
 		field{name: "listen", must: true, read: d.list("spec.listen", func(n *yaml.Node) { w.Listen = append(w.Listen, d.listen(n)) })},
 		field{name: "target", read: d.choice(&w.Target, "spec.target", api.Targets())},
 		field{name: "network", read: d.link(w)},
+		field{name: "modules", read: d.list("spec.modules", func(n *yaml.Node) { w.Modules = d.module(w.Modules, n, "spec.modules") })},
 		field{name: "resources", read: func(n *yaml.Node) {
 			d.object(n, "spec.resources",
 				field{name: "memory", read: d.size(&w.Memory, "spec.resources.memory", minMemory, maxMemory)},
