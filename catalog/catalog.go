@@ -86,6 +86,10 @@ type Option struct {
 	Summary  string     `json:"summary"`
 	Required bool       `json:"required,omitempty"`
 	Default  string     `json:"default,omitempty"` // as it would be written; empty where there is none
+
+	Least *int64   `json:"least,omitempty"` // of a number; of text, its bytes; of texts, how many; of a duration, seconds
+	Most  *int64   `json:"most,omitempty"`
+	OneOf []string `json:"oneOf,omitempty"` // what text, or each of texts, may be; empty: anything
 }
 
 // Devices returns what modules need together, sorted and each once.

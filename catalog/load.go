@@ -57,9 +57,9 @@ func (e Errors) Error() string {
 }
 
 // Load reads every module.yaml below the root of fsys, except in folders named
-// testdata and in hidden ones. A module's id is its folder, behind which a version may
-// stand: several versions of pep/x lie in pep/x@1 and pep/x@2. What is wrong with
-// manifests is an Errors, of the first twenty.
+// testdata, in hidden ones, and in Go modules nested in it. A module's id is its folder,
+// behind which a version may stand: several versions of pep/x lie in pep/x@1 and pep/x@2.
+// What is wrong with manifests is an Errors, of the first twenty.
 func Load(fsys fs.FS) (*Catalog, error) { return LoadContext(context.Background(), fsys) }
 
 // LoadContext is Load for a tree that may be large: it ends with the context.
@@ -67,18 +67,10 @@ func LoadContext(ctx context.Context, fsys fs.FS) (*Catalog, error) {
 	var modules []*Module
 	var wrong Errors
 	files := map[string]string{} // by id and version
-	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+	err := manifests(ctx, fsys, func(name string, d fs.DirEntry) error {
 		switch {
-		case err != nil:
-			return err
-		case ctx.Err() != nil:
-			return ctx.Err()
 		case len(wrong) == maxErrors:
 			return fs.SkipAll
-		case d.IsDir() && (d.Name() == "testdata" || len(d.Name()) > 1 && strings.HasPrefix(d.Name(), ".")):
-			return fs.SkipDir
-		case d.IsDir() || d.Name() != manifestName:
-			return nil
 		case !d.Type().IsRegular():
 			wrong = append(wrong, at(name, "not a regular file"))
 			return nil
@@ -128,6 +120,28 @@ func read(fsys fs.FS, name string) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, maxManifest+1))
+}
+
+// manifests calls f for each module.yaml that counts, by name.
+func manifests(ctx context.Context, fsys fs.FS, f func(name string, d fs.DirEntry) error) error {
+	return fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case d.IsDir() && (d.Name() == "testdata" || len(d.Name()) > 1 && strings.HasPrefix(d.Name(), ".")):
+			return fs.SkipDir
+		case d.IsDir():
+			if _, err := fs.Stat(fsys, path.Join(name, "go.mod")); err == nil && name != "." {
+				return fs.SkipDir // another Go module, as those of users are
+			}
+			return nil
+		case d.Name() != manifestName:
+			return nil
+		}
+		return f(name, d)
+	})
 }
 
 // Providers returns the modules that provide a capability, in the order of Modules.

@@ -41,7 +41,7 @@ var (
 // values of the wrong form are errors. The name stands in positions. Its error,
 // if any, is an *Error.
 func Parse(name string, data []byte) (*Module, error) {
-	p := &parser{name: name}
+	p := &parser{name: name, capability: capabilityForm}
 	m := p.manifest(data)
 	if p.err != nil {
 		return nil, p.err
@@ -51,8 +51,10 @@ func Parse(name string, data []byte) (*Module, error) {
 
 // A parser keeps the first error; every method is a no-op after it.
 type parser struct {
-	name string
-	err  error
+	name       string
+	capability *regexp.Regexp // form of capabilities
+	own        string         // the Go module, where the manifest is of one of the user's own
+	err        error
 }
 
 func (p *parser) fail(n *yaml.Node, format string, args ...any) {
@@ -83,25 +85,29 @@ func (p *parser) manifest(data []byte) *Module {
 	}
 	m := &Module{}
 	var provides, requires, conflicts *yaml.Node
-	seen := p.fields(doc.Content[0], map[string]func(*yaml.Node){
+	readers := map[string]func(*yaml.Node){
 		"id":        func(n *yaml.Node) { m.ID = p.text(n, idForm) },
 		"version":   func(n *yaml.Node) { m.Version = p.text(n, versionForm) },
 		"summary":   func(n *yaml.Node) { m.Summary = p.summary(n) },
 		"class":     func(n *yaml.Node) { m.Class = p.class(n) },
 		"order":     func(n *yaml.Node) { m.Order = p.number(n) },
 		"code":      func(n *yaml.Node) { m.Code = p.number(n) },
-		"provides":  func(n *yaml.Node) { m.Provides, provides = p.list(n, capabilityForm), n },
+		"provides":  func(n *yaml.Node) { m.Provides, provides = p.list(n, p.capability), n },
 		"requires":  func(n *yaml.Node) { m.Requires, requires = p.clauses(n), n },
-		"conflicts": func(n *yaml.Node) { m.Conflicts, conflicts = p.list(n, capabilityForm), n },
+		"conflicts": func(n *yaml.Node) { m.Conflicts, conflicts = p.list(n, p.capability), n },
 		"available": func(n *yaml.Node) { m.Targets = p.list(n, wordForm) },
 		"section":   func(n *yaml.Node) { m.Section = p.section(n) },
 		"syscalls":  func(n *yaml.Node) { m.Syscalls = p.syscalls(n) },
 		"devices":   func(n *yaml.Node) { m.Devices = p.list(n, wordForm) },
 		"inputs":    func(n *yaml.Node) { m.Inputs = p.inputs(n) },
 		"config":    func(n *yaml.Node) { m.Config = p.config(n) },
-	})
+	}
+	if p.own != "" {
+		p.restrict(m, readers)
+	}
+	seen := p.fields(doc.Content[0], readers)
 	for _, field := range []string{"id", "version", "summary", "class", "code"} {
-		if !seen[field] {
+		if !seen[field] && (field != "code" || p.own == "") {
 			p.fail(doc.Content[0], "the field %q is missing", field)
 		}
 	}
@@ -255,8 +261,8 @@ func (p *parser) clause(n *yaml.Node) Clause {
 	for word := range strings.SplitSeq(n.Value, "|") {
 		word = strings.Trim(word, " ")
 		switch {
-		case !capabilityForm.MatchString(word):
-			p.fail(n, "%q: want a capability, or several with | between them, each of the form %s", n.Value, capabilityForm)
+		case !p.capability.MatchString(word):
+			p.fail(n, "%q: want a capability, or several with | between them, each of the form %s", n.Value, p.capability)
 		case slices.Contains(c, word):
 			p.fail(n, "%q: %q is there twice", n.Value, word)
 		}
@@ -285,6 +291,13 @@ func (p *parser) config(n *yaml.Node) []Option {
 				}
 			},
 			"default": func(n *yaml.Node) { o.Default = p.summary(n) },
+			"least":   func(n *yaml.Node) { o.Least = p.bound(n) },
+			"most":    func(n *yaml.Node) { o.Most = p.bound(n) },
+			"oneOf": func(n *yaml.Node) {
+				for _, c := range p.items(n) {
+					o.OneOf = append(o.OneOf, p.summary(c))
+				}
+			},
 		})
 		switch {
 		case !seen["name"] || !seen["kind"] || !seen["summary"]:
@@ -293,10 +306,23 @@ func (p *parser) config(n *yaml.Node) []Option {
 			p.fail(item, "the option %q is required, so its default is never used", o.Name)
 		case slices.ContainsFunc(list, func(other Option) bool { return other.Name == o.Name }):
 			p.fail(item, "the option %q is there twice", o.Name)
+		case p.err == nil:
+			if err := o.check(); err != nil {
+				p.fail(item, "the option %q: %s", o.Name, err)
+			}
 		}
 		list = append(list, o)
 	}
 	return list
+}
+
+// bound reads a whole number, which may be negative.
+func (p *parser) bound(n *yaml.Node) *int64 {
+	v, err := strconv.ParseInt(n.Value, 10, 64)
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil {
+		p.fail(n, "%q: want a whole number", n.Value)
+	}
+	return &v
 }
 
 func (p *parser) syscalls(n *yaml.Node) []Syscall {
@@ -305,7 +331,7 @@ func (p *parser) syscalls(n *yaml.Node) []Syscall {
 		var s Syscall
 		seen := p.fields(item, map[string]func(*yaml.Node){
 			"name": func(n *yaml.Node) { s.Name = p.text(n, syscallForm) },
-			"with": func(n *yaml.Node) { s.With = p.text(n, capabilityForm) },
+			"with": func(n *yaml.Node) { s.With = p.text(n, p.capability) },
 			"when": func(n *yaml.Node) {
 				for _, c := range p.items(n) {
 					s.When = append(s.When, p.condition(c))

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -39,7 +40,7 @@ func TestAManifestIsReadAsWritten(t *testing.T) {
 		!slices.Equal(m.Targets, []string{"process"}) || len(m.Conflicts) != 0 {
 		t.Errorf("got %+v", m)
 	}
-	if !slices.Equal(m.Inputs, []string{"http/1.1"}) || !slices.Equal(m.Config, []Option{
+	if !slices.Equal(m.Inputs, []string{"http/1.1"}) || !reflect.DeepEqual(m.Config, []Option{
 		{Name: "attempts", Kind: Number, Summary: "how often", Default: "3"},
 		{Name: "realm", Kind: Text, Summary: "what it is called", Required: true},
 	}) {
