@@ -195,7 +195,7 @@ func TestAnApplicationGivesNoChecksumForWhatIsPinned(t *testing.T) {
 	app := &application{pkg: "example.com/shop", function: "New",
 		sum: []byte("example.com/dep v1.0.0 h1:ours=\n" + have + " h1:evil=\n" + have + "/go.mod h1:evil=\n" + pinned[0].Path + " v0.1.0/go.mod h1:old=\n")}
 	app.module.Module.Path = "example.com/shop"
-	_, sum, err := buildModule(lorica.Source(), nil, app)
+	_, sum, err := buildModule(lorica.Source(), nil, (&Plan{app: app}).parts())
 	if err != nil {
 		t.Fatal(err)
 	}

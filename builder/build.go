@@ -133,9 +133,14 @@ func (b *build) run(ctx context.Context) (*Image, error) {
 		Packages:  packages,
 		Size:      int64(len(elf)),
 		GoVersion: b.plan.Toolchain,
+		Catalog:   b.plan.Catalog,
 	}
 	for _, m := range b.plan.Modules {
-		img.Modules = append(img.Modules, Module{m.ID, m.Version})
+		x := Module{ID: m.ID, Version: m.Version}
+		if i := slices.IndexFunc(b.plan.own, func(o *Own) bool { return o.Module == m }); i >= 0 {
+			x.Source, x.Digest = b.plan.own[i].Named.Source(), b.plan.own[i].Digest
+		}
+		img.Modules = append(img.Modules, x)
 	}
 	return img, nil
 }
@@ -180,8 +185,9 @@ func (b *build) resolve(ctx context.Context) ([]string, error) {
 		return nil, err
 	case strings.Contains(failed.output, "missing go.sum entry"):
 		line, _, _ := strings.Cut(b.translate(firstLine(failed.output)), "; to add")
-		return nil, &SourceError{Pos: b.plan.app.pos, Output: b.translate(failed.output),
-			Message: fmt.Sprintf("go.sum lacks checksums of what the module needs: run \"go mod tidy\" in %s (%s)", b.plan.app.dir, line)}
+		p := b.blame(failed.output)
+		return nil, &SourceError{Pos: p.pos, Output: b.translate(failed.output),
+			Message: fmt.Sprintf("go.sum lacks checksums of what the module needs: run \"go mod tidy\" in %s (%s)", p.dir, line)}
 	case needs(failed) != "" || strings.Contains(failed.output, "go: downloading ") || strings.Contains(failed.output, "checksum mismatch"):
 		return nil, fmt.Errorf("modules are missing and cannot be downloaded: %s", b.translate(firstLine(failed.output)))
 	}
@@ -229,7 +235,8 @@ func (b *build) checkPins(ctx context.Context) error {
 		case i < 0:
 			return fmt.Errorf("builder: %s is not in the go.mod of the image any more", p.Path)
 		case mod.Require[i].Version != p.Version:
-			return &SourceError{Pos: b.plan.app.pos, Message: raises(b.plan.app, mod.Require[i], p)}
+			by := b.blame("")
+			return &SourceError{Pos: by.pos, Message: by.raises(mod.Require[i], p)}
 		}
 	}
 	return nil

@@ -4,27 +4,33 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/catalog"
 )
 
 // position is how the compiler begins the line of an error.
 var position = regexp.MustCompile(`^(?:\./)?([^\s:]+\.go):(\d+):(\d+): (.*)$`)
 
 // sourceError turns what the compiler said into the first error in the terms of
-// the user: in a file of their module, or about the function they named.
+// the user: in a file of theirs, or about the constructor they named.
 func (b *build) sourceError(failed *goError) error {
-	e := &SourceError{Pos: b.plan.app.pos, Output: b.translate(failed.output)}
+	parts := b.plan.parts()
+	e := &SourceError{Pos: b.blame(failed.output).pos, Output: b.translate(failed.output)}
 	for line := range strings.Lines(failed.output) {
 		m := position.FindStringSubmatch(strings.TrimSpace(line))
 		if m == nil {
 			continue
 		}
-		if name, ok := strings.CutPrefix(m[1], appFolder+"/"); ok {
-			e.File = fmt.Sprintf("%s/%s:%s:%s", b.plan.app.dir, name, m[2], m[3])
-			e.Message = b.explain(m[4])
-			return e
+		for i := range parts {
+			if name, ok := strings.CutPrefix(m[1], parts[i].folder+"/"); ok {
+				e.File = fmt.Sprintf("%s/%s:%s:%s", parts[i].dir, name, m[2], m[3])
+				e.Message = b.explain(m[4], &parts[i])
+				return e
+			}
 		}
-		if text := b.constructor(m[4]); m[1] == "main.go" && text != "" {
-			e.Message = text
+		if text, pos := b.constructor(m[4]); m[1] == "main.go" && text != "" {
+			e.Message, e.Pos = text, pos
 			return e
 		}
 	}
@@ -32,52 +38,81 @@ func (b *build) sourceError(failed *goError) error {
 	return e
 }
 
-var wrongType = regexp.MustCompile(`cannot use app\.\w+ \((?:value|variable|constant) of (?:func )?type (.*)\) as `)
+// blame returns the part of the user's that an output of the go command is about, or
+// the most likely one.
+func (b *build) blame(output string) part {
+	parts := b.plan.parts()
+	for _, p := range parts {
+		if strings.Contains(output, p.Module.Path) {
+			return p
+		}
+	}
+	if len(parts) > 0 {
+		return parts[0]
+	}
+	return part{dir: b.plan.app.dir, pos: b.plan.app.pos}
+}
 
-// constructor explains an error of the generated main that the user's function
+var wrongType = regexp.MustCompile(`cannot use (?:app\.\w+|own\d+\.New\(\)) \((?:value|variable|constant) of (?:interface |struct )?(?:func )?type (.*)\) as `)
+
+// constructor explains an error of the generated main that a function of the user's
 // caused, or returns "".
-func (b *build) constructor(message string) string {
+func (b *build) constructor(message string) (string, api.Pos) {
+	for i, o := range b.plan.own {
+		name, want := fmt.Sprintf("own%d.New", i+1), "want func New() pep.Guard"
+		if o.Class == catalog.ClassGate {
+			want = "want func New() pep.Gate"
+		}
+		switch {
+		case !strings.Contains(message, name):
+		case strings.Contains(message, "undefined: "+name):
+			return fmt.Sprintf("package %s has no function New: %s", o.ID, want), o.Named.Pos
+		default:
+			if m := wrongType.FindStringSubmatch(message); m != nil {
+				return fmt.Sprintf("%s.New returns %s: %s (%s)", o.ID, m[1], want, b.translate(message[strings.LastIndex(message, ": ")+2:])), o.Named.Pos
+			}
+			return fmt.Sprintf("%s.New cannot construct the module: %s (%s)", o.ID, want, strings.ReplaceAll(b.translate(message), name, "New")), o.Named.Pos
+		}
+	}
 	app := b.plan.app
 	want := fmt.Sprintf("want func %s() (http.Handler, error)", app.function)
 	switch {
 	case strings.Contains(message, "undefined: app."+app.function):
-		return fmt.Sprintf("package %s has no function %s: %s", app.pkg, app.function, want)
+		return fmt.Sprintf("package %s has no function %s: %s", app.pkg, app.function, want), app.pos
 	case strings.Contains(message, "app."+app.function) || strings.Contains(message, "handler.New"):
 		if m := wrongType.FindStringSubmatch(message); m != nil {
-			return fmt.Sprintf("%s.%s is %s: %s", app.pkg, app.function, m[1], want)
+			return fmt.Sprintf("%s.%s is %s: %s", app.pkg, app.function, m[1], want), app.pos
 		}
 		detail := strings.ReplaceAll(b.translate(message), "app."+app.function, app.function)
-		return fmt.Sprintf("%s.%s cannot construct the application: %s (%s)", app.pkg, app.function, want, detail)
+		return fmt.Sprintf("%s.%s cannot construct the application: %s (%s)", app.pkg, app.function, want, detail), app.pos
 	}
-	return ""
+	return "", api.Pos{}
 }
 
 var nowhere = regexp.MustCompile(`cannot find module providing package (\S+): import lookup disabled by -mod=readonly`)
 
 // explain says in a message of the go command what to do, where the flags of the
 // builder made it less clear.
-func (b *build) explain(message string) string {
+func (b *build) explain(message string, p *part) string {
 	m := nowhere.FindStringSubmatch(message)
-	switch module := b.plan.app.module.Module.Path; {
+	switch {
 	case m == nil:
 		return b.translate(message)
-	case strings.HasPrefix(m[1], module+"/"):
+	case strings.HasPrefix(m[1], p.Module.Path+"/"):
 		return fmt.Sprintf("the module has no package %s", m[1])
 	default:
-		return fmt.Sprintf("no module of go.mod has package %s: run \"go get %s\" in %s", m[1], m[1], b.plan.app.dir)
+		return fmt.Sprintf("no module of go.mod has package %s: run \"go get %s\" in %s", m[1], m[1], p.dir)
 	}
 }
 
-var inApp = regexp.MustCompile(`(?m)^(?:\./)?` + appFolder + `/`)
-
-// translate puts the user's folder where the build folder is named.
+// translate puts the user's folders where the build folder is named.
 func (b *build) translate(s string) string {
-	s = inApp.ReplaceAllLiteralString(s, b.plan.app.dir+"/")
-	s = strings.ReplaceAll(s, b.dir+"/"+appFolder, b.plan.app.dir)
-	s = strings.ReplaceAll(s, b.dir+"/"+contentFolder, b.plan.app.dir)
-	if module := b.plan.app.module.Module.Path; module != "" {
-		s = strings.ReplaceAll(s, module+"@v0.0.0/", b.plan.app.dir+"/")
+	for _, p := range b.plan.parts() {
+		s = regexp.MustCompile(`(?m)^(?:\./)?`+p.folder+`/`).ReplaceAllLiteralString(s, p.dir+"/")
+		s = regexp.MustCompile(regexp.QuoteMeta(b.dir+"/"+p.folder)+`\b`).ReplaceAllLiteralString(s, p.dir)
+		s = strings.ReplaceAll(s, p.Module.Path+"@v0.0.0/", p.dir+"/")
 	}
+	s = strings.ReplaceAll(s, b.dir+"/"+contentFolder, b.plan.app.dir)
 	return strings.ReplaceAll(s, b.dir+"/", "")
 }
 

@@ -22,7 +22,7 @@ import (
 // what is read of it can be written and read again.
 func FuzzManifest(f *testing.F) {
 	digest := "sha256:" + strings.Repeat("0a", 32)
-	whole, err := json.Marshal(Image{Digest: digest, Plan: "plan:x", Target: "process", Modules: []Module{{"pep/audit", "1"}}, Packages: []string{"runtime"}, Size: 7, GoVersion: "go1.26"})
+	whole, err := json.Marshal(Image{Digest: digest, Plan: "plan:x", Target: "process", Modules: []Module{{ID: "pep/audit", Version: "1"}}, Packages: []string{"runtime"}, Size: 7, GoVersion: "go1.26"})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func FuzzModule(f *testing.F) {
 		if json.Unmarshal(mod, &a.module) != nil || a.checkModule() != nil {
 			return
 		}
-		text, sums, err := buildModule(source, nil, a)
+		text, sums, err := buildModule(source, nil, (&Plan{app: a}).parts())
 		if err != nil {
 			return
 		}

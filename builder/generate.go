@@ -37,6 +37,11 @@ import (
 {{- range .Imports}}
 	"{{.}}"
 {{- end}}
+{{- if .Own}}
+{{range .Own}}
+	{{.Name}} "{{.Section}}"
+{{- end}}
+{{- end}}
 )
 
 // plan is the hash of everything that this image was built from. A program for
@@ -95,7 +100,8 @@ func main() {
 }
 `
 
-// A call is a module as the generated main calls it.
+// A call is a module as the generated main calls it. The section of one of the user's
+// own is called as its package is.
 type call struct{ Name, Section string }
 
 // generate returns the main of an image: constructor calls in chain order.
@@ -134,6 +140,7 @@ func render(modules []*catalog.Module, app *application, plan program.PlanID) ([
 		Gates, Guards []call
 		Leases        []call // parts of the network
 		Verifiers     []call // parts of the guard that asks for passwords
+		Own           []call // of the user's own, which are called as what they are
 		Platform      call
 		Net, TLS      call
 		Audit, Egress call
@@ -152,11 +159,16 @@ func render(modules []*catalog.Module, app *application, plan program.PlanID) ([
 			continue
 		}
 		c := call{Name: path.Base(m.ID), Section: m.Section}
+		if m.Own() { // whatever its package is called
+			c.Name = fmt.Sprintf("own%d", len(data.Own)+1)
+			data.Own = append(data.Own, c)
+		} else {
+			data.Imports = append(data.Imports, lorica.ModulePath+"/"+m.ID)
+		}
 		if other, taken := names[c.Name]; taken {
 			return nil, fmt.Errorf("builder: modules %s and %s have packages of the same name", other, m.ID)
 		}
 		names[c.Name] = m.ID
-		data.Imports = append(data.Imports, lorica.ModulePath+"/"+m.ID)
 		switch m.Class {
 		case catalog.ClassPlatform:
 			data.Platform = c

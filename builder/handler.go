@@ -27,10 +27,12 @@ type goModule struct {
 	Module  struct{ Path string }
 	Go      string
 	Require []moduleVersion
-	Replace []struct{ Old, New moduleVersion }
+	Replace []moduleReplace
 }
 
 type moduleVersion struct{ Path, Version string }
+
+type moduleReplace struct{ Old, New moduleVersion }
 
 // A goPackage is a package as `go list -json` prints it.
 type goPackage struct {
@@ -153,12 +155,6 @@ var plain = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._~/+-]*$`)
 // checkModule refuses what would change the image's own part.
 func (a *application) checkModule() error {
 	m := &a.module
-	if m.Module.Path == "" {
-		return errors.New("go.mod names no module")
-	}
-	if isOurs(m.Module.Path) {
-		return fmt.Errorf("module %s: the name belongs to the image itself", m.Module.Path)
-	}
 	for _, r := range m.Require {
 		if isOurs(r.Path) {
 			return fmt.Errorf("go.mod requires %s; an image brings its own, and a handler is plain net/http", r.Path)
@@ -171,6 +167,17 @@ func (a *application) checkModule() error {
 		case r.New.Version == "":
 			return fmt.Errorf("go.mod replaces %s by the folder %s, which is not part of the module; publish it, or move its packages into the module", r.Old.Path, r.New.Path)
 		}
+	}
+	return m.check()
+}
+
+// check refuses names that are for the image itself, and what is none.
+func (m *goModule) check() error {
+	if m.Module.Path == "" {
+		return errors.New("go.mod names no module")
+	}
+	if isOurs(m.Module.Path) {
+		return fmt.Errorf("module %s: the name belongs to the image itself", m.Module.Path)
 	}
 	words := []string{m.Module.Path}
 	for _, r := range m.Require {

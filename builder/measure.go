@@ -48,7 +48,7 @@ func NewBench(ctx context.Context, dir string, modules []*catalog.Module) (*Benc
 	if p.files, err = imageSource(source, sel); err != nil {
 		return nil, fmt.Errorf("builder: embedded source: %w", err)
 	}
-	mod, sum, err := buildModule(source, modules, p.app)
+	mod, sum, err := buildModule(source, modules, p.parts())
 	if err != nil {
 		return nil, err
 	}

@@ -31,10 +31,12 @@ type Plan struct {
 	ID        program.PlanID
 	Target    string
 	Modules   []*catalog.Module // in chain order
+	Catalog   string            // digest of the manifests of Lorica's own modules
 	Toolchain string            // "go1.26.8"
 	Main      string            // the generated main
 
 	app   *application
+	own   []*Own // those of Modules that are the user's own, in their order
 	files []file // of the build folder, by name
 	tools *toolchain
 }
@@ -62,18 +64,32 @@ type file struct {
 	data []byte
 }
 
-func newPlan(tools *toolchain, sel *solver.Selection, app *application, source fs.FS) (*Plan, error) {
+func newPlan(tools *toolchain, sel *solver.Selection, app *application, source fs.FS, own ...*Own) (*Plan, error) {
 	p := &Plan{Target: sel.Target, Modules: sel.Modules, Toolchain: tools.version, app: app, tools: tools}
+	for _, m := range sel.Modules {
+		if i := slices.IndexFunc(own, func(o *Own) bool { return o.Module == m }); i >= 0 {
+			p.own = append(p.own, own[i])
+		} else if m.Own() {
+			return nil, fmt.Errorf("builder: nobody has read the module %s", m.ID)
+		}
+	}
 	var err error
 	if p.files, err = imageSource(source, sel); err != nil {
 		return nil, fmt.Errorf("builder: embedded source: %w", err)
 	}
-	mod, sum, err := buildModule(source, sel.Modules, app)
+	if p.Catalog, err = catalog.Digest(source); err != nil {
+		return nil, fmt.Errorf("builder: embedded source: %w", err)
+	}
+	parts := p.parts()
+	mod, sum, err := buildModule(source, sel.Modules, parts)
 	if err != nil {
 		return nil, err
 	}
 	p.files = append(p.files, file{"go.mod", mod}, file{"go.sum", sum})
 	p.files = append(p.files, app.files...)
+	for i, o := range p.own {
+		p.files = append(p.files, o.build(parts[len(parts)-len(p.own)+i].folder)...)
+	}
 	slices.SortFunc(p.files, func(a, b file) int { return strings.Compare(a.name, b.name) })
 
 	// The id is compiled in, so it is the hash over the main without it.
@@ -92,7 +108,7 @@ func newPlan(tools *toolchain, sel *solver.Selection, app *application, source f
 // hash covers everything that decides the image, each part with its length.
 func (p *Plan) hash(main []byte) program.PlanID {
 	var w wire.Writer
-	w.String("lorica plan v1")
+	w.String("lorica plan v2")
 	w.String(p.Target)
 	w.String(p.Toolchain)
 	w.Strings(pinned)
@@ -101,6 +117,11 @@ func (p *Plan) hash(main []byte) program.PlanID {
 	for _, m := range p.Modules {
 		w.String(m.ID)
 		w.String(m.Version)
+	}
+	w.String(p.Catalog)
+	w.U32(uint32(len(p.own)))
+	for _, o := range p.own {
+		w.String(o.Digest)
 	}
 	w.U32(uint32(len(p.Syscalls())))
 	for _, s := range p.Syscalls() {

@@ -31,7 +31,8 @@ type readApp struct {
 // Plan reads the application of w and plans its image with the modules of sel. It
 // runs the Go tool to learn its version and which files of a handler module are
 // compiled, and changes nothing. An error about the application is a *SourceError.
-func (p *Planner) Plan(ctx context.Context, sel *solver.Selection, w *api.Workload) (*Plan, error) {
+// Those of own that are in sel become part of the image.
+func (p *Planner) Plan(ctx context.Context, sel *solver.Selection, w *api.Workload, own ...*Own) (*Plan, error) {
 	tools, app, err := p.read(ctx, w)
 	if err != nil {
 		return nil, err
@@ -41,7 +42,7 @@ func (p *Planner) Plan(ctx context.Context, sel *solver.Selection, w *api.Worklo
 			return nil, err
 		}
 	}
-	return newPlan(tools, sel, app, lorica.Source())
+	return newPlan(tools, sel, app, lorica.Source(), own...)
 }
 
 func (p *Planner) pack(app *application) (*application, error) {
@@ -53,12 +54,8 @@ func (p *Planner) pack(app *application) (*application, error) {
 func (p *Planner) read(ctx context.Context, w *api.Workload) (*toolchain, *application, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if stamp := toolchainStamp(); p.tools == nil || stamp != p.found || stamp == "" {
-		tools, err := findToolchain(ctx)
-		if err != nil {
-			return nil, nil, err
-		}
-		p.tools, p.found, p.apps = tools, stamp, map[api.HandlerApp]readApp{}
+	if err := p.find(ctx); err != nil {
+		return nil, nil, err
 	}
 	h := w.App.Handler
 	if h == nil {
@@ -80,6 +77,20 @@ func (p *Planner) read(ctx context.Context, w *api.Workload) (*toolchain, *appli
 		p.apps[key] = readApp{before, app}
 	}
 	return p.tools, app, nil
+}
+
+// find asks for the toolchain where it may have changed.
+func (p *Planner) find(ctx context.Context) error {
+	stamp := toolchainStamp()
+	if p.tools != nil && stamp == p.found && stamp != "" {
+		return nil
+	}
+	tools, err := findToolchain(ctx)
+	if err != nil {
+		return err
+	}
+	p.tools, p.found, p.apps = tools, stamp, map[api.HandlerApp]readApp{}
+	return nil
 }
 
 // toolchainStamp tells one installation of Go in PATH from another; empty where

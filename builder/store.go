@@ -49,6 +49,7 @@ type Image struct {
 	Packages  []string          `json:"packages"`           // linked, each after what it imports
 	Size      int64             `json:"size"`               // bytes
 	GoVersion string            `json:"goVersion"`
+	Catalog   string            `json:"catalog"` // digest of the manifests of Lorica's own modules
 
 	Created time.Time `json:"-"` // when it came into this store
 	Path    string    `json:"-"` // of the ELF
@@ -61,6 +62,17 @@ type Image struct {
 type Module struct {
 	ID      string `json:"id"`
 	Version string `json:"version"`
+	Source  string `json:"source,omitempty"` // of the user's own: as the workload or the configuration names it
+	Digest  string `json:"digest,omitempty"` // of the user's own: of its files
+}
+
+// String returns the id and the version, and the digest of one of the user's own.
+func (m Module) String() string {
+	s := m.ID + "@" + m.Version
+	if m.Digest != "" {
+		s += " (" + m.Digest + ")"
+	}
+	return s
 }
 
 // DefaultStore returns $XDG_DATA_HOME/lorica, or ~/.local/share/lorica.

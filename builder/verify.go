@@ -47,7 +47,7 @@ func (b *build) verify(ctx context.Context) error {
 // hashModule returns the checksum of a module as go.sum writes it ("h1:", in the
 // reference of Go modules): that of the list of its files with theirs.
 func hashModule(dir, prefix string) (string, error) {
-	var list []string
+	var sums []checksum
 	tree := os.DirFS(dir)
 	err := fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -57,11 +57,33 @@ func hashModule(dir, prefix string) (string, error) {
 		if err != nil {
 			return err
 		}
-		list = append(list, fmt.Sprintf("%s\x00%x  %[1]s\n", prefix+"/"+name, sha256.Sum256(data)))
+		sums = append(sums, checksum{name, sha256.Sum256(data)})
 		return nil
 	})
 	if err != nil {
 		return "", err
+	}
+	return combine(sums, prefix), nil
+}
+
+// hashFiles is hashModule of files that were read.
+func hashFiles(files []file, prefix string) string {
+	var sums []checksum
+	for _, f := range files {
+		sums = append(sums, checksum{f.name, sha256.Sum256(f.data)})
+	}
+	return combine(sums, prefix)
+}
+
+type checksum struct {
+	name string
+	sum  [sha256.Size]byte
+}
+
+func combine(sums []checksum, prefix string) string {
+	var list []string
+	for _, c := range sums {
+		list = append(list, fmt.Sprintf("%s\x00%x  %[1]s\n", prefix+"/"+c.name, c.sum))
 	}
 	slices.Sort(list) // by name
 	h := sha256.New()
@@ -69,5 +91,5 @@ func hashModule(dir, prefix string) (string, error) {
 		_, line, _ = strings.Cut(line, "\x00")
 		h.Write([]byte(line))
 	}
-	return "h1:" + base64.StdEncoding.EncodeToString(h.Sum(nil)), nil
+	return "h1:" + base64.StdEncoding.EncodeToString(h.Sum(nil))
 }
