@@ -10,6 +10,7 @@ import (
 	"lorica.dev/lorica/abi/obligation"
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/abi/route"
+	"lorica.dev/lorica/abi/settings"
 	"lorica.dev/lorica/api"
 )
 
@@ -50,6 +51,11 @@ func (l *Level) Lacks(image *Level) (rules []abi.Rule) {
 			rules = append(rules, c.Rule)
 		}
 	}
+	for _, s := range l.Sections {
+		if settings.OfUser(s.Name) && !image.takes(s.Name) {
+			rules = append(rules, abi.Rule{ID: s.Name})
+		}
+	}
 	return rules
 }
 
@@ -70,6 +76,7 @@ func (l *Level) in(image *Level) (sections []program.Section) {
 			s.Data = l.closed(l.Sections[at].Data, image)
 		case at >= 0:
 			s.Data = l.Sections[at].Data
+		case settings.OfUser(s.Name): // is told the same at every level
 		case s.Name == obligation.Name:
 			s.Data = (&obligation.Section{}).Encode()
 		default:

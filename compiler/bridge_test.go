@@ -1,6 +1,7 @@
 package compiler
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 	"lorica.dev/lorica/abi/obligation"
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/abi/route"
+	"lorica.dev/lorica/abi/settings"
 	"lorica.dev/lorica/api"
 )
 
@@ -119,6 +121,27 @@ func TestModulesOfThePool(t *testing.T) {
 		if !slices.Contains(l.Enforced, Enforced{Rule: abi.Rule{ID: "curious", Line: "p.yaml:9"}, Stage: abi.StageObligations, Where: WhereRequest}) {
 			t.Errorf("level %s enforces %v", l.Name, l.Enforced)
 		}
+	}
+}
+
+// A module of the user's own that only one level has: the image of the other denies what it
+// would judge, and its own image is told the same at the other level.
+func TestModulesOfTheUsersAreBridged(t *testing.T) {
+	out := pooled(t, nil, nil, nil)
+	with, without := &out.Levels[0], &out.Levels[1]
+	told := (&settings.Section{Line: "w.yaml:9"}).Encode()
+	with.Sections = append(with.Sections, program.Section{Name: "example.com/guard", Data: told})
+	if closed := closedIn(t, with, without); closed[""].ID != "example.com/guard" {
+		t.Errorf("where it is not, %v is closed", closed)
+	}
+	if l := with.Lacks(without); !slices.Contains(l, abi.Rule{ID: "example.com/guard"}) {
+		t.Errorf("the image of the other lacks %v", l)
+	}
+	if closed := closedIn(t, without, with); len(closed) > 0 {
+		t.Errorf("where it need not be, %v is closed", closed)
+	}
+	if s := without.ProgramIn(accounts(t), with, program.PlanID{}, 7).Section("example.com/guard"); !bytes.Equal(s, told) {
+		t.Errorf("where it need not be, it is told %q", s)
 	}
 }
 
