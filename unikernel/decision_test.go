@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lorica.dev/lorica/abi"
+	"lorica.dev/lorica/abi/route"
 	"lorica.dev/lorica/abi/transport"
 	"lorica.dev/lorica/pep"
 )
@@ -119,4 +120,23 @@ func TestEveryResponseNamesItsRecord(t *testing.T) {
 		c.CheckRedirect = follow
 		ask(t, r.rig, c, strings.TrimSuffix(r.url("/"), "/"), false)
 	})
+}
+
+// A boundless is a guard that would have the server without bounds.
+type boundless struct{ guardFunc }
+
+func (b boundless) Prepare(*pep.Input) (pep.GuardState, error) { return b, nil }
+
+func (boundless) Limits() route.Limits {
+	return route.Limits{MaxHeaderBytes: 1 << 30, MaxConnections: 1 << 30, MaxStreams: 1 << 30, HandshakeTimeout: time.Hour, HeaderTimeout: time.Hour,
+		BodyTimeout: time.Hour, WriteTimeout: time.Hour, IdleTimeout: time.Hour}
+}
+
+// The limits of the server are those of the request filter, whatever other guards say.
+func TestNoOtherGuardLiftsTheLimits(t *testing.T) {
+	lax := boundless{guardFunc(func(*pep.Exchange) pep.Decision { return pep.Decision{Verdict: abi.Allow} })}
+	r := newRig(t, testLimits(), text("ok"), lax)
+	if got := r.life.server.current().limits; got != testLimits() {
+		t.Errorf("the server has the limits %+v", got)
+	}
 }

@@ -225,7 +225,7 @@ func (o *opener) prepare(g *generation, p *program.Program, secrets []control.Se
 		if err != nil {
 			return fmt.Errorf("module %s: %w", m.Section, err)
 		}
-		if l, ok := s.(pep.Limiter); ok {
+		if l, ok := s.(pep.Limiter); ok && m.Section == route.Name { // no other module bounds the server
 			g.limits = l.Limits()
 		}
 		tried, err := try(p, m.Section, m.Module.Prepare, input)
