@@ -32,7 +32,7 @@ func (l *Level) steer(p *api.SecurityPolicy) {
 }
 
 // Known returns an error for each name of spec.modules that is neither a module of the
-// catalog nor what one provides.
+// catalog nor what one provides. Of names of users' modules the catalog need not know all.
 func Known(c *catalog.Catalog, p *api.SecurityPolicy) (errs policy.Errors) {
 	if p.Modules == nil {
 		return nil
@@ -45,7 +45,7 @@ func Known(c *catalog.Catalog, p *api.SecurityPolicy) (errs policy.Errors) {
 	known = slices.Compact(known)
 	for _, list := range [][]api.ModuleName{p.Modules.Require, p.Modules.Forbid} {
 		for _, x := range list {
-			if _, ok := slices.BinarySearch(known, x.Name); !ok {
+			if _, ok := slices.BinarySearch(known, x.Name); !ok && !catalog.OwnName(x.Name) {
 				errs = append(errs, &policy.Error{Pos: x.Pos, Message: fmt.Sprintf("spec.modules: there is no module and no capability %q", x.Name), Fix: policy.DidYouMean(x.Name, known)})
 			}
 		}
@@ -59,7 +59,7 @@ func Known(c *catalog.Catalog, p *api.SecurityPolicy) (errs policy.Errors) {
 func (l *Level) Configured(p *api.SecurityPolicy, modules []*catalog.Module) (errs policy.Errors) {
 	var brought policy.Errors // by what is named
 	for _, m := range modules {
-		if m.Section == "" || l.takes(m.Section) || p.Modules == nil {
+		if m.Section == "" || m.Own() || l.takes(m.Section) || p.Modules == nil {
 			continue
 		}
 		e := &policy.Error{Pos: p.Modules.Pos, Message: fmt.Sprintf("spec.modules brings in %s, and at level %s nothing in the policy says what it is to enforce", m.ID, l.Name),

@@ -147,8 +147,8 @@ func (m *Machine) trails(ctx context.Context, name string) (list []trail, err er
 // Compiled reports whether the program under which a decision was made is the one that
 // the deployment compiles to. Programs are signed the same way every time, so that the
 // digest tells, given the plan of an image that is in the store.
-func (m *Machine) Compiled(d *policy.Deployment, r *tender.Decision) (bool, error) {
-	out, err := compiler.Compile(d)
+func (m *Machine) Compiled(ctx context.Context, d *policy.Deployment, r *tender.Decision) (bool, error) {
+	levels, err := m.programs(ctx, d)
 	if err != nil {
 		return false, err
 	}
@@ -156,8 +156,7 @@ func (m *Machine) Compiled(d *policy.Deployment, r *tender.Decision) (bool, erro
 	if err != nil {
 		return false, err
 	}
-	for i := range out.Levels {
-		l := &out.Levels[i]
+	for _, l := range levels {
 		if l.Name != r.Level {
 			continue
 		}
@@ -178,4 +177,27 @@ func (m *Machine) Compiled(d *policy.Deployment, r *tender.Decision) (bool, erro
 		}
 	}
 	return false, nil
+}
+
+// programs compiles a deployment, with the sections of modules of the user's own that are
+// part of its images. One that is there no more is part of none that can be made.
+func (m *Machine) programs(ctx context.Context, d *policy.Deployment) (levels []*compiler.Level, err error) {
+	out, err := compiler.Compile(d)
+	if err != nil {
+		return nil, err
+	}
+	for i := range out.Levels {
+		levels = append(levels, &out.Levels[i])
+	}
+	if configured, err := policy.ConfigModules(m.paths.Config); err == nil && len(configured)+len(d.Workload.Modules) == 0 {
+		return levels, nil
+	}
+	p, err := m.Propose(ctx, d)
+	if err != nil {
+		return levels, ctx.Err()
+	}
+	for i, l := range p.Levels {
+		levels[i] = l.Level
+	}
+	return levels, nil
 }

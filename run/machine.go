@@ -24,6 +24,7 @@ type Machine struct {
 	store       *builder.Store
 	planner     builder.Planner
 	catalog     *catalog.Catalog
+	digest      string // of the catalog
 	key         ed25519.PrivateKey
 	development *keys.Development
 	exe         string // this program: it acts as the tender, too
@@ -42,6 +43,10 @@ func Open(paths Paths) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
+	digest, err := catalog.Digest(lorica.Source())
+	if err != nil {
+		return nil, err
+	}
 	key, err := keys.Signing(paths.Data)
 	if err != nil {
 		return nil, err
@@ -50,7 +55,7 @@ func Open(paths Paths) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Machine{paths: paths, store: store, catalog: modules, key: key, development: keys.NewDevelopment(paths.Data), exe: exe}, nil
+	return &Machine{paths: paths, store: store, catalog: modules, digest: digest, key: key, development: keys.NewDevelopment(paths.Data), exe: exe}, nil
 }
 
 // Store returns where images are kept.

@@ -16,10 +16,12 @@ import (
 type Paths struct {
 	Data    string // images, programs, keys, revisions
 	Runtime string // sockets, audit spools, logs of what runs
+	Config  string // file of the user's configuration, which need not be there; empty: none
 }
 
 // DefaultPaths follows the XDG Base Directory Specification: $XDG_DATA_HOME (or
-// ~/.local/share) and $XDG_RUNTIME_DIR (or a folder below Data).
+// ~/.local/share), $XDG_RUNTIME_DIR (or a folder below Data) and $XDG_CONFIG_HOME (or
+// ~/.config).
 func DefaultPaths() (Paths, error) {
 	data := os.Getenv("XDG_DATA_HOME")
 	if !filepath.IsAbs(data) {
@@ -33,6 +35,13 @@ func DefaultPaths() (Paths, error) {
 	p.Runtime = filepath.Join(p.Data, "run")
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
 		p.Runtime = filepath.Join(dir, "lorica")
+	}
+	config := os.Getenv("XDG_CONFIG_HOME")
+	if home, err := os.UserHomeDir(); !filepath.IsAbs(config) && err == nil {
+		config = filepath.Join(home, ".config")
+	}
+	if filepath.IsAbs(config) {
+		p.Config = filepath.Join(config, "lorica", "config.yaml")
 	}
 	return p, nil
 }

@@ -11,6 +11,7 @@ import (
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/builder"
 	"lorica.dev/lorica/catalog"
+	"lorica.dev/lorica/catalog/lock"
 	"lorica.dev/lorica/compiler"
 	"lorica.dev/lorica/policy"
 	"lorica.dev/lorica/solver"
@@ -24,6 +25,7 @@ type Plan struct {
 	Levels     []*Level
 	Running    *tender.Status // nil: nothing runs
 	modules    []string       // of what runs, by id
+	lock       *lock.File     // what of the images was to be accepted
 }
 
 // A Level is the plan of one security level. Levels with the same modules share
@@ -34,29 +36,53 @@ type Level struct {
 	Selection *solver.Selection
 	Build     *builder.Plan
 	Image     *builder.Image // nil: not built yet
+	Own       []*builder.Own // of the user's own, in chain order
+
+	catalog *catalog.Catalog // that the selection is of
 }
 
-// Plan plans a deployment.
+// Plan plans a deployment, of modules of the user's own that lorica.lock has as they are.
 func (m *Machine) Plan(ctx context.Context, d *policy.Deployment) (*Plan, error) {
+	p, err := m.Propose(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.obey()
+}
+
+// Propose is Plan of what nobody may have accepted yet; WriteLocks accepts it.
+func (m *Machine) Propose(ctx context.Context, d *policy.Deployment) (*Plan, error) {
+	host, err := m.host(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	modules, err := m.catalog.With(host.manifests()...)
+	if err != nil {
+		return nil, err
+	}
 	out, err := compiler.Compile(d)
 	if err != nil {
 		return nil, err
 	}
-	if errs := compiler.Known(m.catalog, d.Policy); len(errs) > 0 {
+	if errs := compiler.Known(modules, d.Policy); len(errs) > 0 {
 		return nil, errs
 	}
 	p := &Plan{Deployment: d}
 	built := map[string]*Level{} // by module ids: levels with equal sets share an image
 	for i := range out.Levels {
 		l := &Level{Level: &out.Levels[i]}
-		if err := l.choose(ctx, m.catalog, d); err != nil {
+		l.catalog = modules
+		if err := l.choose(ctx, modules, d, host.required...); err != nil {
+			return nil, err
+		}
+		if err := host.configure(l, l.Selection); err != nil {
 			return nil, err
 		}
 		set := strings.Join(ids(l.Selection.Modules), " ")
 		if same := built[set]; same != nil {
 			l.Build, l.Image = same.Build, same.Image
 		} else {
-			if l.Build, err = m.planner.Plan(ctx, l.Selection, d.Workload); err != nil {
+			if l.Build, err = m.planner.Plan(ctx, l.Selection, d.Workload, l.Own...); err != nil {
 				return nil, err
 			}
 			if l.Image, err = m.store.Find(l.Build.ID); err != nil {
@@ -66,6 +92,7 @@ func (m *Machine) Plan(ctx context.Context, d *policy.Deployment) (*Plan, error)
 		}
 		p.Levels = append(p.Levels, l)
 	}
+	p.lock = host.lock(len(d.Workload.Modules), m.digest, p.Levels)
 	running, err := m.newest(ctx, d.Name())
 	if err != nil {
 		return nil, err
@@ -83,9 +110,10 @@ func (m *Machine) Plan(ctx context.Context, d *policy.Deployment) (*Plan, error)
 	return p, nil
 }
 
-// choose chooses the modules of a level.
-func (l *Level) choose(ctx context.Context, c *catalog.Catalog, d *policy.Deployment) (err error) {
-	l.Request = solver.Request{Requirements: l.Requirements, Prohibitions: l.Prohibitions, Target: d.Workload.Target, MaxSurface: l.MaxSurface, MaxSurfacePos: l.MaxSurfacePos}
+// choose chooses the modules of a level, of which the workload may require more than its
+// policy does.
+func (l *Level) choose(ctx context.Context, c *catalog.Catalog, d *policy.Deployment, more ...catalog.Requirement) (err error) {
+	l.Request = solver.Request{Requirements: slices.Concat(l.Requirements, more), Prohibitions: l.Prohibitions, Target: d.Workload.Target, MaxSurface: l.MaxSurface, MaxSurfacePos: l.MaxSurfacePos}
 	if l.Selection, err = solver.Solve(ctx, c, l.Request); err != nil {
 		return err
 	}
@@ -97,7 +125,7 @@ func (l *Level) choose(ctx context.Context, c *catalog.Catalog, d *policy.Deploy
 
 // Plannable returns what would keep a deployment from being planned: what cannot be compiled,
 // modules that there are not, and levels that no set of modules meets. It needs no machine.
-func Plannable(ctx context.Context, c *catalog.Catalog, d *policy.Deployment) error {
+func Plannable(ctx context.Context, c *catalog.Catalog, d *policy.Deployment, more ...catalog.Requirement) error {
 	out, err := compiler.Compile(d)
 	if err != nil {
 		return err
@@ -107,7 +135,7 @@ func Plannable(ctx context.Context, c *catalog.Catalog, d *policy.Deployment) er
 	}
 	for i := range out.Levels {
 		l := &Level{Level: &out.Levels[i]}
-		if err := l.choose(ctx, c, d); err != nil {
+		if err := l.choose(ctx, c, d, more...); err != nil {
 			return err
 		}
 	}
@@ -116,7 +144,7 @@ func Plannable(ctx context.Context, c *catalog.Catalog, d *policy.Deployment) er
 
 // Reasons returns why each module of a level is in its set, in the order of the set.
 func (m *Machine) Reasons(ctx context.Context, l *Level) ([]solver.Why, error) {
-	return solver.Explain(ctx, m.catalog, l.Request, l.Selection)
+	return solver.Explain(ctx, l.catalog, l.Request, l.Selection)
 }
 
 func ids(modules []*catalog.Module) []string {

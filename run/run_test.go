@@ -281,6 +281,12 @@ func TestPathsFollowXDG(t *testing.T) {
 	t.Setenv("HOME", "/home/ada")
 	t.Setenv("XDG_DATA_HOME", "")
 	t.Setenv("XDG_RUNTIME_DIR", "")
+	for config, want := range map[string]string{"": "/home/ada/.config/lorica/config.yaml", "relative": "/home/ada/.config/lorica/config.yaml", "/config": "/config/lorica/config.yaml"} {
+		t.Setenv("XDG_CONFIG_HOME", config)
+		if p, err := DefaultPaths(); err != nil || p.Config != want {
+			t.Errorf("%q: %+v, %v", config, p, err)
+		}
+	}
 	for _, x := range []struct{ data, runtime, wantData, wantRuntime string }{
 		{"", "", "/home/ada/.local/share/lorica", "/home/ada/.local/share/lorica/run"},
 		{"/data", "", "/data/lorica", "/data/lorica/run"},

@@ -14,6 +14,7 @@ import (
 
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/builder"
+	"lorica.dev/lorica/catalog/lock"
 	"lorica.dev/lorica/policy"
 	"lorica.dev/lorica/tender"
 )
@@ -244,6 +245,14 @@ func inputs(b *policy.Bundle) []string {
 			list = append(list, at(d.Workload.Dir, app.Handler.Module))
 		case app.Proxy != nil && app.Proxy.Trust != "":
 			list = append(list, at(d.Workload.Dir, app.Proxy.Trust))
+		}
+		for i := range d.Workload.Modules {
+			if m := &d.Workload.Modules[i]; m.Path != "" {
+				list = append(list, at(m.Dir, m.Path))
+			}
+		}
+		if len(d.Workload.Modules) > 0 {
+			list = append(list, at(d.Workload.Dir, lock.Name))
 		}
 		for _, s := range d.Policy.Secrets {
 			if s.File != "" {

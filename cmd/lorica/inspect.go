@@ -118,7 +118,7 @@ func printInspected(w io.Writer, x *inspected) {
 	img := x.Image
 	var modules []string
 	for _, m := range img.Modules {
-		modules = append(modules, m.ID+"@"+m.Version)
+		modules = append(modules, m.String())
 	}
 	var calls []string
 	for _, s := range img.Syscalls {
@@ -131,7 +131,7 @@ func printInspected(w io.Writer, x *inspected) {
 		}
 	}
 	table(w, "", [][]string{
-		{"image", img.Digest}, {"plan", img.Plan}, {"target", img.Target}, {"toolchain", img.GoVersion}, {"size", fmt.Sprintf("%d bytes", img.Size)},
+		{"image", img.Digest}, {"plan", img.Plan}, {"target", img.Target}, {"toolchain", img.GoVersion}, {"catalog", img.Catalog}, {"size", fmt.Sprintf("%d bytes", img.Size)},
 		{"file", img.Path}, {"debug file", img.Debug}, {"modules", strings.Join(modules, " ")},
 		{"packages", fmt.Sprintf("%d linked, %d of them outside the standard library (all in -o json)", len(img.Packages), len(linked))},
 	})

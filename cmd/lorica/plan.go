@@ -2,14 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/api"
+	"lorica.dev/lorica/catalog/lock"
 	"lorica.dev/lorica/compiler"
 	"lorica.dev/lorica/run"
 	"lorica.dev/lorica/solver"
@@ -38,8 +41,10 @@ type planned struct {
 	Rules      []enforcedRule `json:"rules"`
 	Routes     []routeFacts   `json:"routes,omitempty"`
 	Change     run.Change     `json:"change"`
-	Added      []string       `json:"added,omitempty"`   // modules that what runs lacks
-	Removed    []string       `json:"removed,omitempty"` // modules that only what runs has
+	Catalog    string         `json:"catalog"`              // digest of the manifests of Lorica's own modules
+	Own        []ownModule    `json:"ownModules,omitempty"` // modules of the user's own in the image
+	Added      []string       `json:"added,omitempty"`      // modules that what runs lacks
+	Removed    []string       `json:"removed,omitempty"`    // modules that only what runs has
 }
 
 // chosen is a module and why it is there: the lines and modules that ask for it, and
@@ -66,6 +71,12 @@ type price struct {
 	Proven  bool     `json:"proven"`
 }
 
+// ownModule is a module of the user's own.
+type ownModule struct {
+	lock.Module
+	Calls []string `json:"calls,omitempty"` // that the image would not make without it
+}
+
 type openPort struct {
 	Name    string   `json:"name"`
 	Address string   `json:"address"`
@@ -89,6 +100,7 @@ type enforcedRule struct {
 
 func (c *cli) planCommand() *cobra.Command {
 	var path, target, network string
+	var o run.LockOptions
 	cmd := &cobra.Command{
 		Use:     "plan",
 		GroupID: "run",
@@ -96,15 +108,27 @@ func (c *cli) planCommand() *cobra.Command {
 		Long: `Shows for each workload and security level: the modules, the lines that each is there
 for and whether it is necessary or what it would cost to do without, what was left out, open ports, the system calls that will be allowed, where
 each rule is enforced, whether the image exists, and what changes against what runs.
-It builds nothing and changes nothing.`,
-		Example: "  lorica plan -f examples/payments",
-		Args:    args(cobra.NoArgs),
+It builds nothing, and changes nothing that runs.
+
+Where workloads name modules of your own, it writes lorica.lock beside them, which pins
+each module by a digest of its files, and Lorica's own modules by one of their
+manifests. build and up refuse what is not in it, or differs. A module that changed is
+an error here as well, until --update accepts it; look at what changed before that.`,
+		Example: `  lorica plan -f examples/payments
+  lorica plan -f examples/module --locked`,
+		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m, err := machine()
 			if err != nil {
 				return err
 			}
-			list, err := c.plans(cmd.Context(), m, path, target, network)
+			if o.Update && o.Locked {
+				return usageError{errors.New("--update and --locked exclude each other")}
+			}
+			if info, err := os.Stat(path); err == nil {
+				o.Whole = info.IsDir()
+			}
+			list, err := c.plans(cmd.Context(), m, path, target, network, &o)
 			if err != nil {
 				return err
 			}
@@ -114,10 +138,14 @@ It builds nothing and changes nothing.`,
 	fileFlag(cmd, &path)
 	targetFlag(cmd, &target)
 	netFlag(cmd, &network)
+	cmd.Flags().BoolVar(&o.Update, "update", false, "accept modules of your own, and Lorica's, as they are now")
+	cmd.Flags().BoolVar(&o.Locked, "locked", false, "write no lorica.lock: fail where it is not what it would be")
 	return cmd
 }
 
-func (c *cli) plans(ctx context.Context, m *run.Machine, path, target, network string) ([]planned, error) {
+// plans plans all workloads, and writes their locks where that is asked for; else what is
+// there must be as they have it.
+func (c *cli) plans(ctx context.Context, m *run.Machine, path, target, network string, locks *run.LockOptions) ([]planned, error) {
 	bundle, err := c.loadFor(path, target, network)
 	if err != nil {
 		return nil, err
@@ -125,12 +153,18 @@ func (c *cli) plans(ctx context.Context, m *run.Machine, path, target, network s
 	if c.format != "json" {
 		printErrors(c.err, "warning", bundle.Warnings)
 	}
+	propose := m.Plan
+	if locks != nil {
+		propose = m.Propose
+	}
 	var list []planned
+	var plans []*run.Plan
 	for _, d := range bundle.Deployments {
-		p, err := m.Plan(ctx, d)
+		p, err := propose(ctx, d)
 		if err != nil {
 			return nil, c.explain(err)
 		}
+		plans = append(plans, p)
 		for _, l := range p.Levels {
 			reasons, err := m.Reasons(ctx, l)
 			if err != nil {
@@ -139,7 +173,28 @@ func (c *cli) plans(ctx context.Context, m *run.Machine, path, target, network s
 			list = append(list, describe(p, l, reasons))
 		}
 	}
-	return list, nil
+	if locks == nil {
+		return list, nil
+	}
+	written, err := run.WriteLocks(plans, *locks)
+	for _, w := range written {
+		c.wrote(w)
+	}
+	return list, err
+}
+
+// wrote says what a lock has now, on the way of messages: what is asked for is the plan.
+func (c *cli) wrote(w run.Written) {
+	fmt.Fprintf(c.err, "%s: written; keep it with the workload\n", w.File)
+	for _, m := range w.New {
+		fmt.Fprintf(c.err, "  accepted  %s %s from %s, %s\n", m.ID, m.Version, m.Source, m.Digest)
+	}
+	for _, text := range w.Changed {
+		fmt.Fprintf(c.err, "  accepted  %s\n", text)
+	}
+	for _, m := range w.Gone {
+		fmt.Fprintf(c.err, "  forgotten %s from %s\n", m.ID, m.Source)
+	}
 }
 
 func describe(p *run.Plan, l *run.Level, reasons []solver.Why) planned {
@@ -175,6 +230,10 @@ func describe(p *run.Plan, l *run.Level, reasons []solver.Why) planned {
 	}
 	for _, r := range l.Egress {
 		out.Egress = append(out.Egress, r.String())
+	}
+	out.Catalog = l.Build.Catalog
+	for _, o := range l.Own {
+		out.Own = append(out.Own, ownModule{o.Lock(), l.Widens(o)})
 	}
 	for _, s := range l.Syscalls() {
 		out.Syscalls = append(out.Syscalls, s.String())
@@ -258,6 +317,7 @@ func printPlans(w io.Writer, list []planned) {
 		}
 		fmt.Fprintf(w, "  modules (attack surface %d points, %s)\n", p.Surface, proof(p))
 		table(w, "", rows)
+		printOwn(w, p)
 		if len(p.LeftOut) > 0 {
 			fmt.Fprintf(w, "  left out  %s\n", strings.Join(p.LeftOut, ", "))
 		}
@@ -275,6 +335,20 @@ func proof(p *planned) string {
 		return "proven minimal"
 	}
 	return fmt.Sprintf("not proven minimal: bound %d", p.Bound)
+}
+
+// printOwn shows the modules of the user's own, which nobody else has looked at.
+func printOwn(w io.Writer, p *planned) {
+	if len(p.Own) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "  modules of your own (trusted as Lorica's are; pinned in lorica.lock)")
+	for _, o := range p.Own {
+		fmt.Fprintf(w, "    %s %s from %s\n      %s\n", o.ID, o.Version, o.Source, o.Digest)
+		if len(o.Calls) > 0 {
+			fmt.Fprintf(w, "      widens the seal: %s\n", strings.Join(o.Calls, " "))
+		}
+	}
 }
 
 // printSurface shows what the image has of the host.

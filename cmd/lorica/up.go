@@ -93,7 +93,7 @@ func (u *upping) run(ctx context.Context, o run.UpOptions) error {
 		return err
 	}
 	if u.format != "json" {
-		plans, err := u.plans(ctx, m, o.Path, o.Target, o.Network)
+		plans, err := u.plans(ctx, m, o.Path, o.Target, o.Network, nil)
 		if err != nil {
 			return err
 		}

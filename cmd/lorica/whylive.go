@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"lorica.dev/lorica/abi/settings"
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/policy"
 	"lorica.dev/lorica/policy/record"
@@ -73,7 +74,7 @@ func (c *cli) replay(ctx context.Context, m *run.Machine, x *lived, path string,
 	}
 	d := bundle.Deployments[i]
 	x.Documents = path
-	if x.Same, err = compiledFrom(m, path, x); err != nil {
+	if x.Same, err = compiledFrom(ctx, m, path, x); err != nil {
 		return err
 	}
 	answer, err := record.Explain(d, x.Record)
@@ -87,6 +88,8 @@ func (c *cli) replay(ctx context.Context, m *run.Machine, x *lived, path string,
 	switch {
 	case !x.Same:
 		x.Note = "the documents in " + path + " are not those that the program then was compiled from"
+	case settings.OfUser(x.Record.Stage):
+		x.Note, agrees = "a module of your own decided, "+x.Record.Stage+"; without it the policy decides:", true
 	case !agrees:
 		x.Note = "the reference decides otherwise than the instance did: that is a defect of Lorica, please report it"
 	}
@@ -95,7 +98,7 @@ func (c *cli) replay(ctx context.Context, m *run.Machine, x *lived, path string,
 
 // compiledFrom reports whether the program of x was compiled from the documents, for the
 // workload's network or for another that 'up' was told.
-func compiledFrom(m *run.Machine, path string, x *lived) (bool, error) {
+func compiledFrom(ctx context.Context, m *run.Machine, path string, x *lived) (bool, error) {
 	for _, network := range append([]string{""}, api.Networks()...) {
 		bundle, err := policy.LoadUntested(path)
 		if err != nil {
@@ -108,7 +111,7 @@ func compiledFrom(m *run.Machine, path string, x *lived) (bool, error) {
 			if d.Name() != x.Workload {
 				continue
 			}
-			if same, err := m.Compiled(d, &x.Record); same || err != nil {
+			if same, err := m.Compiled(ctx, d, &x.Record); same || err != nil {
 				return same, err
 			}
 		}
@@ -138,7 +141,7 @@ func printLived(w io.Writer, x *lived) {
 	if x.Why == nil {
 		return
 	}
-	if !*x.Agrees || !x.Same {
+	if !*x.Agrees || !x.Same || settings.OfUser(x.Record.Stage) {
 		fmt.Fprintf(w, "they decide: %s by %s at %s\n", x.Why.Decision, x.Why.Rule, x.Why.Line)
 	}
 	printReasons(w, x.Why)
