@@ -43,7 +43,7 @@ func flag(name string, v bool) settings.Value {
 	return settings.Value{Name: name, Kind: settings.Flag, Flag: v}
 }
 
-func given(t *testing.T, values ...settings.Value) (settings.Section, error) {
+func settingsOf(t *testing.T, values ...settings.Value) (settings.Section, error) {
 	t.Helper()
 	m, err := ParseOwn("m.yaml", []byte(options), "example.com/guard")
 	if err != nil {
@@ -67,7 +67,7 @@ func TestSettingsAndDefaults(t *testing.T) {
 		{"everything", []settings.Value{text("header", "X"), text("mode", "lax"), number("limit", 100), number("count", math.MaxInt64), number("shift", -10), flag("deny", false), list("names"), text("window", "1m")},
 			[]settings.Value{text("header", "X"), text("mode", "lax"), number("limit", 100), number("count", math.MaxInt64), number("shift", -10), flag("deny", false), list("names"), number("window", 60e9)}},
 	} {
-		s, err := given(t, c.given...)
+		s, err := settingsOf(t, c.given...)
 		if err != nil || s.Line != "w.yaml:9" {
 			t.Errorf("%s: %+v, %v", c.name, s, err)
 			continue
@@ -108,7 +108,7 @@ func TestSettingsThatAModuleDoesNotTake(t *testing.T) {
 		{"too long", []settings.Value{header, text("window", "61s")}, "from 1 to 60 seconds"},
 		{"a little too long", []settings.Value{header, text("window", "60.001s")}, "from 1 to 60 seconds"},
 	} {
-		s, err := given(t, c.given...)
+		s, err := settingsOf(t, c.given...)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %+v, %v\nwant %s", c.name, s, err, c.want)
 		}

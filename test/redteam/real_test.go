@@ -76,11 +76,22 @@ func plannedFor(target, dir string, more ...string) (*built, error) {
 	for _, capability := range more {
 		needs = append(needs, catalog.Requirement{Any: catalog.Clause{capability}, Why: "the test asks for it"})
 	}
+	planner := new(builder.Planner)
+	own, err := planner.Own(context.Background(), d.Workload.Modules)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range own {
+		needs = append(needs, catalog.Requirement{Any: catalog.Clause{o.ID}, Why: "the workload names it"})
+		if c, err = c.With(o.Module); err != nil {
+			return nil, err
+		}
+	}
 	sel, err := solver.Solve(context.Background(), c, solver.Request{Requirements: needs, Target: d.Workload.Target})
 	if err != nil {
 		return nil, err
 	}
-	b.plan, err = new(builder.Planner).Plan(context.Background(), sel, d.Workload)
+	b.plan, err = planner.Plan(context.Background(), sel, d.Workload, own...)
 	return b, err
 }
 

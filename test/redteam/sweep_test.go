@@ -1,6 +1,7 @@
 package redteam
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"maps"
@@ -50,11 +51,21 @@ func numbered(t *testing.T) map[uint64]string {
 func listed(t *testing.T, b *built) map[string]bool {
 	t.Helper()
 	calls := map[string]bool{}
+	var folders []string
 	for _, m := range b.plan.Modules {
-		text, err := os.ReadFile(filepath.Join("..", "..", filepath.FromSlash(m.ID), "module.yaml"))
+		if !m.Own() {
+			folders = append(folders, filepath.Join("..", "..", filepath.FromSlash(m.ID)))
+		}
+	}
+	for _, m := range b.deployment.Workload.Modules {
+		folders = append(folders, filepath.Join(m.Dir, m.Path))
+	}
+	for _, dir := range folders {
+		text, err := os.ReadFile(filepath.Join(dir, "module.yaml"))
 		if err != nil {
 			t.Fatal(err)
 		}
+		text, _, _ = bytes.Cut(text, []byte("\nconfig:"))
 		for _, line := range regexp.MustCompile(`(?m)^ *- \{name: (\w+)`).FindAllSubmatch(text, -1) {
 			calls[string(line[1])] = true
 		}
