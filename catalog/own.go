@@ -64,6 +64,8 @@ func (p *parser) restrict(m *Module, readers map[string]func(*yaml.Node)) {
 		case p.err != nil:
 		case m.ID != p.own:
 			p.fail(n, "the id is %q, and the go.mod says %q: a module of your own is called as its Go module", m.ID, p.own)
+		case strings.HasSuffix(m.ID, ".dryrun"):
+			p.fail(n, "%q ends as a section of what is tried does: give the Go module another name", m.ID)
 		case !OwnName(m.ID):
 			p.fail(n, "%q begins with no host, such as example.com: names without one are Lorica's", m.ID)
 		}

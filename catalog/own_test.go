@@ -71,6 +71,10 @@ func TestWhatAManifestOfTheUsersMustNotSay(t *testing.T) {
 			t.Errorf("%s: %+v, %v\nwant %s", c.name, m, err, c.want)
 		}
 	}
+	const tried = "example.com/guard.dryrun"
+	if _, err := ParseOwn("m.yaml", []byte(strings.Replace(goodOwn, "example.com/guard", tried, 1)), tried); err == nil || !strings.Contains(err.Error(), "m.yaml:1:5: ") {
+		t.Errorf("a module whose section passes for what is tried beside another: %v", err)
+	}
 	if _, err := ParseOwn("m.yaml", []byte(strings.Replace(goodOwn, "example.com/guard", "pep/authz", 1)), "pep/authz"); err == nil || !strings.Contains(err.Error(), "begins with no host") {
 		t.Errorf("a Go module of Lorica's names: %v", err)
 	}

@@ -63,6 +63,9 @@ func TestErrorsSayWhere(t *testing.T) {
 	if err != nil || rep.Tenant != "tenant" || rep.Workload != "workload" || rep.Signed || len(rep.Sections) != 1 || string(whole[rep.Sections[0].Offset:][:rep.Sections[0].Size]) != "secret" {
 		t.Fatalf("%+v %v", rep, err)
 	}
+	if _, err := Check(program("example.com/guard", "x", "a.b/c.d/e", ""), nil); err != nil {
+		t.Errorf("sections of modules of users: %v", err)
+	}
 	name := bytes.Index(whole, []byte("tls")) - 4
 	body := len(whole) - 64
 	for what, c := range map[string]struct {
@@ -75,6 +78,9 @@ func TestErrorsSayWhere(t *testing.T) {
 		"a signature alone":              {make([]byte, 64), nil, 0, "8 bytes are wanted, and 0 are left"},
 		"another version":                {append([]byte("LORICAP2"), whole[8:]...), nil, 0, "not a program of version 1"},
 		"an unknown section":             {program("tlz", "secret"), nil, name, `no image takes a section "tlz"`},
+		"a host alone":                   {program("example.com", "x"), nil, name, "no image takes"},
+		"a host with nothing behind it":  {program("example.com/", "x"), nil, name, "no image takes"},
+		"a dot in the second word":       {program("pep/x.y", "x"), nil, name, "no image takes"},
 		"a dry run that is none":         {program("dryrun", "DRYRUN00\x00\x00\x00\x00"), nil, name + 14, "it does not say"},
 		"a dry run of zeros":             {program("dryrun", strings.Repeat("\x00", 12)), nil, name + 14, "it does not say"},
 		"a dry run with more in it":      {program("dryrun", "DRYRUN01\x00\x00\x00\x00x"), nil, name + 14 + 12, "left over"},
