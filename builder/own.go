@@ -14,6 +14,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -78,6 +79,36 @@ func (p *Planner) Own(ctx context.Context, list []api.Module) ([]*Own, error) {
 		all = append(all, o)
 	}
 	return all, nil
+}
+
+var moduleLine = regexp.MustCompile(`(?m)^module[ \t]+"?([^\s"]+)`)
+
+// Manifest reads the manifest of a module in a folder, without the Go tool and the rest
+// of its files: for who checks documents, and plans nothing. Its error is a *SourceError
+// or a *catalog.Error.
+func Manifest(m api.Module) (*catalog.Module, error) {
+	dir := resolve(m.Dir, m.Path)
+	wrong := func(err error) error {
+		return &SourceError{Pos: m.Pos, Message: fmt.Sprintf("module %s: %s", m.Source(), err)}
+	}
+	r, err := openFolder(dir)
+	if err != nil {
+		return nil, wrong(err)
+	}
+	defer r.close()
+	mod, err := r.read("go.mod")
+	if err != nil {
+		return nil, wrong(err)
+	}
+	text, err := r.read(catalog.ManifestName)
+	if err != nil {
+		return nil, wrong(err)
+	}
+	name := moduleLine.FindSubmatch(mod)
+	if name == nil {
+		return nil, wrong(errors.New("go.mod names no module"))
+	}
+	return catalog.ParseOwn(filepath.Join(dir, catalog.ManifestName), text, string(name[1]))
 }
 
 func readOwn(ctx context.Context, tools *toolchain, m api.Module) (*Own, error) {

@@ -48,6 +48,9 @@ Exit code 1 where anything is wrong.`,
 			if err == nil {
 				err = plannable(cmd.Context(), bundle)
 			}
+			if err == nil {
+				err = settled(bundle)
+			}
 			var report checked
 			if err != nil {
 				if !errors.As(err, &report.Errors) {
