@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	lorica "lorica.dev/lorica"
 	"lorica.dev/lorica/api"
@@ -213,7 +214,7 @@ func readTree(dir string, work bool) (files []file, err error) {
 		case len(files) == maxOwnFiles:
 			return fmt.Errorf("at %s it exceeds %d files", name, maxOwnFiles)
 		}
-		f, err := root.Open(name)
+		f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe keeps nobody waiting
 		if err != nil {
 			return fmt.Errorf("%s cannot be read: %w", name, err)
 		}

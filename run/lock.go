@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"lorica.dev/lorica/catalog/lock"
 )
@@ -27,7 +28,7 @@ func (e *LockError) Error() string {
 // readLock returns the lock of a folder; nil where there is none.
 func readLock(dir string) (*lock.File, error) {
 	name := filepath.Join(dir, lock.Name)
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe keeps nobody waiting
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"lorica.dev/lorica/abi/settings"
@@ -174,6 +175,14 @@ func TestWhatWasAcceptedIsWhatIsBuilt(t *testing.T) {
 	}
 	if _, err := s.plan(); err != nil {
 		t.Errorf("what was accepted: %v", err)
+	}
+
+	name := filepath.Join(s.dir, lock.Name)
+	if err := errors.Join(os.Remove(name), syscall.Mkfifo(name, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.plan(); err == nil || !strings.Contains(err.Error(), "is not a regular file") {
+		t.Errorf("a pipe in the place of the lock: %v", err)
 	}
 }
 
