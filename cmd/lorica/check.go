@@ -90,12 +90,14 @@ func plannable(ctx context.Context, b *policy.Bundle) error {
 	}
 	var all policy.Errors
 	for _, d := range b.Deployments {
-		err := run.Plannable(ctx, c, d)
+		with, required, whole := withOwn(c, d)
+		err := run.Plannable(ctx, with, d, required...)
 		var list policy.Errors
 		var none *solver.Unsatisfiable
 		switch {
 		case errors.As(err, &list):
 			all = append(all, list...)
+		case errors.As(err, &none) && !whole: // plan, which knows all modules, may find a set
 		case errors.As(err, &none):
 			all = append(all, contradiction(d, none))
 		case err != nil:

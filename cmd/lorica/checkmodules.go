@@ -39,3 +39,38 @@ func settled(b *policy.Bundle) error {
 	}
 	return nil
 }
+
+// withOwn adds the modules in folders that a workload names to a catalog, with what the
+// workload requires of them. whole is false where it names others, or where the policy
+// requires some: those in the module cache and in the user's configuration are plan's to
+// look at.
+func withOwn(c *catalog.Catalog, d *policy.Deployment) (with *catalog.Catalog, required []catalog.Requirement, whole bool) {
+	whole = true
+	for _, named := range d.Workload.Modules {
+		m, err := builder.Manifest(named)
+		if named.Path == "" || err != nil { // settled reports it
+			whole = false
+			continue
+		}
+		more, err := c.With(m)
+		if err != nil {
+			whole = false
+			continue
+		}
+		c = more
+		if !named.Optional {
+			required = append(required, catalog.Requirement{Any: catalog.Clause{m.ID}, Why: "the workload " + d.Workload.Metadata.Name + " names it", Pos: named.Pos})
+		}
+	}
+	if p := d.Policy.Modules; p != nil {
+		for _, x := range p.Require {
+			whole = whole && (!catalog.OwnName(x.Name) || len(c.Providers(x.Name)) > 0)
+		}
+	}
+	for _, m := range c.Modules {
+		for _, r := range m.Requires {
+			whole = whole && (!m.Own() || len(c.Meeting(r)) > 0)
+		}
+	}
+	return c, required, whole
+}
