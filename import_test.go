@@ -37,7 +37,7 @@ var outside = []struct {
 	{"golang.org/x/term", []string{"cmd"}, "passwords are asked for without echo"},
 	{"golang.org/x/crypto", []string{"pep/authn/basic", "cmd", "test/bench"}, "argon2id and bcrypt, to verify and to make verifiers"},
 	{"golang.org/x/sys", []string{"tender", "unikernel/linux", "run", "cmd", "builder", "test/redteam", "test/kernels", "test/bench/guests", "test/boot", "test/wire"}, "system calls; images make theirs in one package"},
-	{"gvisor.dev/gvisor", []string{"netstack/direct", "tender/usernet"}, "the TCP stack of an image that has one, and of its tender"},
+	{"gvisor.dev/gvisor", []string{"netstack/direct", "netstack/ip6", "tender/usernet"}, "the TCP stack of an image that has one, and of its tender"},
 	{"github.com/santhosh-tekuri/jsonschema/v6", []string{"policy"}, "a second opinion on the schema of documents"},
 	{"github.com/rogpeppe/go-internal", []string{"cmd", "test"}, "testscript"},
 }

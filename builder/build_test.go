@@ -26,6 +26,7 @@ import (
 func TestWhatIsLinkedIntoTheImages(t *testing.T) {
 	site := tree(t, map[string]string{"public/index.html": "<p>hello\n", "public/long.txt": strings.Repeat("hello\n", 100)})
 	s := store(t)
+	six := []string{"gvisor.dev/gvisor/pkg/tcpip/network/ipv6", "lorica.dev/lorica/netstack/ip6"} // of networks alone that need IPv6
 	host := []string{"lorica.dev/lorica/kernel", "lorica.dev/lorica/virtio", "lorica.dev/lorica/netstack/direct", "lorica.dev/lorica/netstack/tap", "gvisor.dev/", "github.com/"}
 	for _, c := range []struct {
 		golden string
@@ -38,11 +39,11 @@ func TestWhatIsLinkedIntoTheImages(t *testing.T) {
 		{"packages-site.txt", plan(t, siteNeeds, siteIn(site)), append(host[:len(host):len(host)], "encoding/json", "golang.org/x/", "lorica.dev/lorica/pep/auth", "lorica.dev/lorica/pep/tls", "lorica.dev/lorica/abi/transport")},
 		{"packages-secured.txt", plan(t, securedNeeds, siteIn(site)), append(host[:len(host):len(host)], "encoding/json", "golang.org/x/", "testing", "lorica.dev/lorica/abi/transport/certtest")},
 		{"packages-chosen.txt", plan(t, chosenNeeds, siteIn(site)), append(host[:len(host):len(host)], "encoding/json", "golang.org/x/crypto/argon2", "lorica.dev/lorica/app/static", "lorica.dev/lorica/pep/authn/basic/argon2id")},
-		{"packages-direct.txt", plan(t, directNeeds, frontIn("testdata")), []string{"golang.org/x/crypto", "lorica.dev/lorica/netstack/socket", "lorica.dev/lorica/netstack/card",
-			"lorica.dev/lorica/kernel", "lorica.dev/lorica/virtio", "lorica.dev/lorica/unikernel/microvm", "lorica.dev/lorica/pep/auth"}},
+		{"packages-direct.txt", plan(t, directNeeds, frontIn("testdata")), append(six[:len(six):len(six)], "golang.org/x/crypto", "lorica.dev/lorica/netstack/socket", "lorica.dev/lorica/netstack/card",
+			"lorica.dev/lorica/kernel", "lorica.dev/lorica/virtio", "lorica.dev/lorica/unikernel/microvm", "lorica.dev/lorica/pep/auth")},
 		{"packages-leased.txt", plan(t, leasedNeeds, siteIn(site)), []string{"golang.org/x/crypto", "lorica.dev/lorica/netstack/socket", "lorica.dev/lorica/pep/auth"}},
-		{"packages-machine.txt", plan(t, machineNeeds, frontIn("testdata")), []string{"golang.org/x/crypto", "lorica.dev/lorica/netstack/socket", "lorica.dev/lorica/netstack/tap", "lorica.dev/lorica/unikernel/linux",
-			"lorica.dev/lorica/kernel/selftest", "lorica.dev/lorica/pep/auth"}},
+		{"packages-machine.txt", plan(t, machineNeeds, frontIn("testdata")), append(six[:len(six):len(six)], "golang.org/x/crypto", "lorica.dev/lorica/netstack/socket", "lorica.dev/lorica/netstack/tap", "lorica.dev/lorica/unikernel/linux",
+			"lorica.dev/lorica/kernel/selftest", "lorica.dev/lorica/pep/auth")},
 	} {
 		t.Run(c.golden, func(t *testing.T) {
 			img, err := s.Build(t.Context(), c.plan, nil)

@@ -30,7 +30,7 @@ var (
 	securedNeeds  = []string{"image/process", "net", "tls/server", "filter", "audit", "app/files"}
 	machineNeeds  = []string{"image/microvm", "net", "firewall", "filter", "audit", "egress", "app/proxy"}
 	directNeeds   = []string{"image/process", "net/direct", "firewall", "filter", "audit", "egress", "app/proxy"}
-	leasedNeeds   = []string{"image/process", "net/direct", "net/dhcp", "firewall", "filter", "audit", "app/files"}
+	leasedNeeds   = []string{"image/process", "net/direct", "net/ipv6", "net/dhcp", "firewall", "filter", "audit", "app/files"}
 	// More than one provider, and not the one that would be chosen.
 	chosenNeeds = []string{"image/process", "net", "filter", "authn/basic", "authn/basic/bcrypt", "authn/basic/pbkdf2", "audit", "app/files/compressed"}
 	smallNeeds  = []string{"image/process", "net", "filter", "audit", "app/handler"}

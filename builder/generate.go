@@ -53,7 +53,7 @@ var content embed.FS
 {{end}}
 func main() {
 {{- if .Net.Name}}
-	network := {{.Net.Name}}.New({{range $i, $l := .Leases}}{{if $i}}, {{end}}{{$l.Name}}.New(){{end}})
+	network := {{.Net.Name}}.New({{range $i, $l := .Parts}}{{if $i}}, {{end}}{{$l.Name}}.New(){{end}})
 {{- end}}
 {{- if .Egress.Name}}
 	out := {{.Egress.Name}}.New(network)
@@ -138,7 +138,7 @@ func render(modules []*catalog.Module, app *application, plan program.PlanID) ([
 		Package, Func string
 		Imports       []string
 		Gates, Guards []call
-		Leases        []call // parts of the network
+		Parts         []call // parts of the network
 		Verifiers     []call // parts of the guard that asks for passwords
 		Own           []call // of the user's own, which are called as what they are
 		Platform      call
@@ -174,8 +174,8 @@ func render(modules []*catalog.Module, app *application, plan program.PlanID) ([
 			data.Platform = c
 		case catalog.ClassNet:
 			data.Net = c
-		case catalog.ClassLease:
-			data.Leases = append(data.Leases, c)
+		case catalog.ClassPart:
+			data.Parts = append(data.Parts, c)
 		case catalog.ClassTLS:
 			data.TLS = c
 		case catalog.ClassEgress:

@@ -19,7 +19,7 @@ const (
 	ClassCore     Class = "core"     // lifecycle; always linked
 	ClassPlatform Class = "platform" // what the image runs on: its channel, its program memory, its seal
 	ClassNet      Class = "net"      // listening, accepting, connecting
-	ClassLease    Class = "lease"    // asks for an address, as a part of the network
+	ClassPart     Class = "part"     // what not every network has, as a part of it: IPv6, a lease of its address
 	ClassGate     Class = "gate"     // judges connections
 	ClassTLS      Class = "tls"      // secures connections
 	ClassGuard    Class = "guard"    // judges requests

@@ -134,7 +134,7 @@ func Compile(d *policy.Deployment) (*Output, error) {
 	}
 	out := &Output{}
 	for i, name := range p.Levels.Names {
-		l := Level{Name: name, Names: p.Levels.Names[: i+1 : i+1], Requirements: requirements(d, i), DryRun: p.DryRun, claims: claims(p, i)}
+		l := Level{Name: name, Names: p.Levels.Names[: i+1 : i+1], Requirements: requirements(d, nets, i), DryRun: p.DryRun, claims: claims(p, i)}
 		l.steer(p)
 		if p.DryRun {
 			l.add(dryrun.Name, dryrun.Encode(policy.DryRunRule(p).Line))

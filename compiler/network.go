@@ -87,6 +87,19 @@ func (n *netting) tries(i int) bool {
 	return false
 }
 
+// admitsIPv6 reports whether an image of the i-th level lets a client of IPv6 in at any
+// level that it has, or tries rules that would. Of several rules that match it asks no
+// more than whether there is one that allows.
+func (n *netting) admitsIPv6(i int) bool {
+	admits := func(l flow.List) bool {
+		return l.Default == abi.Allow || slices.ContainsFunc(l.Rules, func(r flow.Rule) bool { return r.Verdict == abi.Allow && r.Src.Addr().Is6() })
+	}
+	if !guarded(n.policy) || n.policy.DryRun || slices.ContainsFunc(n.lists[:i+1], admits) {
+		return true
+	}
+	return len(n.tried) > 0 && slices.ContainsFunc(n.tried[:i+1], admits)
+}
+
 // at returns the rules that exist at the i-th level, in file order.
 func (n *netting) at(i int) []api.IngressRule {
 	if n.policy.Network == nil {

@@ -1,6 +1,7 @@
 package compiler
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -82,5 +83,78 @@ func TestWhoAsksForAnAddress(t *testing.T) {
 				t.Errorf("%s, %s: %+v", name, target, l.Requirements)
 			}
 		}
+	}
+}
+
+// IPv6 is in the image where its clients, or the addresses that it is to have, are of it,
+// because of the line that says so; what its tender connects to is no reason.
+func TestWhoNeedsIPv6(t *testing.T) {
+	four, six := netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")
+	static4, static6 := netip.MustParsePrefix("192.0.2.10/24"), netip.MustParsePrefix("2001:db8:7::10/64")
+	rule := func(action abi.Verdict, from ...string) api.IngressRule {
+		return api.IngressRule{Name: "r", Action: action, From: from}
+	}
+	const network, listen = 77, 88
+	for name, c := range map[string]struct {
+		address string // of a second listener; the first is at 127.0.0.1
+		on      *api.Interface
+		rules   []api.IngressRule // none: the policy says nothing
+		change  func(*api.SecurityPolicy)
+		because int // the line; 0: it needs none
+	}{
+		"loopback":                      {address: "127.0.0.2"},
+		"a rule about IPv6 alone":       {address: "127.0.0.2", rules: []api.IngressRule{rule(abi.Allow, "six")}},
+		"an address of IPv6":            {address: "::1", because: listen},
+		"the same, and no IPv6 allowed": {address: "2001:db8::1", rules: []api.IngressRule{rule(abi.Allow, "four")}, because: listen},
+
+		"everywhere, and nothing is allowed":   {address: "0.0.0.0", rules: []api.IngressRule{}},
+		"everywhere, for IPv4":                 {address: "0.0.0.0", rules: []api.IngressRule{rule(abi.Allow, "four"), rule(abi.Deny, "six")}},
+		"everywhere of IPv6, for IPv4":         {address: "::", rules: []api.IngressRule{rule(abi.Allow, "four")}},
+		"everywhere, for some of IPv6":         {address: "0.0.0.0", rules: []api.IngressRule{rule(abi.Allow, "four", "six")}, because: listen},
+		"everywhere, for everybody":            {address: "0.0.0.0", rules: []api.IngressRule{rule(abi.Allow, api.AnyEndpoint)}, because: listen},
+		"everywhere, and all is allowed":       {address: "0.0.0.0", change: func(p *api.SecurityPolicy) { p.Default.Network = abi.Allow }, because: listen},
+		"everywhere, for IPv4 but all allowed": {address: "0.0.0.0", rules: []api.IngressRule{rule(abi.Deny, "six")}, change: func(p *api.SecurityPolicy) { p.Default.Network = abi.Allow }, because: listen},
+		"everywhere, and nothing is enforced":  {address: "0.0.0.0", rules: []api.IngressRule{rule(abi.Allow, "four")}, change: func(p *api.SecurityPolicy) { p.DryRun = true }, because: listen},
+		"everywhere, and IPv6 is tried": {address: "0.0.0.0", rules: []api.IngressRule{rule(abi.Allow, "six")},
+			change: func(p *api.SecurityPolicy) { p.Network.Ingress[0].DryRun = true }, because: listen},
+		"everywhere, for IPv6 at a higher level": {address: "0.0.0.0", rules: []api.IngressRule{rule(abi.Allow, "six")}, change: func(p *api.SecurityPolicy) {
+			p.Levels.Names, p.Network.Ingress[0].MinLevel = []string{"normal", "high"}, "high"
+		}, because: listen},
+		"the same, with a pool": {address: "0.0.0.0", rules: []api.IngressRule{rule(abi.Allow, "six")}, change: func(p *api.SecurityPolicy) {
+			p.Levels.Names, p.Levels.Pool, p.Network.Ingress[0].MinLevel = []string{"normal", "high"}, "any", "high"
+		}},
+
+		"an interface with a server":        {on: &api.Interface{Name: "tap7", DHCP: true}, address: "0.0.0.0", rules: []api.IngressRule{rule(abi.Allow, api.AnyEndpoint)}},
+		"an interface with routers":         {on: &api.Interface{Name: "tap7", DHCP: true, SLAAC: true}, address: "0.0.0.0", because: network},
+		"an interface with an address":      {on: &api.Interface{Name: "tap7", Static: []netip.Prefix{static4}}, address: "0.0.0.0"},
+		"an interface with one of IPv6 too": {on: &api.Interface{Name: "tap7", Static: []netip.Prefix{static4, static6}}, address: "0.0.0.0", because: network},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, target := range api.Targets() {
+				d := accounts(t)
+				w, p := d.Workload, *d.Policy
+				d.Policy = &p
+				w.Target, w.Network, w.Interface, w.NetworkPos = target, api.NetDirect, c.on, api.Pos{Line: network}
+				w.Listen = append(w.Listen[:1:1], api.Listen{Name: "more", Address: netip.MustParseAddr(c.address), Port: 99, Pos: api.Pos{Line: listen}})
+				p.Endpoints = []api.Endpoint{{Name: "four", CIDRs: []netip.Prefix{four}}, {Name: "six", CIDRs: []netip.Prefix{six}}}
+				p.Default.Network, p.Network, p.Levels = abi.Deny, nil, api.Levels{Names: []string{"normal"}, Initial: "normal"}
+				if c.rules != nil {
+					p.Network = &api.Network{Ingress: slices.Clone(c.rules)}
+				}
+				if c.change != nil {
+					c.change(&p)
+				}
+				l := &compile(t, d).Levels[0]
+				at := slices.IndexFunc(l.Requirements, func(r catalog.Requirement) bool { return slices.Contains(r.Any, "net/ipv6") })
+				if at < 0 && c.because != 0 || at >= 0 && l.Requirements[at].Pos.Line != c.because {
+					t.Errorf("%s: it asks for %+v", target, l.Requirements)
+				}
+			}
+		})
+	}
+	d := accounts(t)
+	d.Workload.Network, d.Workload.App = api.NetDirect, api.App{Proxy: &api.ProxyApp{Host: "2001:db8::9", Port: 80, MaxConnections: 1}}
+	if slices.ContainsFunc(compile(t, d).Levels[0].Requirements, func(r catalog.Requirement) bool { return slices.Contains(r.Any, "net/ipv6") }) {
+		t.Error("an upstream of IPv6 asks for it")
 	}
 }

@@ -3,6 +3,7 @@ package compiler
 import (
 	"fmt"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -76,12 +77,13 @@ func repeats(d *policy.Deployment, field string, s authz.Source) bool {
 
 // requirements returns the capabilities that the deployment asks for in the image of the
 // i-th level.
-func requirements(d *policy.Deployment, i int) []catalog.Requirement {
+func requirements(d *policy.Deployment, nets *netting, i int) []catalog.Requirement {
 	w, p := d.Workload, d.Policy
 	list := []catalog.Requirement{{Any: catalog.Clause{"image/" + w.Target}, Why: "the workload runs on the " + w.Target + " target", Pos: w.Metadata.Pos}}
 	if len(w.Listen) > 0 {
 		list = append(list, catalog.Requirement{Any: catalog.Clause{"net"}, Why: fmt.Sprintf("the workload listens on port %d", w.Listen[0].Port), Pos: w.Listen[0].Pos})
 		list = append(list, kindOfNetwork(w)...)
+		list = append(list, ofIPv6(d, nets, i)...)
 		list = append(list, leased(w)...)
 	}
 	if guarded(p) {
@@ -156,6 +158,33 @@ func kindOfNetwork(w *api.Workload) []catalog.Requirement {
 		r.Any, r.Why = catalog.Clause{"net/socket"}, "the network is sockets that are handed in"
 	}
 	return []catalog.Requirement{r}
+}
+
+// ofIPv6 returns what an image asks for that clients of IPv6 come to. Its connections out
+// are the tender's, of whatever family.
+func ofIPv6(d *policy.Deployment, nets *netting, i int) []catalog.Requirement {
+	w := d.Workload
+	need := func(pos api.Pos, format string, args ...any) []catalog.Requirement {
+		return []catalog.Requirement{{Any: catalog.Clause{"net/ipv6"}, Why: fmt.Sprintf(format, args...), Pos: pos}}
+	}
+	if on := w.Interface; on != nil {
+		if at := slices.IndexFunc(on.Static, func(p netip.Prefix) bool { return p.Addr().Is6() }); at >= 0 {
+			return need(w.NetworkPos, "the image has the IPv6 address %v on %s", on.Static[at].Addr(), on.Name)
+		}
+		if on.SLAAC {
+			return need(w.NetworkPos, "routers give the image IPv6 addresses on %s", on.Name)
+		}
+		return nil
+	}
+	for _, l := range w.Listen {
+		if l.Address.Is6() && !l.Address.IsUnspecified() {
+			return need(l.Pos, "the workload listens at the IPv6 address %v", l.Address)
+		}
+		if l.Address.IsUnspecified() && nets.admitsIPv6(modules(d.Policy, i)) {
+			return need(l.Pos, "the workload listens at all addresses, of IPv6 too, and clients of IPv6 may come")
+		}
+	}
+	return nil
 }
 
 // leased returns what an image asks for that asks for an address.

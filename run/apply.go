@@ -413,7 +413,7 @@ func (m *Machine) launch(ctx context.Context, d *policy.Deployment, at standing,
 	cfg := tender.Config{
 		Instance: name, Tenant: d.Workload.Metadata.Tenant, Workload: d.Workload.Metadata.Name,
 		Dir:   filepath.Join(m.paths.Runtime, folderPrefix(d.Name())+hex.EncodeToString(suffix[:])),
-		Image: l.Image.Path, ImageDigest: l.Image.Digest, Plan: planText(l.Build.ID), Target: d.Workload.Target, Net: network(d.Workload), Interface: d.Workload.Interface,
+		Image: l.Image.Path, ImageDigest: l.Image.Digest, Plan: planText(l.Build.ID), Target: d.Workload.Target, Net: network(d.Workload), IPv4: ipv4Alone(l, d.Workload), Interface: d.Workload.Interface,
 		Syscalls: l.Image.Syscalls, Devices: l.Image.Devices, Trust: m.Trust(),
 		MinRevision: in.revision, Program: in.program, Others: in.others, Stance: &at.stance, Secrets: in.secrets,
 		Memory: d.Workload.Memory, Minimum: d.Workload.Minimum, Leased: o.Leased,

@@ -238,6 +238,11 @@ func network(w *api.Workload) string {
 	return ""
 }
 
+// ipv4Alone reports whether the stack of the image, if it has one of its own, has no IPv6.
+func ipv4Alone(l *Level, w *api.Workload) bool {
+	return w.OwnStack() && !slices.ContainsFunc(l.Selection.Modules, func(m *catalog.Module) bool { return m.Offers("net/ipv6") })
+}
+
 func sameInterface(a, b *api.Interface) bool {
 	return (a == nil) == (b == nil) && (a == nil || a.String() == b.String())
 }

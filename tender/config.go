@@ -47,6 +47,7 @@ type Config struct {
 	Plan        string            // 64 digits; the image must say the same
 	Target      string            // api.TargetProcess where it is empty
 	Net         string            // api.NetDirect, or empty
+	IPv4        bool              // the image has a stack of its own, and that IPv4 alone: its link has no more
 	Interface   *api.Interface    // with api.NetDirect: what the image has instead of a link; nothing is listened on then
 	Syscalls    []catalog.Syscall // of a process
 	Devices     []string          // of a microVM

@@ -39,7 +39,7 @@ const (
 
 // A network joins the images of a tender, one after another, to their clients.
 type network struct {
-	raw     bool    // images are handed the descriptor themselves
+	spec    way.Spec
 	name    string  // of the way; "" before there is one
 	lasting way.Way // from one image to the next; nil: each gets a new one
 	most    int     // connections at once
@@ -47,8 +47,8 @@ type network struct {
 	waiting []forward.Client // of the image that died: the next one gets them
 }
 
-func newNetwork(raw bool) (*network, error) {
-	n := &network{raw: raw}
+func newNetwork(cfg *Config, raw bool) (*network, error) {
+	n := &network{spec: way.Spec{MTU: usernet.MTU, Raw: raw, IPv4: cfg.IPv4}}
 	var err error
 	n.most, err = mostClients()
 	return n, err
@@ -116,7 +116,7 @@ func (n *network) open(t *tender) (way.Way, error) {
 		return n.lasting, nil
 	}
 	if i := t.cfg.Interface; i != nil {
-		opened, err := way.OpenInterface(i.Name, n.raw)
+		opened, err := way.OpenInterface(i.Name, n.spec.Raw)
 		if err != nil {
 			return nil, err
 		}
@@ -135,7 +135,7 @@ func (n *network) open(t *tender) (way.Way, error) {
 			t.log(FromTender, "the network of the image is not %s: %v", w.name, err)
 		}
 	}
-	return usernet.Open(usernet.MTU, n.raw)
+	return usernet.Open(n.spec)
 }
 
 // A choice is a way that may work here.
@@ -146,8 +146,8 @@ type choice struct {
 
 // ways lists those that last, the best first.
 func (n *network) ways(t *tender) []choice {
-	private := choice{WayPrivate, func() (way.Way, error) { return way.OpenPrivate(usernet.MTU, n.raw) }}
-	nested := choice{WayNested, func() (way.Way, error) { return way.OpenNested(usernet.MTU, n.raw) }}
+	private := choice{WayPrivate, func() (way.Way, error) { return way.OpenPrivate(n.spec) }}
+	nested := choice{WayNested, func() (way.Way, error) { return way.OpenNested(n.spec) }}
 	routed := choice{WayRouted, func() (way.Way, error) { return n.openRouted(&t.cfg) }}
 	switch {
 	case os.Geteuid() != 0:
@@ -161,7 +161,7 @@ func (n *network) ways(t *tender) []choice {
 // openRouted opens a link on which the kernel reaches every client that there may be:
 // to have some that nobody hears is no network.
 func (n *network) openRouted(cfg *Config) (way.Way, error) {
-	r, err := way.OpenRouted("lorica "+cfg.Instance, usernet.MTU, n.raw)
+	r, err := way.OpenRouted("lorica "+cfg.Instance, n.spec)
 	if err != nil {
 		return nil, err
 	}

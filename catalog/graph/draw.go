@@ -39,7 +39,7 @@ func quoted(s string) string {
 
 // colours of classes, light enough for black text.
 var colours = map[catalog.Class]string{
-	catalog.ClassMachine: "#e0e0e0", catalog.ClassCore: "#cfd8dc", catalog.ClassPlatform: "#d7ccc8", catalog.ClassNet: "#bbdefb", catalog.ClassLease: "#b3e5fc",
+	catalog.ClassMachine: "#e0e0e0", catalog.ClassCore: "#cfd8dc", catalog.ClassPlatform: "#d7ccc8", catalog.ClassNet: "#bbdefb", catalog.ClassPart: "#b3e5fc",
 	catalog.ClassGate: "#ffe0b2", catalog.ClassTLS: "#dcedc8", catalog.ClassGuard: "#fff9c4", catalog.ClassAudit: "#e1bee7", catalog.ClassEgress: "#b2dfdb", catalog.ClassApp: "#f8bbd0",
 }
 

@@ -9,7 +9,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 )
 
 // announce tells the tender which hardware address is ours: whoever had the addresses
@@ -24,9 +23,12 @@ func (n *Net) announce() error {
 }
 
 func (n *Net) tell(a netip.Addr) error {
-	to, protocol, b := header.EthernetBroadcastAddress, arp.ProtocolNumber, n.gratuitous(a)
+	to, protocol, b := header.EthernetBroadcastAddress, arp.ProtocolNumber, []byte(nil)
 	if a.Is6() {
-		to, protocol, b = header.EthernetAddressFromMulticastIPv6Address(header.IPv6AllNodesMulticastAddress), ipv6.ProtocolNumber, n.unsolicited(a)
+		protocol = header.IPv6ProtocolNumber
+		to, b = n.card.six.Announcement(a)
+	} else {
+		b = n.gratuitous(a)
 	}
 	if err := n.stack.WritePacketToRemote(nic, to, protocol, buffer.MakeWithData(b)); err != nil {
 		return fmt.Errorf("network: announcing %v: %s", a, err)
@@ -46,23 +48,6 @@ func (n *Net) gratuitous(a netip.Addr) []byte {
 	return b
 }
 
-// unsolicited returns a neighbour advertisement (RFC 4861) that says where a is.
-func (n *Net) unsolicited(a netip.Addr) []byte {
-	options := header.NDPOptionsSerializer{header.NDPTargetLinkLayerAddressOption(n.card.LinkAddress())}
-	size := header.ICMPv6NeighborAdvertMinimumSize + options.Length()
-	b := make([]byte, header.IPv6MinimumSize+size)
-	header.IPv6(b).Encode(&header.IPv6Fields{PayloadLength: uint16(size), TransportProtocol: header.ICMPv6ProtocolNumber,
-		HopLimit: header.NDPHopLimit, SrcAddr: addr(a), DstAddr: header.IPv6AllNodesMulticastAddress})
-	p := header.ICMPv6(b[header.IPv6MinimumSize:])
-	p.SetType(header.ICMPv6NeighborAdvert)
-	na := header.NDPNeighborAdvert(p.MessageBody())
-	na.SetTargetAddress(addr(a))
-	na.SetOverrideFlag(true)
-	na.Options().Serialize(options)
-	p.SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: p, Src: addr(a), Dst: header.IPv6AllNodesMulticastAddress}))
-	return b
-}
-
 // addr is a as the stack writes it.
 func addr(a netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(a.AsSlice()) }
 
@@ -72,7 +57,7 @@ func at(a netip.Addr, port uint16) tcpip.FullAddress {
 
 func protocolOf(a netip.Addr) tcpip.NetworkProtocolNumber {
 	if a.Is6() {
-		return ipv6.ProtocolNumber
+		return header.IPv6ProtocolNumber
 	}
 	return ipv4.ProtocolNumber
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"lorica.dev/lorica/abi/launch"
@@ -52,7 +53,7 @@ func wait(t testing.TB, what string, f func() bool) {
 func look(t testing.TB, l launch.Link, lease func(*Lessee)) (*Net, *deck, *teller) {
 	t.Helper()
 	d, f := newDeck(), &teller{}
-	var options []Option
+	options := families{six: l.SLAAC}.options()
 	if lease != nil {
 		options = append(options, Leasing(lease))
 	}
@@ -144,7 +145,9 @@ func TestAnAddressThatSomebodyHas(t *testing.T) {
 	advert := append([]byte{136, 0, 0, 0, 0x20, 0, 0, 0}, generated.AsSlice()...)
 	advert = append(append(advert, 2, 1), "\x02\x09\x09\x09\x09\x09"...)
 	d.give(frameOf(ethernet(toAllNodes, type6, ip6(generated, allNodes, ofICMP6, 255, advert))))
-	wait(t, "that it is asked about no more", func() bool { return !slices.Contains(n.card.asked(), netip.PrefixFrom(generated, 64)) })
+	wait(t, "that it is asked about no more", func() bool {
+		return !n.card.six.Ours(tcpip.LinkAddress(toAllNodes), ip6(generated, allNodes, ofICMP6, 255, advert))
+	})
 	time.Sleep(1500 * time.Millisecond) // it would be the image's now
 	if _, own := n.card.find(generated); own || f.knows(generated) {
 		t.Error("it took the address all the same")
@@ -274,8 +277,8 @@ func FuzzAddresses(f *testing.F) {
 		const most = 10 // of each kind; and those of the launch, and the link's own
 		n.owned.mu.Lock()
 		defer n.owned.mu.Unlock()
-		if o := &n.owned; len(o.auto) > most+1 || len(o.onLink) > most+1 || len(o.ways) > most || len(n.card.leases.heard) > heardMost {
-			t.Errorf("it holds %d addresses, %d prefixes, %d ways", len(o.auto), len(o.onLink), len(o.ways))
+		if l := &n.owned.learned; len(l.Addrs) > most+1 || len(l.OnLink) > most+1 || len(l.Ways) > most || len(n.card.leases.heard) > heardMost {
+			t.Errorf("it holds %d addresses, %d prefixes, %d ways", len(l.Addrs), len(l.OnLink), len(l.Ways))
 		}
 	})
 }

@@ -1,7 +1,8 @@
 // Package direct is the network of an image that has one of its own: a TCP/IP stack
 // over a device whose other end is the tender's. Packets of clients arrive as clients
 // sent them, and a firewall may judge each before the stack sees it. Packages card and
-// tap have the devices, package abi/link what is agreed with the tender.
+// tap have the devices, package abi/link what is agreed with the tender. The stack is one
+// of IPv4; package ip6 is what it lacks of IPv6, for an image that needs it.
 package direct
 
 import (
@@ -18,7 +19,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -44,7 +44,8 @@ type Net struct {
 	Short func() bool
 
 	open   func(*launch.Params) (Device, error)
-	lease  func(*Lessee) // nil where the image cannot ask for an address
+	lease  func(*Lessee)                  // nil where the image cannot ask for an address
+	six    func(l *Local, slaac bool) Six // nil where there is IPv4 alone
 	filter pep.PacketFilter
 	stack  *stack.Stack
 	card   *endpoint
@@ -100,6 +101,9 @@ func (n *Net) Open(p *launch.Params) error {
 	if p.Link.DHCP && n.lease == nil {
 		return errors.New("network: this image was launched to ask for an address by DHCP, and has no module for it; rebuild the image")
 	}
+	if n.six == nil && (p.Link.SLAAC || slices.ContainsFunc(p.Link.Addrs, func(a netip.Prefix) bool { return a.Addr().Is6() })) {
+		return errors.New("network: this image was launched to have an address of IPv6, and has no module for it; rebuild the image")
+	}
 	d, err := n.open(p)
 	if err != nil {
 		return fmt.Errorf("network: %w", err)
@@ -117,12 +121,18 @@ func (n *Net) Open(p *launch.Params) error {
 	if !p.Link.Verified {
 		n.card.windows = new(windows)
 	}
-	n.stack = stack.New(stack.Options{
-		Clock: n.clock,
-		NetworkProtocols: []stack.NetworkProtocolFactory{n.card.arp, ipv6.NewProtocolWithOptions(n.ipv6Options(p.Link.SLAAC)),
-			ipv4.NewProtocolWithOptions(ipv4.Options{AllowExternalLoopbackTraffic: true})},
-		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
-	})
+	protocols := stack.Options{
+		Clock:              n.clock,
+		NetworkProtocols:   []stack.NetworkProtocolFactory{n.card.arp, ipv4.NewProtocolWithOptions(ipv4.Options{AllowExternalLoopbackTraffic: true})},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
+	}
+	if n.six != nil {
+		six := n.six(&Local{n}, p.Link.SLAAC)
+		protocols.NetworkProtocols = append(protocols.NetworkProtocols, six.Network)
+		protocols.TransportProtocols = append(protocols.TransportProtocols, six.Transport)
+		n.card.six = &six
+	}
+	n.stack = stack.New(protocols)
 	if err := n.tune(p.Link.Verified); err != nil {
 		return fmt.Errorf("network: %s", err)
 	}

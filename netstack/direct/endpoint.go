@@ -23,9 +23,8 @@ type endpoint struct {
 	device     Device
 	traits     Traits
 	own        atomic.Pointer[[]netip.Prefix] // addresses of the image
-	tentative  atomic.Pointer[[]netip.Prefix] // addresses that it has if nobody else does; may be nil
-	routers    bool                           // may say what addresses there are
 	shared     bool                           // others than the tender are on the link
+	six        *Six                           // nil where there is IPv4 alone
 	leases     *Lessee                        // nil where nobody is asked for one
 	filter     pep.PacketFilter               // nil lets everything pass
 	dispatcher stack.NetworkDispatcher
@@ -110,7 +109,7 @@ func (e *endpoint) receive(p Packet) {
 	e.clock.move()
 	v := buffer.NewViewSize(size)
 	frame := v.AsSlice()
-	if p.CopyTo(frame) != size || !e.judge(frame) {
+	if p.CopyTo(frame) != size || !e.speaks(frame) || !e.judge(frame) {
 		e.dropped.Add(1)
 		v.Release()
 		return
@@ -130,6 +129,11 @@ func (e *endpoint) receive(p Packet) {
 	e.verified.Store(p.ChecksumVerified())
 	e.dispatcher.DeliverNetworkPacket(header.Ethernet(frame).Type(), pkt)
 	pkt.DecRef()
+}
+
+// speaks reports whether a frame may be looked into: one of IPv6 only where that is spoken.
+func (e *endpoint) speaks(frame []byte) bool {
+	return e.six != nil || header.Ethernet(frame).Type() != header.IPv6ProtocolNumber
 }
 
 // segment looks at TCP in a frame that is ours. It reports whether the stack may see it.

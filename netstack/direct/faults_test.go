@@ -87,7 +87,7 @@ func (p *peer) dial(ctx context.Context) (net.Conn, error) {
 // its buffers.
 func meet(t testing.TB, r *rough, six bool, buffer int, memory uint64) (*Net, net.Listener, *peer) {
 	t.Helper()
-	n := New(func(*launch.Params) (Device, error) { return r, nil })
+	n := New(func(*launch.Params) (Device, error) { return r, nil }, IPv6)
 	l := theLink()
 	l.Verified = r.private
 	if err := n.Open(&launch.Params{Link: l, MemoryLimit: memory}); err != nil {

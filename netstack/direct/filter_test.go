@@ -53,105 +53,109 @@ func (j *judge) heard() (in, out [][]byte) {
 // The filter is asked about each packet of IP, either way, with all its headers; what
 // it does not let pass gets nowhere.
 func TestTheFilterIsAsked(t *testing.T) {
-	for _, client := range []netip.Addr{client4, client6} {
-		t.Run(client.String(), func(t *testing.T) {
-			d, j := newDeck(), &judge{}
-			n := up(t, d, j)
-			if in, out := j.heard(); len(in) > 0 || len(out) != 1 || out[0][0]>>4 != 6 || len(out[0]) != 72 {
-				t.Errorf("it was asked about %x and %x, and not about the advertisement of IPv6 alone", in, out)
-			}
-			if _, err := n.Listen(0, launch.Listener{Name: "api", Bind: 1024}); err != nil {
-				t.Fatal(err)
-			}
-			mine, kind, at := family(client)
-			syn := ipOf(client, mine, ofTCP, segment(40000, 1024, 2, 100, 0, ""))
-			j.set(pep.Drop, pep.Pass)
-			d.give(frameOf(ethernet(myAddress, kind, syn)))
-			if in, out := j.heard(); len(in) != 1 || !bytes.Equal(in[0], syn) || len(out) > 0 {
-				t.Errorf("dropped: it was asked about %x and %x", in, out)
-			}
-			j.set(pep.Pass, pep.Pass)
-			d.give(frameOf(ethernet(myAddress, kind, ipOf(client, mine, ofUDP, datagram()))))
-			b := d.next(t, kind) // nobody is there: an error, with the headers of what it is about
-			if _, out := j.heard(); len(out) == 0 || !bytes.Equal(out[len(out)-1], b[14:]) {
-				t.Errorf("it was asked about %x when %x was sent", out, b[14:])
-			}
-			j.set(pep.Pass, pep.Drop)
-			d.give(frameOf(ethernet(myAddress, kind, syn)))
-			for _, out := j.heard(); len(out) == 0; _, out = j.heard() {
-				time.Sleep(time.Millisecond)
-			}
-			if _, out := j.heard(); out[0][at-14+13] != 0x12 || len(out[0]) < at-14+20 {
-				t.Errorf("it was asked about %x", out)
-			}
-			alive(t, d)
-		})
-	}
-	// ARP has no addresses that rules could name.
-	d := newDeck()
-	up(t, d, &judge{})
-	alive(t, d)
+	onEach(t, func(t *testing.T, f families) {
+		for _, client := range f.clients() {
+			t.Run(client.String(), func(t *testing.T) {
+				d, j := newDeck(), &judge{}
+				n := f.up(t, d, j)
+				if in, out := j.heard(); len(in) > 0 || f.six && (len(out) != 1 || out[0][0]>>4 != 6 || len(out[0]) != 72) || !f.six && len(out) > 0 {
+					t.Errorf("it was asked about %x and %x, and not about the advertisement of IPv6 alone, where there is one", in, out)
+				}
+				if _, err := n.Listen(0, launch.Listener{Name: "api", Bind: 1024}); err != nil {
+					t.Fatal(err)
+				}
+				mine, kind, at := family(client)
+				syn := ipOf(client, mine, ofTCP, segment(40000, 1024, 2, 100, 0, ""))
+				j.set(pep.Drop, pep.Pass)
+				d.give(frameOf(ethernet(myAddress, kind, syn)))
+				if in, out := j.heard(); len(in) != 1 || !bytes.Equal(in[0], syn) || len(out) > 0 {
+					t.Errorf("dropped: it was asked about %x and %x", in, out)
+				}
+				j.set(pep.Pass, pep.Pass)
+				d.give(frameOf(ethernet(myAddress, kind, ipOf(client, mine, ofUDP, datagram()))))
+				b := d.next(t, kind) // nobody is there: an error, with the headers of what it is about
+				if _, out := j.heard(); len(out) == 0 || !bytes.Equal(out[len(out)-1], b[14:]) {
+					t.Errorf("it was asked about %x when %x was sent", out, b[14:])
+				}
+				j.set(pep.Pass, pep.Drop)
+				d.give(frameOf(ethernet(myAddress, kind, syn)))
+				for _, out := j.heard(); len(out) == 0; _, out = j.heard() {
+					time.Sleep(time.Millisecond)
+				}
+				if _, out := j.heard(); out[0][at-14+13] != 0x12 || len(out[0]) < at-14+20 {
+					t.Errorf("it was asked about %x", out)
+				}
+				alive(t, d)
+			})
+		}
+		// ARP has no addresses that rules could name.
+		d := newDeck()
+		f.up(t, d, &judge{})
+		alive(t, d)
+	})
 }
 
 // Who is refused hears that an administrator prohibits it, once for each packet, and
 // nobody else does.
 func TestRefusals(t *testing.T) {
-	d, j := newDeck(), &judge{}
-	up(t, d, j)
-	j.set(pep.Refuse, pep.Pass)
-	for _, client := range []netip.Addr{client4, client6} {
-		mine, kind, at := family(client)
-		syn := ipOf(client, mine, ofTCP, segment(40000, 1024, 2, 100, 0, string(make([]byte, 1400))))
-		d.give(frameOf(ethernet(myAddress, kind, syn)))
-		b := d.next(t, kind)
-		want := map[uint16]string{type4: "\x03\x0d", type6: "\x01\x01"}[kind]
-		if string(b[at:at+2]) != want || !sums(b[14:]) || string(b[:12]) != theirAddress+myAddress {
-			t.Errorf("%v is answered with %x", client, b)
+	onEach(t, func(t *testing.T, f families) {
+		d, j := newDeck(), &judge{}
+		f.up(t, d, j)
+		j.set(pep.Refuse, pep.Pass)
+		for _, client := range f.clients() {
+			mine, kind, at := family(client)
+			syn := ipOf(client, mine, ofTCP, segment(40000, 1024, 2, 100, 0, string(make([]byte, 1400))))
+			d.give(frameOf(ethernet(myAddress, kind, syn)))
+			b := d.next(t, kind)
+			want := map[uint16]string{type4: "\x03\x0d", type6: "\x01\x01"}[kind]
+			if string(b[at:at+2]) != want || !sums(b[14:]) || string(b[:12]) != theirAddress+myAddress {
+				t.Errorf("%v is answered with %x", client, b)
+			}
+			src, dst, size := b[26:30], b[30:34], 28
+			if client.Is6() {
+				src, dst, size = b[22:38], b[38:54], 1280-48
+			}
+			if !bytes.Equal(src, mine.AsSlice()) || !bytes.Equal(dst, client.AsSlice()) || !bytes.Equal(b[at+8:], syn[:size]) {
+				t.Errorf("the answer to %v goes from %x to %x, and quotes %d bytes", client, src, dst, len(b)-at-8)
+			}
 		}
-		src, dst, size := b[26:30], b[30:34], 28
-		if client.Is6() {
-			src, dst, size = b[22:38], b[38:54], 1280-48
+		group, all := "\x33\x33\x00\x00\x00\x01", netip.MustParseAddr("ff02::1")
+		other4, other6 := netip.MustParseAddr("169.254.76.3"), netip.MustParseAddr("fd00::3")
+		fragment := func(p []byte, at int, v byte) []byte {
+			p[at] = v
+			return p
 		}
-		if !bytes.Equal(src, mine.AsSlice()) || !bytes.Equal(dst, client.AsSlice()) || !bytes.Equal(b[at+8:], syn[:size]) {
-			t.Errorf("the answer to %v goes from %x to %x, and quotes %d bytes", client, src, dst, len(b)-at-8)
+		seg := segment(1, 2, 2, 3, 0, "")
+		for name, frame := range map[string][]byte{
+			"an error":                   ethernet(myAddress, type4, ip4(client4, mine4.Addr(), ofICMP, echo(3))),
+			"an error, IPv6":             ethernet(myAddress, type6, ip6(client6, mine6.Addr(), ofICMP6, 64, echo(1))),
+			"an answer":                  ethernet(myAddress, type4, ip4(client4, mine4.Addr(), ofICMP, echo(0))),
+			"nothing of ICMP":            ethernet(myAddress, type4, ip4(client4, mine4.Addr(), ofICMP, nil)),
+			"nothing of ICMP, IPv6":      ethernet(myAddress, type6, ip6(client6, mine6.Addr(), ofICMP6, 64, nil)),
+			"a group":                    ethernet(group, type6, ip6(client6, all, ofTCP, 64, seg)),
+			"a frame for everybody":      ethernet(everybody, type4, ip4(client4, mine4.Addr(), ofTCP, seg)),
+			"from a group":               ethernet(myAddress, type4, ip4(netip.MustParseAddr("224.0.0.1"), mine4.Addr(), ofTCP, seg)),
+			"from a group, IPv6":         ethernet(myAddress, type6, ip6(all, mine6.Addr(), ofTCP, 64, seg)),
+			"from nobody":                ethernet(myAddress, type4, ip4(netip.IPv4Unspecified(), mine4.Addr(), ofTCP, seg)),
+			"from ourselves":             ethernet(myAddress, type6, ip6(mine6.Addr(), mine6.Addr(), ofTCP, 64, seg)),
+			"for another":                ethernet(myAddress, type4, ip4(client4, other4, ofTCP, seg)),
+			"for another, IPv6":          ethernet(myAddress, type6, ip6(client6, other6, ofTCP, 64, seg)),
+			"a first fragment":           ethernet(myAddress, type4, fragment(ip4(client4, mine4.Addr(), ofTCP, seg), 6, 0x20)),
+			"a later fragment":           ethernet(myAddress, type4, fragment(ip4(client4, mine4.Addr(), ofTCP, seg), 7, 1)),
+			"a fragment, IPv6":           ethernet(myAddress, type6, ip6(client6, mine6.Addr(), 44, 64, seg)),
+			"no header":                  ethernet(myAddress, type4, make([]byte, 19)),
+			"no header, IPv6":            ethernet(myAddress, type6, make([]byte, 39)),
+			"a frame from a group":       append([]byte(myAddress+"\x01LORIC\x08\x00"), ip4(client4, mine4.Addr(), ofTCP, seg)...),
+			"another version, as IPv4":   ethernet(myAddress, type4, ip6(client6, mine6.Addr(), ofTCP, 64, seg)),
+			"another version, as IPv6":   ethernet(myAddress, type6, append(ip4(client4, mine4.Addr(), ofTCP, seg), make([]byte, 40)...)),
+			"for a frame's other device": ethernet("\x02\x09\x09\x09\x09\x09", type4, ip4(client4, mine4.Addr(), ofTCP, seg)),
+		} {
+			d.give(frameOf(frame))
+			if len(d.sent) > 0 {
+				t.Errorf("%s is answered with %x", name, <-d.sent)
+			}
 		}
-	}
-	group, all := "\x33\x33\x00\x00\x00\x01", netip.MustParseAddr("ff02::1")
-	other4, other6 := netip.MustParseAddr("169.254.76.3"), netip.MustParseAddr("fd00::3")
-	fragment := func(p []byte, at int, v byte) []byte {
-		p[at] = v
-		return p
-	}
-	seg := segment(1, 2, 2, 3, 0, "")
-	for name, f := range map[string][]byte{
-		"an error":                   ethernet(myAddress, type4, ip4(client4, mine4.Addr(), ofICMP, echo(3))),
-		"an error, IPv6":             ethernet(myAddress, type6, ip6(client6, mine6.Addr(), ofICMP6, 64, echo(1))),
-		"an answer":                  ethernet(myAddress, type4, ip4(client4, mine4.Addr(), ofICMP, echo(0))),
-		"nothing of ICMP":            ethernet(myAddress, type4, ip4(client4, mine4.Addr(), ofICMP, nil)),
-		"nothing of ICMP, IPv6":      ethernet(myAddress, type6, ip6(client6, mine6.Addr(), ofICMP6, 64, nil)),
-		"a group":                    ethernet(group, type6, ip6(client6, all, ofTCP, 64, seg)),
-		"a frame for everybody":      ethernet(everybody, type4, ip4(client4, mine4.Addr(), ofTCP, seg)),
-		"from a group":               ethernet(myAddress, type4, ip4(netip.MustParseAddr("224.0.0.1"), mine4.Addr(), ofTCP, seg)),
-		"from a group, IPv6":         ethernet(myAddress, type6, ip6(all, mine6.Addr(), ofTCP, 64, seg)),
-		"from nobody":                ethernet(myAddress, type4, ip4(netip.IPv4Unspecified(), mine4.Addr(), ofTCP, seg)),
-		"from ourselves":             ethernet(myAddress, type6, ip6(mine6.Addr(), mine6.Addr(), ofTCP, 64, seg)),
-		"for another":                ethernet(myAddress, type4, ip4(client4, other4, ofTCP, seg)),
-		"for another, IPv6":          ethernet(myAddress, type6, ip6(client6, other6, ofTCP, 64, seg)),
-		"a first fragment":           ethernet(myAddress, type4, fragment(ip4(client4, mine4.Addr(), ofTCP, seg), 6, 0x20)),
-		"a later fragment":           ethernet(myAddress, type4, fragment(ip4(client4, mine4.Addr(), ofTCP, seg), 7, 1)),
-		"a fragment, IPv6":           ethernet(myAddress, type6, ip6(client6, mine6.Addr(), 44, 64, seg)),
-		"no header":                  ethernet(myAddress, type4, make([]byte, 19)),
-		"no header, IPv6":            ethernet(myAddress, type6, make([]byte, 39)),
-		"a frame from a group":       append([]byte(myAddress+"\x01LORIC\x08\x00"), ip4(client4, mine4.Addr(), ofTCP, seg)...),
-		"another version, as IPv4":   ethernet(myAddress, type4, ip6(client6, mine6.Addr(), ofTCP, 64, seg)),
-		"another version, as IPv6":   ethernet(myAddress, type6, append(ip4(client4, mine4.Addr(), ofTCP, seg), make([]byte, 40)...)),
-		"for a frame's other device": ethernet("\x02\x09\x09\x09\x09\x09", type4, ip4(client4, mine4.Addr(), ofTCP, seg)),
-	} {
-		d.give(frameOf(f))
-		if len(d.sent) > 0 {
-			t.Errorf("%s is answered with %x", name, <-d.sent)
-		}
-	}
+	})
 }
 
 // A flood of what is refused is answered at most a thousand times a second.

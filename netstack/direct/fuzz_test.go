@@ -76,11 +76,12 @@ func FuzzFrames(f *testing.F) {
 	f.Add([]byte{1, 28, 0, 1, 8, 0, 6, 4, 0, 2})
 	f.Add([]byte{2, 10, 8, 0, 0, 0, 1, 2, 3, 4, 5, 6})
 	f.Add([]byte{32, 10, 128, 0, 0, 0, 1, 2, 3, 4, 5, 6})
+	f.Add([]byte(seg(4+160, 2, 100, "") + seg(44, 2, 100, "") + seg(4, 2, 100, ""))) // with IPv4 alone
 	f.Add([]byte(seg(20, 2, 100, "") + seg(60, 2, 100, "refused")))
 	f.Add(append([]byte{32, 32, 135, 0, 0, 0, 0, 0, 0, 0}, append(mine6.Addr().AsSlice(), 1, 1, 2, 'L', 'O', 'R', 'I', 'C')...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		d, j := newDeck(), &judge{out: pep.Pass}
-		n := up(t, d, j)
+		n := families{six: len(data) == 0 || data[0]&128 == 0}.up(t, d, j)
 		ln, err := n.Listen(0, launch.Listener{Name: "api", Bind: 1024})
 		if err != nil {
 			t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
@@ -53,15 +52,23 @@ func (n *Net) listen(l launch.Listener) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listener %q, port %d of the link: %s", l.Name, l.Bind, err)
 	}
-	ln := &listener{net: n, name: l.Name, addr: &net.TCPAddr{IP: net.IPv6unspecified, Port: int(l.Bind)}, ep: ep, closed: make(chan struct{})}
+	ln := &listener{net: n, name: l.Name, addr: &net.TCPAddr{IP: n.everywhere().AsSlice(), Port: int(l.Bind)}, ep: ep, closed: make(chan struct{})}
 	ln.entry, ln.ready = waiter.NewChannelEntry(waiter.ReadableEvents)
 	wq.EventRegister(&ln.entry)
 	return ln, nil
 }
 
-// bind returns an endpoint that listens on a port, for both families.
+// everywhere is all addresses of the image: of both families, if it has both.
+func (n *Net) everywhere() netip.Addr {
+	if n.card.six != nil {
+		return netip.IPv6Unspecified()
+	}
+	return netip.IPv4Unspecified()
+}
+
+// bind returns an endpoint that listens on a port, everywhere.
 func (n *Net) bind(port uint16, wq *waiter.Queue) (tcpip.Endpoint, tcpip.Error) {
-	ep, err := n.stack.NewEndpoint(tcp.ProtocolNumber, ipv6.ProtocolNumber, wq)
+	ep, err := n.stack.NewEndpoint(tcp.ProtocolNumber, protocolOf(n.everywhere()), wq)
 	if err != nil {
 		return nil, err
 	}

@@ -3,9 +3,7 @@ package direct
 import (
 	"encoding/binary"
 	"net/netip"
-	"slices"
 
-	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"lorica.dev/lorica/abi/link"
@@ -29,7 +27,7 @@ func (e *endpoint) ours(frame []byte) bool {
 	case header.IPv4ProtocolNumber:
 		return mine && e.ours4(frame, p)
 	case header.IPv6ProtocolNumber:
-		return e.ours6(to, mine, p)
+		return e.six.Ours(to, p)
 	}
 	return false
 }
@@ -81,82 +79,6 @@ func (e *endpoint) client(a netip.Addr) bool {
 		return false
 	}
 	return !own && !a.IsUnspecified() && !a.IsMulticast() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
-}
-
-func (e *endpoint) ours6(to tcpip.LinkAddress, mine bool, p []byte) bool {
-	if len(p) < header.IPv6MinimumSize || p[0]>>4 != 6 {
-		return false
-	}
-	src, dst := netip.AddrFrom16([16]byte(p[8:24])), netip.AddrFrom16([16]byte(p[24:40]))
-	body := p[header.IPv6MinimumSize:]
-	next := tcpip.TransportProtocolNumber(p[6]) // no extension headers
-	if next == header.ICMPv6ProtocolNumber && len(body) >= header.ICMPv6MinimumSize {
-		switch header.ICMPv6(body).Type() {
-		case header.ICMPv6NeighborSolicit, header.ICMPv6NeighborAdvert:
-			return (mine || e.group(to, dst)) && p[7] == header.NDPHopLimit && e.neighbour(src)
-		case header.ICMPv6RouterAdvert:
-			return e.routers && (mine || e.group(to, dst)) && p[7] == header.NDPHopLimit && src.IsLinkLocalUnicast()
-		}
-	}
-	if _, ok := e.find(dst); !ok || !mine || !e.client(src) || src.IsLoopback() {
-		return false
-	}
-	switch next {
-	case header.TCPProtocolNumber:
-		return len(body) >= header.TCPMinimumSize
-	case header.UDPProtocolNumber:
-		return len(body) >= header.UDPMinimumSize
-	case header.ICMPv6ProtocolNumber:
-		if len(body) < header.ICMPv6MinimumSize {
-			return false
-		}
-		switch header.ICMPv6(body).Type() {
-		case header.ICMPv6EchoRequest, header.ICMPv6DstUnreachable, header.ICMPv6PacketTooBig, header.ICMPv6TimeExceeded, header.ICMPv6ParamProblem:
-			return true
-		}
-	}
-	return false
-}
-
-// neighbour reports whether a may be on the link.
-func (e *endpoint) neighbour(a netip.Addr) bool {
-	for _, p := range *e.own.Load() {
-		if p.Addr().Is6() && p.Contains(a) && p.Addr() != a {
-			return true
-		}
-	}
-	for _, p := range e.asked() {
-		if p.Contains(a) { // the address itself is where somebody else has it
-			return true
-		}
-	}
-	return a.IsUnspecified() || a.IsLinkLocalUnicast()
-}
-
-// asked returns the addresses that others are asked about.
-func (e *endpoint) asked() []netip.Prefix {
-	if list := e.tentative.Load(); list != nil {
-		return *list
-	}
-	return nil
-}
-
-// group reports whether dst is a multicast group that the image is in: the one of all
-// nodes, and those that its addresses are solicited in. Its frame must say so too.
-func (e *endpoint) group(to tcpip.LinkAddress, dst netip.Addr) bool {
-	if !dst.Is6() || !dst.IsMulticast() || to != header.EthernetAddressFromMulticastIPv6Address(tcpip.AddrFrom16(dst.As16())) {
-		return false
-	}
-	in := tcpip.AddrFrom16(dst.As16())
-	if in == header.IPv6AllNodesMulticastAddress {
-		return true
-	}
-	for _, p := range slices.Concat(*e.own.Load(), e.asked()) {
-		if p.Addr().Is6() && in == header.SolicitedNodeAddr(tcpip.AddrFrom16(p.Addr().As16())) {
-			return true
-		}
-	}
-	return false
 }
 
 // hardware packs a hardware address into a number.

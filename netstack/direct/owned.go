@@ -18,6 +18,9 @@ import (
 // addressWithin is how long an image that was launched without an address looks for one.
 const addressWithin = 60 * time.Second
 
+// linkLocal is where the addresses are that IPv6 has on every link.
+var linkLocal = netip.MustParsePrefix("fe80::/10")
+
 // owned is which addresses the image has, and the ways that follow from them. Those that
 // it was launched with stay; the others are leased (DHCP), or made of what routers
 // announce (SLAAC), and go with their time.
@@ -27,19 +30,10 @@ type owned struct {
 	hosts   []netip.Addr // one for each of fixed
 	leased  netip.Prefix
 	router  netip.Addr // of leased
-	auto    []netip.Prefix
-	onLink  []netip.Prefix // of routers
-	ways    []way6
+	learned Learned
 	setting sync.Mutex    // held by who sets ways
 	changed chan struct{} // has room for one: ways are to be set
 	any     chan struct{} // closed when there is an address that clients can reach
-}
-
-// A way6 is a route that a router announced.
-type way6 struct {
-	to       netip.Prefix
-	by       netip.Addr
-	dislikes int // the router's preference, the best first
 }
 
 // change changes what the image owns, and tells everybody.
@@ -48,7 +42,7 @@ func (n *Net) change(f func(*owned)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	f(o)
-	list := append(slices.Clone(o.fixed), o.auto...)
+	list := append(slices.Clone(o.fixed), o.learned.Addrs...)
 	if o.leased.IsValid() {
 		list = append(list, o.leased)
 	}
@@ -96,14 +90,14 @@ func (o *owned) routes() (list []tcpip.Route) {
 			add(all(o.leased.Addr()), o.router)
 		}
 	}
-	for _, p := range o.onLink {
+	for _, p := range o.learned.OnLink {
 		add(p, netip.Addr{})
 	}
-	slices.SortStableFunc(o.ways, func(a, b way6) int {
-		return cmp.Or(cmp.Compare(b.to.Bits(), a.to.Bits()), cmp.Compare(a.dislikes, b.dislikes))
+	slices.SortStableFunc(o.learned.Ways, func(a, b Way) int {
+		return cmp.Or(cmp.Compare(b.To.Bits(), a.To.Bits()), cmp.Compare(a.Dislikes, b.Dislikes))
 	})
-	for _, w := range o.ways {
-		add(w.to, w.by)
+	for _, w := range o.learned.Ways {
+		add(w.To, w.By)
 	}
 	return list
 }
@@ -143,7 +137,7 @@ func (n *Net) address(l launch.Link) error {
 		}
 	}
 	if l.SLAAC {
-		n.change(func(o *owned) { o.onLink = append(o.onLink, netip.PrefixFrom(linkLocal, 10)) })
+		n.change(func(o *owned) { o.learned.OnLink = append(o.learned.OnLink, linkLocal) })
 	}
 	n.change(func(o *owned) { o.fixed, o.hosts = slices.Clone(l.Addrs), slices.Clone(l.Hosts) })
 	n.setRoutes()

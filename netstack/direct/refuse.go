@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"net/netip"
 
-	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
@@ -21,7 +20,7 @@ func (e *endpoint) refuse(frame []byte) {
 	case eth.Type() == header.IPv4ProtocolNumber:
 		reply = e.refuse4(frame[ethernetSize:])
 	default:
-		reply = e.refuse6(frame[ethernetSize:])
+		reply = e.six.Refusal(frame[ethernetSize:])
 	}
 	if reply == nil || !e.refusals.take(refusals, e.clock.NowMonotonic()) {
 		return
@@ -56,31 +55,6 @@ func (e *endpoint) refuse4(p []byte) []byte {
 	icmp.SetType(header.ICMPv4DstUnreachable)
 	icmp.SetCode(header.ICMPv4AdminProhibited)
 	icmp.SetChecksum(header.ICMPv4Checksum(icmp, 0))
-	return b
-}
-
-// refuse6 is refuse4 for IPv6, which quotes all that fits in the least MTU.
-func (e *endpoint) refuse6(p []byte) []byte {
-	const least = 1280
-	if len(p) < header.IPv6MinimumSize || p[0]>>4 != 6 || p[6] == uint8(header.IPv6FragmentExtHdrIdentifier) || !e.answers(p[8:24], p[24:40]) {
-		return nil
-	}
-	if p[6] == uint8(header.ICMPv6ProtocolNumber) && (len(p) == header.IPv6MinimumSize || header.ICMPv6Type(p[40]) != header.ICMPv6EchoRequest) {
-		return nil
-	}
-	const headers = header.IPv6MinimumSize + header.ICMPv6DstUnreachableMinimumSize
-	quote := p[:min(len(p), least-headers)]
-	b := append(make([]byte, headers, headers+len(quote)), quote...)
-	b[0] = 6 << 4
-	binary.BigEndian.PutUint16(b[4:], uint16(len(b)-header.IPv6MinimumSize))
-	b[6], b[7] = uint8(header.ICMPv6ProtocolNumber), 64
-	copy(b[8:24], p[24:40])
-	copy(b[24:40], p[8:24])
-	icmp := header.ICMPv6(b[header.IPv6MinimumSize:])
-	icmp.SetType(header.ICMPv6DstUnreachable)
-	icmp.SetCode(header.ICMPv6Prohibited)
-	sum := header.PseudoHeaderChecksum(header.ICMPv6ProtocolNumber, header.IPv6(b).SourceAddress(), header.IPv6(b).DestinationAddress(), uint16(len(icmp)))
-	icmp.SetChecksum(^checksum.Checksum(icmp, sum))
 	return b
 }
 

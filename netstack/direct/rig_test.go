@@ -37,6 +37,43 @@ func theLink() launch.Link {
 	return launch.Link{Addrs: []netip.Prefix{mine4, mine6}, Hosts: []netip.Addr{theirs4, theirs6}}
 }
 
+// IPv6 is package ip6.
+var IPv6 Option
+
+// A families is what a network speaks.
+type families struct {
+	six bool // besides IPv4
+}
+
+// onEach runs a test with a network of both families, and with one of IPv4 alone.
+func onEach(t *testing.T, test func(*testing.T, families)) {
+	t.Run("both families", func(t *testing.T) { test(t, families{six: true}) })
+	t.Run("IPv4 alone", func(t *testing.T) { test(t, families{}) })
+}
+
+func (f families) link() launch.Link {
+	l := theLink()
+	if !f.six {
+		l.Addrs, l.Hosts = l.Addrs[:1], l.Hosts[:1]
+	}
+	return l
+}
+
+func (f families) options() []Option {
+	if f.six {
+		return []Option{IPv6}
+	}
+	return nil
+}
+
+// clients are one of each family.
+func (f families) clients() []netip.Addr {
+	if f.six {
+		return []netip.Addr{client4, client6}
+	}
+	return []netip.Addr{client4}
+}
+
 // A deck is a device whose frames a test makes up and looks at. It stands for the
 // tender, and answers who looks for its hardware address.
 type deck struct {
@@ -156,14 +193,19 @@ func (d *deck) next(t testing.TB, kind uint16) []byte {
 	}
 }
 
-// up brings a network up on d, and has heard it announce itself.
+// up brings a network of both families up on d, and has heard it announce itself.
 func up(t testing.TB, d *deck, filter pep.PacketFilter) *Net {
 	t.Helper()
-	n := New(func(*launch.Params) (Device, error) { return d, nil })
+	return families{six: true}.up(t, d, filter)
+}
+
+func (f families) up(t testing.TB, d *deck, filter pep.PacketFilter) *Net {
+	t.Helper()
+	n := New(func(*launch.Params) (Device, error) { return d, nil }, f.options()...)
 	if filter != nil {
 		n.Packets(filter)
 	}
-	if err := n.Open(&launch.Params{Link: theLink(), MemoryLimit: 16 << 20}); err != nil {
+	if err := n.Open(&launch.Params{Link: f.link(), MemoryLimit: 16 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { close(d.end) })
@@ -171,7 +213,7 @@ func up(t testing.TB, d *deck, filter pep.PacketFilter) *Net {
 	if a := header.ARP(d.next(t, typeARP)[14:]); !a.IsValid() || string(a.ProtocolAddressSender()) != string(mine4.Addr().AsSlice()) {
 		t.Fatalf("it announces itself with %x", a)
 	}
-	if filter == nil {
+	if filter == nil && f.six {
 		b := d.next(t, type6)
 		if p := header.ICMPv6(b[54:]); string(b[:6]) != "\x33\x33\x00\x00\x00\x01" || p.Type() != header.ICMPv6NeighborAdvert || !sums(b[14:]) ||
 			header.NDPNeighborAdvert(p.MessageBody()).TargetAddress() != addr(mine6.Addr()) || string(b[80:86]) != myAddress {

@@ -104,6 +104,9 @@ func (n *Net) ends(client netip.AddrPort) (from, to netip.Addr, err error) {
 			to = p.Addr()
 		}
 	}
+	if !to.IsValid() {
+		return from, to, fmt.Errorf("a client at %v: the image has IPv4 alone", from)
+	}
 	return from, to, nil
 }
 

@@ -28,6 +28,7 @@ import (
 	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/tender/process"
 	"lorica.dev/lorica/tender/relay"
+	"lorica.dev/lorica/tender/way"
 )
 
 // MTU is what suits the link. With longer packets, the buffers of a small image would
@@ -59,12 +60,16 @@ const (
 
 // between returns what is on the link. There is nobody else on it, so that every image
 // can have the same addresses.
-func between(mtu int, raw bool) launch.Link {
-	return launch.Link{
+func between(s way.Spec) launch.Link {
+	l := launch.Link{
 		Addrs: []netip.Prefix{netip.MustParsePrefix("169.254.76.2/30"), netip.MustParsePrefix("fd6c:6f72:6963:62::2/126")},
 		Hosts: []netip.Addr{netip.MustParseAddr("169.254.76.1"), netip.MustParseAddr("fd6c:6f72:6963:62::1")},
-		MTU:   uint16(mtu), MAC: [6]byte{0x02, 'L', 0, 0, 0, 2}, Offload: raw, Verified: true,
+		MTU:   uint16(s.MTU), MAC: [6]byte{0x02, 'L', 0, 0, 0, 2}, Offload: s.Raw, Verified: true,
 	}
+	if s.IPv4 {
+		l.Addrs, l.Hosts = l.Addrs[:1], l.Hosts[:1]
+	}
+	return l
 }
 
 // A Net is the tender's end.
@@ -82,12 +87,11 @@ type Net struct {
 	once sync.Once
 }
 
-// Open makes a link whose packets have at most mtu bytes. What carries the frames to an
-// image that is handed a descriptor (raw) is a socket that keeps messages apart, as
-// launch.Link says; for QEMU it is a stream.
-func Open(mtu int, raw bool) (*Net, error) {
+// Open makes a link. What carries the frames to an image that is handed a descriptor is
+// a socket that keeps messages apart, as launch.Link says; for QEMU it is a stream.
+func Open(s way.Spec) (*Net, error) {
 	kind, framing := unix.SOCK_STREAM, streamOf
-	if raw {
+	if s.Raw {
 		kind, framing = unix.SOCK_SEQPACKET, messagesOf
 	}
 	sock, theirs, err := process.Pair(kind, "link: network of the image")
@@ -95,7 +99,7 @@ func Open(mtu int, raw bool) (*Net, error) {
 		return nil, err
 	}
 	sock.SetWriteBuffer(sockBuffer) // or what the host has as its most
-	n, err := join(sock, framing, mtu, raw)
+	n, err := join(sock, framing, s)
 	if err != nil {
 		sock.Close()
 		theirs.Close()
@@ -106,25 +110,25 @@ func Open(mtu int, raw bool) (*Net, error) {
 }
 
 // join joins the link by sock, which it takes over.
-func join(sock net.Conn, f func(net.Conn, int) framing, mtu int, raw bool) (*Net, error) {
-	if mtu < leastMTU || mtu > mostMTU {
-		return nil, fmt.Errorf("link: an MTU of %d bytes", mtu)
+func join(sock net.Conn, f func(net.Conn, int) framing, s way.Spec) (*Net, error) {
+	if s.MTU < leastMTU || s.MTU > mostMTU {
+		return nil, fmt.Errorf("link: an MTU of %d bytes", s.MTU)
 	}
-	n := &Net{link: between(mtu, raw), accepted: make(chan struct{}, maxAccepted), patience: closeWithin}
+	n := &Net{link: between(s), accepted: make(chan struct{}, maxAccepted), patience: closeWithin}
 	n.flows.all = make(map[flow]*held)
 	log.SetTarget(silent{})
-	longest := mtu
-	if raw { // it leaves it to us to cut what is longer, and we need not
+	longest := s.MTU
+	if s.Raw { // it leaves it to us to cut what is longer, and we need not
 		longest = mostPacket
 	}
-	n.wire = newWire(sock, f(sock, longest), &n.link, mtu, n.flows.refuse)
+	n.wire = newWire(sock, f(sock, longest), &n.link, s.MTU, n.flows.refuse)
 	context.AfterFunc(n.wire.alive, func() { time.AfterFunc(lastWords, n.bereave) })
-	n.stack = stack.New(stack.Options{
-		NetworkProtocols: []stack.NetworkProtocolFactory{
-			ipv4.NewProtocolWithOptions(ipv4.Options{AllowExternalLoopbackTraffic: true}), // clients of this machine
-			ipv6.NewProtocol, arp.NewProtocol},
-		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol},
-	})
+	protocols := []stack.NetworkProtocolFactory{arp.NewProtocol,
+		ipv4.NewProtocolWithOptions(ipv4.Options{AllowExternalLoopbackTraffic: true})} // clients of this machine
+	if !s.IPv4 {
+		protocols = append(protocols, ipv6.NewProtocol)
+	}
+	n.stack = stack.New(stack.Options{NetworkProtocols: protocols, TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol}})
 	if err := n.configure(); err != nil {
 		n.Close()
 		return nil, fmt.Errorf("link: %s", err)

@@ -22,6 +22,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"lorica.dev/lorica/abi/link"
+	"lorica.dev/lorica/tender/way"
 )
 
 var (
@@ -45,12 +46,14 @@ type machine struct {
 	heard atomic.Uint32 // the sequence number of its last segment with SYN
 }
 
-func boot(t testing.TB) *machine {
+func boot(t testing.TB) *machine { return bootAs(t, way.Spec{MTU: mtu}) }
+
+func bootAs(t testing.TB, s way.Spec) *machine {
 	t.Helper()
 	near, far := net.Pipe()
 	m := &machine{sock: far, sent: make(chan []byte, 1024)}
 	var err error
-	if m.link, err = join(near, streamOf, mtu, false); err != nil {
+	if m.link, err = join(near, streamOf, s); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.link.Close() })
@@ -198,6 +201,32 @@ func TestFramesOfOthersAreDropped(t *testing.T) {
 	}
 }
 
+// Where the image has IPv4 alone, nobody looks into what it says is IPv6, and no client of
+// it is connected.
+func TestIPv4Alone(t *testing.T) {
+	m := bootAs(t, way.Spec{MTU: mtu, IPv4: true})
+	if l := m.link.Link(); len(l.Addrs) != 1 || l.Addrs[0].Addr() != image4 || len(l.Hosts) != 1 {
+		t.Errorf("the image is told of %v, by %v", l.Addrs, l.Hosts)
+	}
+	segment := make([]byte, 20)
+	segment[12] = 5 << 4
+	frames := [][]byte{packet6(image6, host6, 6, segment), packet6(image6, host6, 58, neighbor(135, host6)), packet6(netip.IPv6Unspecified(), netip.IPv6Unspecified(), 6, segment)}
+	for _, p := range frames {
+		if err := m.say(ethernet(string(hardware), 0x86dd, p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.alive(t)
+	if got := m.link.wire.dropped.Load(); got != uint64(len(frames)) {
+		t.Errorf("%d frames were dropped of %d", got, len(frames))
+	}
+	for _, c := range []string{"[2001:db8::1]:5000", "[::1]:5000"} {
+		if _, err := m.link.Dial(t.Context(), netip.MustParseAddrPort(c), 80); err == nil || !strings.Contains(err.Error(), "IPv4 alone") {
+			t.Errorf("a client at %s: %v", c, err)
+		}
+	}
+}
+
 // packet6 is one of IPv6.
 func packet6(from, to netip.Addr, protocol byte, payload []byte) []byte {
 	b := make([]byte, 40)
@@ -331,7 +360,7 @@ func TestClientsThatAreNone(t *testing.T) {
 
 func TestLinksThatAreNone(t *testing.T) {
 	for _, mtu := range []int{leastMTU - 1, mostMTU + 1} {
-		if n, err := Open(mtu, true); err == nil || !strings.HasPrefix(err.Error(), "link: ") {
+		if n, err := Open(way.Spec{MTU: mtu, Raw: true}); err == nil || !strings.HasPrefix(err.Error(), "link: ") {
 			t.Errorf("packets of %d bytes: %v, %v", mtu, n, err)
 		}
 	}
@@ -341,7 +370,7 @@ func TestLinksThatAreNone(t *testing.T) {
 func TestAQueueThatNobodyEmpties(t *testing.T) {
 	near, far := net.Pipe()
 	defer far.Close()
-	l, err := join(near, streamOf, mtu, false)
+	l, err := join(near, streamOf, way.Spec{MTU: mtu})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,7 +390,7 @@ func TestAQueueThatNobodyEmpties(t *testing.T) {
 func TestAQueueOfLongFrames(t *testing.T) {
 	near, far := net.Pipe()
 	defer far.Close()
-	l, err := join(near, streamOf, mtu, false)
+	l, err := join(near, streamOf, way.Spec{MTU: mtu})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -519,7 +548,7 @@ func FuzzStream(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		near, far := net.Pipe()
 		go io.Copy(io.Discard, far)
-		l, err := join(near, streamOf, mtu, false)
+		l, err := join(near, streamOf, way.Spec{MTU: mtu})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -223,7 +223,9 @@ func (w *wire) judge(frame []byte) fate {
 			return w.packet4(p)
 		}
 	case header.IPv6ProtocolNumber:
-		return w.packet6(p, to)
+		if w.addr[1].IsValid() { // else an image has IPv4 alone
+			return w.packet6(p, to)
+		}
 	}
 	return drop
 }

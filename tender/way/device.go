@@ -26,21 +26,22 @@ type device struct {
 	file  *os.File
 	name  string
 	index int32
+	ipv4  bool // alone
 	link  launch.Link
 }
 
 // openDevice makes an interface in the network namespace of the calling thread; a name
 // with %d gets the first number that is free. It is down and has no address.
-func openDevice(name string, mtu int, raw bool) (*device, error) {
+func openDevice(name string, s Spec) (*device, error) {
 	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC, 0) // it is of the namespace that it was opened in
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", tunDevice, err)
 	}
-	if err := create(fd, name, raw); err != nil {
+	if err := create(fd, name, s.Raw); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
-	d, err := adopt(fd, mtu)
+	d, err := adopt(fd, s)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +55,7 @@ func openDevice(name string, mtu int, raw bool) (*device, error) {
 }
 
 // adopt makes a device of its descriptor.
-func adopt(fd, mtu int) (*device, error) {
+func adopt(fd int, s Spec) (*device, error) {
 	r, err := unix.NewIfreq("")
 	if err == nil {
 		err = unix.IoctlIfreq(fd, unix.TUNGETIFF, r)
@@ -66,8 +67,8 @@ func adopt(fd, mtu int) (*device, error) {
 	// The file is made of a descriptor that blocks: one that does not would be watched by
 	// this process's poller, which every frame then wakes for nothing.
 	unix.SetNonblock(fd, false)
-	d := &device{file: os.NewFile(uintptr(fd), tunDevice), name: r.Name(),
-		link: launch.Link{MTU: uint16(mtu), MAC: imageMAC, Offload: true, Verified: true}}
+	d := &device{file: os.NewFile(uintptr(fd), tunDevice), name: r.Name(), ipv4: s.IPv4,
+		link: launch.Link{MTU: uint16(s.MTU), MAC: imageMAC, Offload: true, Verified: true}}
 	unix.SetNonblock(fd, true)
 	d.number(0)
 	return d, nil
@@ -118,6 +119,9 @@ func setSysctl(name, value string) error {
 	return nil
 }
 
+// noIPv6 keeps IPv6 off an interface.
+const noIPv6 = "ipv6/conf/%s/disable_ipv6"
+
 // quiet is what the interface is told beside its addresses: to announce nothing and to
 // believe nothing that it hears, and to carry addresses of this machine's loopback.
 var quiet = []struct{ name, value string }{
@@ -125,7 +129,7 @@ var quiet = []struct{ name, value string }{
 	{"ipv4/conf/%s/accept_redirects", "0"},
 	{"ipv4/conf/%s/send_redirects", "0"},
 	{"ipv4/conf/%s/accept_source_route", "0"},
-	{"ipv6/conf/%s/disable_ipv6", "0"},
+	{noIPv6, "0"},
 	{"ipv6/conf/%s/addr_gen_mode", "1"},
 	{"ipv6/conf/%s/accept_dad", "0"},
 	{"ipv6/conf/%s/accept_ra", "0"},
@@ -143,7 +147,7 @@ func (d *device) number(n int) {
 	}
 	d.link.Addrs = []netip.Prefix{netip.PrefixFrom(at("169.254.76.0", 2), 30)}
 	d.link.Hosts = []netip.Addr{at("169.254.76.0", 1)}
-	if hasIPv6() {
+	if hasIPv6() && !d.ipv4 {
 		d.link.Addrs = append(d.link.Addrs, netip.PrefixFrom(at("fd6c:6f72:6963:62::", 2), 126))
 		d.link.Hosts = append(d.link.Hosts, at("fd6c:6f72:6963:62::", 1))
 	}
@@ -153,7 +157,11 @@ func (d *device) number(n int) {
 // bringing it up.
 func (d *device) configure(route *netlink) error {
 	for _, s := range quiet {
-		err := setSysctl(fmt.Sprintf(s.name, d.name), s.value)
+		value := s.value
+		if d.ipv4 && s.name == noIPv6 {
+			value = "1"
+		}
+		err := setSysctl(fmt.Sprintf(s.name, d.name), value)
 		if errors.Is(err, fs.ErrNotExist) && (s.name[:4] == "ipv6") {
 			continue
 		}
@@ -177,7 +185,7 @@ func (d *device) address(client netip.Addr) (image, host netip.Addr, err error) 
 			return a.Addr(), d.link.Hosts[i], nil
 		}
 	}
-	return netip.Addr{}, netip.Addr{}, fmt.Errorf("the link has no address of the family of %v", client)
+	return netip.Addr{}, netip.Addr{}, fmt.Errorf("the link has no address of the family of %v: %w", client, errors.ErrUnsupported)
 }
 
 func family(a netip.Addr) uint8 {

@@ -66,7 +66,7 @@ func missing(t testing.TB, what string, err error) {
 // openPrivate makes a link; nil where this machine gives none.
 func openPrivate(t testing.TB) Way {
 	t.Helper()
-	w, err := OpenPrivate(testMTU, true)
+	w, err := OpenPrivate(Spec{MTU: testMTU, Raw: true})
 	if err != nil {
 		missing(t, "private links of images by a TAP device", err)
 		return nil
@@ -116,7 +116,7 @@ func newImage(t testing.TB, w Way) *image {
 // enter gives the namespace of an image what an image makes of its link by itself.
 func (i *image) enter(w Way) error {
 	l := w.Link()
-	d, err := openDevice("image", int(l.MTU), true)
+	d, err := openDevice("image", Spec{MTU: int(l.MTU), Raw: true})
 	if err != nil {
 		return err
 	}

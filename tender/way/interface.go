@@ -46,11 +46,11 @@ func OpenInterface(name string, raw bool) (*Interface, error) {
 		}
 		return fail(err)
 	}
-	d, err := adopt(fd, min(i.MTU, MaxMTU))
+	d, err := adopt(fd, Spec{MTU: min(i.MTU, MaxMTU)})
 	if err != nil {
 		return fail(err)
 	}
-	if err := checkMTU(i.MTU); err != nil {
+	if err := (Spec{MTU: i.MTU}).check(); err != nil {
 		d.file.Close()
 		return nil, err
 	}

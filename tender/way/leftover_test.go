@@ -61,7 +61,7 @@ func TestAClosedLinkLeavesNothing(t *testing.T) {
 	var r *Routed
 	var err error
 	m.do(func() {
-		if r, err = OpenRouted("acme/shop", testMTU, true); err == nil {
+		if r, err = OpenRouted("acme/shop", Spec{MTU: testMTU, Raw: true}); err == nil {
 			err = r.Admit(everyDoor)
 		}
 	})
@@ -84,7 +84,7 @@ func TestAClosedLinkLeavesNothing(t *testing.T) {
 
 // holdRouted is a tender that is killed.
 func holdRouted() error {
-	r, err := OpenRouted("held", testMTU, true)
+	r, err := OpenRouted("held", Spec{MTU: testMTU, Raw: true})
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func TestAKilledTenderLeavesNoDoor(t *testing.T) {
 		var r *Routed
 		var err error
 		th.do(func() {
-			if r, err = OpenRouted("next", testMTU, true); err == nil {
+			if r, err = OpenRouted("next", Spec{MTU: testMTU, Raw: true}); err == nil {
 				err = r.tables.transact(func() ([]message, error) {
 					return slices.Concat((&table{name: "lorica7"}).replace(), (&table{name: "lorica7-guard"}).replace(), (&table{name: "loricas"}).replace()), nil
 				})
@@ -169,7 +169,7 @@ func TestAKilledTenderLeavesNoDoor(t *testing.T) {
 		checkLeftovers(t, th, "interface lorica0", "lorica0-guard", "lorica7", "lorica7-guard", "loricas")
 		th.do(func() {
 			r.Close()
-			if r, err = OpenRouted("next", testMTU, true); err == nil {
+			if r, err = OpenRouted("next", Spec{MTU: testMTU, Raw: true}); err == nil {
 				err = r.Close()
 			}
 		})
@@ -212,7 +212,7 @@ func TestClientsOfTheKilledAreAnswered(t *testing.T) {
 // holdUnowned is a tender under a kernel that knows no owner of a table.
 func holdUnowned() error {
 	r := &Routed{}
-	if err := r.open("held", testMTU, true); err != nil {
+	if err := r.open("held", Spec{MTU: testMTU, Raw: true}); err != nil {
 		return err
 	}
 	if err := r.Admit(everyDoor); err != nil {

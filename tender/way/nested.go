@@ -27,9 +27,13 @@ const (
 	helperWithin = 20 * time.Second
 )
 
-// The tender orders a link: its MTU, whether it is raw. It is answered the device, or
+// The tender orders a link: whether it is raw, and of IPv4 alone, and its MTU. It is answered the device, or
 // with words why there is none. From then on it orders sockets, a family at a time.
-const orderSize = 3
+const (
+	orderSize = 3
+	orderRaw  = 1
+	orderIPv4 = 2
+)
 
 // A helper makes the sockets of a nested link: only a process that is in namespaces of
 // its own from its start is root of them.
@@ -44,15 +48,15 @@ type helper struct {
 
 // OpenNested is OpenPrivate for an ordinary user, where that one may make namespaces
 // and open /dev/net/tun. The running program must act as the helper (see HelperCommand).
-func OpenNested(mtu int, raw bool) (Way, error) {
-	if err := checkMTU(mtu); err != nil {
+func OpenNested(s Spec) (Way, error) {
+	if err := s.check(); err != nil {
 		return nil, err
 	}
 	h, err := startHelper()
 	if err != nil {
 		return nil, fmt.Errorf("way: a nested network: %w", err)
 	}
-	d, err := h.open(mtu, raw)
+	d, err := h.open(s)
 	if err != nil {
 		h.close()
 		return nil, fmt.Errorf("way: a nested network: %w", err)
@@ -84,10 +88,13 @@ func startHelper() (*helper, error) {
 }
 
 // open orders the device.
-func (h *helper) open(mtu int, raw bool) (*device, error) {
-	order := binary.BigEndian.AppendUint16([]byte{0}, uint16(mtu))
-	if raw {
-		order[0] = 1
+func (h *helper) open(s Spec) (*device, error) {
+	order := binary.BigEndian.AppendUint16([]byte{0}, uint16(s.MTU))
+	if s.Raw {
+		order[0] |= orderRaw
+	}
+	if s.IPv4 {
+		order[0] |= orderIPv4
 	}
 	h.conn.SetDeadline(time.Now().Add(helperWithin))
 	defer h.conn.SetDeadline(time.Time{})
@@ -95,7 +102,7 @@ func (h *helper) open(mtu int, raw bool) (*device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return adopt(fd, mtu)
+	return adopt(fd, s)
 }
 
 // order sends an order and takes the descriptor that answers it.
@@ -173,7 +180,7 @@ func Helper() error {
 	if err := closeInherited(); err != nil {
 		return answer(-1, err)
 	}
-	d, err := enterPrivate(int(binary.BigEndian.Uint16(order[1:])), order[0] == 1)
+	d, err := enterPrivate(Spec{MTU: int(binary.BigEndian.Uint16(order[1:])), Raw: order[0]&orderRaw != 0, IPv4: order[0]&orderIPv4 != 0})
 	if err == nil {
 		err = giveUp()
 	}

@@ -18,7 +18,7 @@ import (
 // openNested makes a link; nil where this machine gives none.
 func openNested(t testing.TB) Way {
 	t.Helper()
-	w, err := OpenNested(testMTU, true)
+	w, err := OpenNested(Spec{MTU: testMTU, Raw: true})
 	if err != nil {
 		missing(t, "links of images in user namespaces", err)
 		return nil

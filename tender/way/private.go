@@ -22,8 +22,8 @@ var private = []struct{ name, value string }{
 const deviceName = "lorica0"
 
 // enterPrivate makes the link in the network namespace of the calling thread, which is new.
-func enterPrivate(mtu int, raw bool) (*device, error) {
-	d, err := openDevice(deviceName, mtu, raw)
+func enterPrivate(s Spec) (*device, error) {
+	d, err := openDevice(deviceName, s)
 	if err != nil {
 		return nil, err
 	}
@@ -69,10 +69,10 @@ type thread struct {
 
 func newThread() *thread { return &thread{work: make(chan func()), gone: make(chan struct{})} }
 
-// OpenPrivate makes a link in a namespace of its own, with packets of mtu bytes, for a
-// process (raw) or for QEMU. It takes root. The error says why there can be none.
-func OpenPrivate(mtu int, raw bool) (Way, error) {
-	if err := checkMTU(mtu); err != nil {
+// OpenPrivate makes a link in a namespace of its own. It takes root. The error says why
+// there can be none.
+func OpenPrivate(s Spec) (Way, error) {
+	if err := s.check(); err != nil {
 		return nil, err
 	}
 	t := newThread()
@@ -82,7 +82,7 @@ func OpenPrivate(mtu int, raw bool) (Way, error) {
 		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("a network namespace: %w", err)
 		}
-		d, err = enterPrivate(mtu, raw)
+		d, err = enterPrivate(s)
 		return err
 	})
 	if err := <-ready; err != nil {

@@ -2,6 +2,7 @@ package way
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -118,6 +119,69 @@ func testWay(t *testing.T, w Way) {
 func TestAPrivateLinkCarriesConnections(t *testing.T) {
 	if w := openPrivate(t); w != nil {
 		testWay(t, w)
+	}
+}
+
+// A link of IPv4 alone has it at neither end, and carries it for nobody.
+func testIPv4(t *testing.T, w Way) {
+	if l := w.Link(); len(l.Addrs) != 1 || len(l.Hosts) != 1 || !l.Addrs[0].Addr().Is4() {
+		t.Fatalf("the image is told of %v, by %v", l.Addrs, l.Hosts)
+	}
+	i := newImage(t, w)
+	i.listen(t, 8443, echo)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c, err := w.Dial(ctx, netip.MustParseAddrPort("192.0.2.7:1234"), 8443)
+	if err == nil {
+		err = checkConnection(c, "192.0.2.7:1234")
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	for _, client := range []string{"[2001:db8::5]:1234", "[::1]:1234"} {
+		if c, err := w.Dial(ctx, netip.MustParseAddrPort(client), 8443); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("a client at %s: %v, %v", client, c, err)
+		}
+	}
+	l, err := w.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go echo(l)
+	if c, err := i.dial(netip.AddrPortFrom(w.Link().Hosts[0], link.DialPort), patience); err != nil {
+		t.Error(err)
+	} else if err := checkConnection(c, c.LocalAddr().String()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestALinkOfIPv4Alone(t *testing.T) {
+	spec := Spec{MTU: testMTU, Raw: true, IPv4: true}
+	for name, open := range map[string]func(Spec) (Way, error){"private": OpenPrivate, "nested": OpenNested} {
+		t.Run(name, func(t *testing.T) {
+			w, err := open(spec)
+			if err != nil {
+				missing(t, name+" links of images that have IPv4 alone", err)
+				return
+			}
+			defer w.Close()
+			testIPv4(t, w)
+			if !hasIPv6() {
+				return
+			}
+			switch in := w.(*dialled).sockets.(type) {
+			case *thread:
+				var off []byte
+				if in.do(func() { off, err = os.ReadFile(sysctls + fmt.Sprintf(noIPv6, deviceName)) }); err != nil || off[0] != '1' {
+					t.Errorf("the kernel speaks IPv6 there: %q, %v", off, err)
+				}
+			case *helper: // whose settings nobody else can read, but for addresses
+				if has, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/if_inet6", in.pid)); err != nil || len(has) == 0 || bytes.Contains(has, []byte(deviceName)) {
+					t.Errorf("the kernel has addresses of IPv6 there: %s, %v", has, err)
+				}
+			}
+		})
 	}
 }
 
@@ -317,7 +381,7 @@ func TestQEMUIsLeftToAsk(t *testing.T) {
 	if openPrivate(t) == nil {
 		return
 	}
-	w, err := OpenPrivate(testMTU, false)
+	w, err := OpenPrivate(Spec{MTU: testMTU})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -394,7 +458,7 @@ func TestTheFirstThreadStays(t *testing.T) {
 
 func TestPacketsThatAreRefused(t *testing.T) {
 	for _, mtu := range []int{-1, 0, 1279, MaxMTU + 1} {
-		if w, err := OpenPrivate(mtu, true); err == nil || !strings.Contains(err.Error(), "packets of") {
+		if w, err := OpenPrivate(Spec{MTU: mtu, Raw: true}); err == nil || !strings.Contains(err.Error(), "packets of") {
 			t.Errorf("%d: %v, %v", mtu, w, err)
 		}
 	}
@@ -445,7 +509,7 @@ func BenchmarkCopy(b *testing.B) {
 	for _, mtu := range []int{1500, testMTU, MaxMTU} {
 		for _, way := range []string{"to", "from"} {
 			b.Run(fmt.Sprintf("%s/mtu=%d", way, mtu), func(b *testing.B) {
-				w, err := OpenPrivate(mtu, true)
+				w, err := OpenPrivate(Spec{MTU: mtu, Raw: true})
 				if err != nil {
 					missing(b, "private links of images by a TAP device", err)
 					return

@@ -71,8 +71,8 @@ func finding(name, good string, err error) process.Finding {
 }
 
 // try opens a link and connects to an image that is not there.
-func try(open func(mtu int, raw bool) (Way, error)) error {
-	w, err := open(1500, true)
+func try(open func(Spec) (Way, error)) error {
+	w, err := open(Spec{MTU: 1500, Raw: true})
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func tryRouted() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("a network namespace: %w", err)
 		}
-		r, err := OpenRouted("probe", 1500, true)
+		r, err := OpenRouted("probe", Spec{MTU: 1500, Raw: true})
 		if err != nil {
 			return err
 		}

@@ -47,26 +47,26 @@ type Routed struct {
 
 // OpenRouted makes a link in the network namespace of this process, with no doors yet.
 // The name is for those who look at the machine's interfaces. It takes root.
-func OpenRouted(name string, mtu int, raw bool) (*Routed, error) {
-	if err := checkMTU(mtu); err != nil {
+func OpenRouted(name string, s Spec) (*Routed, error) {
+	if err := s.check(); err != nil {
 		return nil, err
 	}
 	r := &Routed{flags: tableOwned}
-	if err := r.open(name, mtu, raw); err != nil {
+	if err := r.open(name, s); err != nil {
 		r.Close()
 		return nil, fmt.Errorf("way: a routed network: %w", err)
 	}
 	return r, nil
 }
 
-func (r *Routed) open(name string, mtu int, raw bool) (err error) {
+func (r *Routed) open(name string, spec Spec) (err error) {
 	if r.route, err = openNetlink(unix.NETLINK_ROUTE); err != nil {
 		return err
 	}
 	if r.tables, err = openNetlink(unix.NETLINK_NETFILTER); err != nil {
 		return err
 	}
-	if r.device, err = r.free(mtu, raw); err != nil {
+	if r.device, err = r.free(spec); err != nil {
 		return err
 	}
 	r.link.Verified = false // clients are elsewhere, and so are those who made checksums
@@ -88,6 +88,9 @@ func (r *Routed) open(name string, mtu int, raw bool) (err error) {
 	if r.obstacles, err = obstacles(r.tables); err != nil {
 		return err
 	}
+	if spec.IPv4 {
+		r.obstacles = slices.DeleteFunc(r.obstacles, func(o obstacle) bool { return !o.v4 })
+	}
 	list := []message{setUp(r.index)}
 	if len(r.link.Addrs) > 1 {
 		// What answers to ::1 comes in here, and ::1 is looked for on the interface that a
@@ -101,7 +104,7 @@ func (r *Routed) open(name string, mtu int, raw bool) (err error) {
 
 // free makes an interface whose number gives addresses that nobody here has. Numbers
 // are the kernel's to give, so no two tenders get the same.
-func (r *Routed) free(mtu int, raw bool) (*device, error) {
+func (r *Routed) free(s Spec) (*device, error) {
 	taken, err := r.route.addresses()
 	if err != nil {
 		return nil, err
@@ -113,7 +116,7 @@ func (r *Routed) free(mtu int, raw bool) (*device, error) {
 		}
 	}()
 	for {
-		d, err := openDevice(routedName, mtu, raw)
+		d, err := openDevice(routedName, s)
 		if err != nil {
 			return nil, err
 		}

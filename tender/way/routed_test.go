@@ -101,9 +101,14 @@ func gateways(list []netip.Prefix) (routes []message) {
 // open makes a routed link on the machine, and an image that greets with name.
 func (m *machine) open(t *testing.T, name string) (*Routed, *image) {
 	t.Helper()
+	return m.openAs(t, name, Spec{MTU: testMTU, Raw: true})
+}
+
+func (m *machine) openAs(t *testing.T, name string, s Spec) (*Routed, *image) {
+	t.Helper()
 	var r *Routed
 	var err error
-	m.do(func() { r, err = OpenRouted(name, testMTU, true) })
+	m.do(func() { r, err = OpenRouted(name, s) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,6 +259,29 @@ func TestClientsAreRouted(t *testing.T) {
 
 // Connections that the machine itself has go on when doors are put in their way, though
 // nobody kept track of them before, and new ones come to the image.
+func TestClientsOfIPv4AloneAreRouted(t *testing.T) {
+	m := newMachine(t)
+	if m == nil {
+		return
+	}
+	r, _ := m.openAs(t, "a", Spec{MTU: testMTU, Raw: true, IPv4: true})
+	if l := r.Link(); len(l.Addrs) != 1 || !l.Addrs[0].Addr().Is4() || len(l.Hosts) != 1 {
+		t.Errorf("the image is told %+v", l)
+	}
+	m.admit(t, r, everyDoor...)
+	for _, a := range []string{"10.1.0.1:443", "127.0.0.1:443"} {
+		checkCall(t, m.thread, a, "a").Close()
+	}
+	for _, a := range []string{"[::1]:443", "[2001:db8:1::1]:443"} {
+		if c, err := m.dial(netip.MustParseAddrPort(a), time.Second); err == nil {
+			t.Errorf("%s is a door: %v", a, c)
+		}
+	}
+	if err := r.Admit([]Door{{netip.MustParseAddrPort("[2001:db8:1::1]:446"), 8443}}); err == nil {
+		t.Error("there is a door of IPv6")
+	}
+}
+
 func TestConnectionsFromBeforeGoOn(t *testing.T) {
 	m := newMachine(t)
 	if m == nil {

@@ -38,7 +38,8 @@ type Way interface {
 	// where client is the zero AddrPort. An image that refuses is ECONNREFUSED, one that
 	// prohibits EHOSTUNREACH (IPv4) or EACCES (IPv6). The connection is a *net.TCPConn.
 	// Clients at addresses that mean something else on the link are errors.ErrUnsupported:
-	// its own, those of IPv6 that are of one cable (fe80::), and what stands for ::1.
+	// its own, those of IPv6 that are of one cable (fe80::), and what stands for ::1; and
+	// all of IPv6 where the link has IPv4 alone.
 	Dial(ctx context.Context, client netip.AddrPort, port uint16) (net.Conn, error)
 	// Listen returns where the image connects to the tender: abi/link.DialPort.
 	Listen() (net.Listener, error)
@@ -52,10 +53,17 @@ type Way interface {
 	Close() error
 }
 
-// checkMTU holds that packets of mtu bytes fit, and that IPv6 can use them.
-func checkMTU(mtu int) error {
-	if mtu < 1280 || mtu > MaxMTU {
-		return fmt.Errorf("way: packets of %d bytes: they must have 1280 to %d", mtu, MaxMTU)
+// A Spec is what a link is to be.
+type Spec struct {
+	MTU  int  // bytes of a packet
+	Raw  bool // for a process, which is handed the descriptor; else for QEMU
+	IPv4 bool // alone: neither end has an address of IPv6, and the kernel speaks none of it there
+}
+
+// check holds that packets fit, and that IPv6 can use them.
+func (s Spec) check() error {
+	if s.MTU < 1280 || s.MTU > MaxMTU {
+		return fmt.Errorf("way: packets of %d bytes: they must have 1280 to %d", s.MTU, MaxMTU)
 	}
 	return nil
 }

@@ -105,7 +105,7 @@ func talk(c net.Conn, size int) error {
 // A microVM of 24 MB and the tender's own TCP stack: what clients say to the tender
 // reaches the image, and what it asks for is connected.
 func TestTheStack(t *testing.T) {
-	tender, err := usernet.Open(usernet.MTU, false)
+	tender, err := usernet.Open(way.Spec{MTU: usernet.MTU})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func TestTheStackAndTheHosts(t *testing.T) {
 		notrun.Say(t, what, "needs root, to make a TAP device")
 		return
 	}
-	link, err := way.OpenPrivate(usernet.MTU, false)
+	link, err := way.OpenPrivate(way.Spec{MTU: usernet.MTU})
 	if err != nil {
 		notrun.Say(t, what, err.Error())
 		return

@@ -103,10 +103,11 @@ func lorica(dir string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// writePolicy writes a workload and a policy of a seed, and returns what they mean.
+// writePolicy writes a workload and a policy of a seed, and returns what they mean. The
+// image has both families.
 func writePolicy(t *testing.T, dir string, seed uint64) *policy.Deployment {
 	t.Helper()
-	doc := strings.Replace(seeded(seed).ingress(), "  listen:", "  network: direct\n  listen:", 1)
+	doc := strings.Replace(seeded(seed).ingress(), "  listen: [{", "  network: direct\n  listen: [{address: \"::1\", ", 1)
 	if err := os.WriteFile(filepath.Join(dir, "p.yaml"), []byte(doc), 0o644); err != nil {
 		t.Fatal(err)
 	}

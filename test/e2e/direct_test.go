@@ -181,6 +181,24 @@ func TestDoctorFindsNetworks(t *testing.T) {
 	}
 }
 
+// open writes the site of init, which listens at a port of every address.
+func (u *user) open(port string) string {
+	u.run("init", "site")
+	dir := filepath.Join(u.home, "site")
+	for _, name := range []string{"workload.yaml", "policy.yaml"} {
+		edit(u.t, filepath.Join(dir, name), "port: 8080", "port: "+port)
+	}
+	edit(u.t, filepath.Join(dir, "policy.yaml"), "port: 8080}, expect", "port: "+port+"}, expect")
+	edit(u.t, filepath.Join(dir, "workload.yaml"), "port: "+port+"}", "port: "+port+", address: 0.0.0.0}")
+	return dir
+}
+
+// six lets clients of IPv6 in where open lets those of IPv4.
+func (u *user) six(dir string) string {
+	edit(u.t, filepath.Join(dir, "policy.yaml"), "cidrs: [127.0.0.1/32]", `cidrs: [127.0.0.1/32, "::1/128"]`)
+	return dir
+}
+
 // Clients of other machines are routed where the machine forwards to all of them, and
 // else reach the image by its tender.
 func TestNobodyIsOutOfReach(t *testing.T) {
@@ -188,17 +206,7 @@ func TestNobodyIsOutOfReach(t *testing.T) {
 		notrun.Say(t, "clients' packets, routed where a machine does not forward", "only root's are routed: run the tests as root")
 		return
 	}
-	site := func(u *user, port string) string {
-		u.run("init", "site")
-		dir := filepath.Join(u.home, "site")
-		for _, name := range []string{"workload.yaml", "policy.yaml"} {
-			edit(t, filepath.Join(dir, name), "port: 8080", "port: "+port)
-		}
-		edit(t, filepath.Join(dir, "policy.yaml"), "port: 8080}, expect", "port: "+port+"}, expect")
-		edit(t, filepath.Join(dir, "workload.yaml"), "port: "+port+"}", "port: "+port+", address: 0.0.0.0}")
-		return dir
-	}
-	if !isolated(t, func(u *user) { u.run("build", "-f", site(u, freePort(t)), "--net", "direct") }) {
+	if !isolated(t, func(u *user) { u.run("build", "-f", u.six(u.open(freePort(t))), "--net", "direct") }) {
 		return
 	}
 	u := newUser(t)
@@ -207,7 +215,7 @@ func TestNobodyIsOutOfReach(t *testing.T) {
 		return
 	}
 	port := freePort(t)
-	dir := site(u, port)
+	dir := u.six(u.open(port))
 	for _, c := range []struct{ forward, way string }{{"0", "private"}, {"1", "routed"}} {
 		for _, name := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
 			write(t, "/proc/sys/net/"+name, c.forward)
@@ -220,6 +228,92 @@ func TestNobodyIsOutOfReach(t *testing.T) {
 			t.Errorf("where forwarding is %s: %d", c.forward, a.status)
 		}
 		x.interrupt()
+	}
+}
+
+// modules says which modules each level has, and why.
+func (u *user) modules(args ...string) (levels []map[string]string) {
+	u.t.Helper()
+	var p []struct {
+		Modules []struct {
+			Module  string
+			Because []string
+		}
+	}
+	out := u.run(append([]string{"plan", "-o", "json"}, args...)...)
+	if err := json.Unmarshal([]byte(out), &p); err != nil || len(p) == 0 {
+		u.t.Fatalf("%v\n%s", err, out)
+	}
+	for _, l := range p {
+		x := map[string]string{}
+		for _, m := range l.Modules {
+			x[m.Module] = strings.Join(m.Because, "; ")
+		}
+		levels = append(levels, x)
+	}
+	return levels
+}
+
+// IPv6 is in an image where something needs it. One of IPv4 alone takes nothing of IPv6,
+// and where a rule lets clients of it in, an image that has it takes over.
+func TestIPv6WhereItIsNeeded(t *testing.T) {
+	if network != "" || target != "" { // they are what is chosen here
+		return
+	}
+	const module = "netstack/ip6"
+	site := func(u *user, port string) string {
+		dir := u.open(port)
+		edit(t, filepath.Join(dir, "workload.yaml"), "spec:\n", "spec:\n  network: direct\n")
+		return dir
+	}
+	if !isolated(t, func(u *user) {
+		for name, needs := range map[string]bool{"payments": false, "accounts": false, "clinic": true} {
+			dir := u.copied(name)
+			for _, c := range []struct {
+				net   string
+				needs bool
+			}{{"socket", false}, {"direct", needs}} {
+				for _, l := range u.modules("-f", dir, "--net", c.net) {
+					why, has := l[module]
+					if len(l) == 0 || has != c.needs {
+						t.Errorf("%s, %s: it has %v", name, c.net, l)
+					} else if has && !strings.Contains(why, "the workload listens at the IPv6 address ::1") {
+						t.Errorf("%s, %s: it has IPv6 because of %q", name, c.net, why)
+					}
+				}
+			}
+		}
+		dir := site(u, freePort(t))
+		u.run("build", "-f", dir)
+		u.run("build", "-f", u.six(dir))
+	}) {
+		return
+	}
+	u := newUser(t)
+	port := freePort(t)
+	dir := site(u, port)
+	x, s := u.up(dir)
+	t.Logf("packets come %s", s.Way)
+	at4, at6 := "127.0.0.1:"+port, "[::1]:"+port
+	if a := get(t, at4, "/", ""); a.status != 200 {
+		t.Errorf("over IPv4: %d", a.status)
+	}
+	if c, err := net.DialTimeout("tcp", at6, 5*time.Second); err == nil { // of the tender's machine, which cannot pass it on
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		if n, err := c.Read(make([]byte, 1)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("an image of IPv4 alone has a client of IPv6: %d bytes, %v", n, err)
+		}
+		c.Close()
+	}
+	u.six(dir)
+	if e := x.wait("applied"); e.Change != "image" {
+		t.Errorf("a rule for IPv6 changes %s: %+v", e.Change, e)
+	}
+	for _, at := range []string{at4, at6} {
+		if a := get(t, at, "/", ""); a.status != 200 {
+			t.Errorf("with IPv6, at %s: %d", at, a.status)
+		}
 	}
 }
 

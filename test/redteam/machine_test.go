@@ -53,6 +53,7 @@ func machines(t *testing.T) func(*tender.Config) {
 	}
 	return func(c *tender.Config) {
 		c.Image, c.ImageDigest, c.Plan, c.Target = machine.image.Path, machine.image.Digest, hex.EncodeToString(machine.plan.ID[:]), api.TargetMicroVM
+		c.IPv4 = true // its document asks for no more
 		c.Syscalls, c.Devices, c.Program, c.Memory, c.Patience = nil, machine.image.Devices, program, machineMemory, machinePatience
 	}
 }

@@ -3,8 +3,9 @@
 package main
 
 import (
+	"lorica.dev/lorica/netstack/ip6"
 	"lorica.dev/lorica/netstack/tap"
 	"lorica.dev/lorica/unikernel"
 )
 
-func network() unikernel.Net { return tap.New() }
+func network() unikernel.Net { return tap.New(ip6.New()) }

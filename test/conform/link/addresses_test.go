@@ -23,6 +23,7 @@ import (
 	"lorica.dev/lorica/internal/notrun"
 	"lorica.dev/lorica/netstack/dhcp"
 	"lorica.dev/lorica/netstack/direct"
+	"lorica.dev/lorica/netstack/ip6"
 	"lorica.dev/lorica/pep"
 	"lorica.dev/lorica/pep/firewall"
 )
@@ -168,7 +169,7 @@ func (verified) ChecksumVerified() bool { return true }
 func (c *cell) serve(t *testing.T, l launch.Link) error {
 	t.Helper()
 	d := c.cord(t, "image")
-	n := direct.New(func(*launch.Params) (direct.Device, error) { return d, nil }, dhcp.New())
+	n := direct.New(func(*launch.Params) (direct.Device, error) { return d, nil }, ip6.New(), dhcp.New())
 	p := &launch.Params{Link: l, MemoryLimit: 16 << 20, Listeners: []launch.Listener{{Name: "api", Port: 80, Bind: 80}}}
 	fire := firewall.New()
 	n.Packets(fire.Packets(n.Place(p)))

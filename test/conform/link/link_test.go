@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"lorica.dev/lorica/tender/way"
 )
 
 // mirror sends back what it reads, and ends when that ends.
@@ -54,21 +56,23 @@ func TestBytesSurviveTheLink(t *testing.T) {
 		faults faults
 		mtu    int
 		raw    bool
+		ipv4   bool // alone
 		size   int64
 		conns  int
 	}{
-		"one":                {faults{}, mtu, false, 20 << 20, 1},
-		"one, by messages":   {faults{}, mtu, true, 20 << 20, 1},
-		"many":               {faults{}, 1500, false, 60 << 10, 256},
-		"many, by messages":  {faults{}, 1500, true, 60 << 10, 256},
-		"many, long frames":  {faults{}, 65535 - 14, false, 60 << 10, 256},
-		"loss, twice":        {faults{lose: 50, repeat: 20}, 4096, false, 1 << 20, 4},
-		"loss, and messages": {faults{lose: 50, repeat: 20}, 4096, true, 1 << 20, 4},
-		"another order":      {faults{swap: 10}, 4096, false, 60 << 10, 64},
-		"everything":         {faults{lose: 100, repeat: 50, swap: 50}, 1500, false, 20 << 10, 64},
+		"one":                {faults{}, mtu, false, false, 20 << 20, 1},
+		"one, by messages":   {faults{}, mtu, true, false, 20 << 20, 1},
+		"many":               {faults{}, 1500, false, false, 60 << 10, 256},
+		"many, by messages":  {faults{}, 1500, true, false, 60 << 10, 256},
+		"many, IPv4 alone":   {faults{}, 1500, true, true, 60 << 10, 256},
+		"many, long frames":  {faults{}, 65535 - 14, false, false, 60 << 10, 256},
+		"loss, twice":        {faults{lose: 50, repeat: 20}, 4096, false, false, 1 << 20, 4},
+		"loss, and messages": {faults{lose: 50, repeat: 20}, 4096, true, false, 1 << 20, 4},
+		"another order":      {faults{swap: 10}, 4096, false, false, 60 << 10, 64},
+		"everything":         {faults{lose: 100, repeat: 50, swap: 50}, 1500, false, false, 20 << 10, 64},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := join(t, c.faults, c.mtu, c.raw)
+			r := joinAs(t, c.faults, way.Spec{MTU: c.mtu, Raw: c.raw, IPv4: c.ipv4})
 			r.serve(0, mirror)
 			start := time.Now()
 			var wg sync.WaitGroup

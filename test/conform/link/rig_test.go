@@ -18,10 +18,12 @@ import (
 	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/netstack/direct"
+	"lorica.dev/lorica/netstack/ip6"
 	"lorica.dev/lorica/pep"
 	"lorica.dev/lorica/pep/firewall"
 	"lorica.dev/lorica/tender/forward"
 	"lorica.dev/lorica/tender/usernet"
+	"lorica.dev/lorica/tender/way"
 )
 
 // An image and its tender meet on a link of their own. Here they do without a machine
@@ -41,7 +43,7 @@ type cable struct {
 	raw     bool // messages behind a virtio_net_hdr, and no stream of QEMU's
 	mtu     int
 	faults  faults
-	ways    [2]way // to the tender, to the image
+	ways    [2]direction // to the tender, to the image
 	read    *bufio.Reader
 	take    func(direct.Packet)           // of the image
 	deaf    atomic.Bool                   // neither end hears the other
@@ -57,8 +59,8 @@ func (c *cable) Traits() direct.Traits {
 	return direct.Traits{MAC: imageAddress, MTU: c.mtu, Checksums: c.raw, Segments: c.raw}
 }
 
-// A way is one direction of a cable.
-type way struct {
+// A direction is one of the two ways of a cable.
+type direction struct {
 	mu     sync.Mutex
 	dice   *rand.Rand
 	held   []byte // a frame that the next one overtakes, if that comes soon
@@ -66,7 +68,7 @@ type way struct {
 }
 
 // pass calls put with what arrives, in the order in which it does, in place of f.
-func (w *way) pass(f faults, b []byte, put func([]byte)) {
+func (w *direction) pass(f faults, b []byte, put func([]byte)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.frames.Add(1)
@@ -90,7 +92,7 @@ func (w *way) pass(f faults, b []byte, put func([]byte)) {
 	w.release(put)
 }
 
-func (w *way) release(put func([]byte)) {
+func (w *direction) release(put func([]byte)) {
 	if w.held != nil {
 		put(w.held)
 		w.held = nil
@@ -208,7 +210,13 @@ func newRig(t testing.TB, f faults, mtu int) *rig { return join(t, f, mtu, false
 
 func join(t testing.TB, f faults, mtu int, raw bool) *rig {
 	t.Helper()
-	tender, err := usernet.Open(mtu, raw)
+	return joinAs(t, f, way.Spec{MTU: mtu, Raw: raw})
+}
+
+// joinAs joins them by a link of IPv4 alone, or of both families.
+func joinAs(t testing.TB, f faults, s way.Spec) *rig {
+	t.Helper()
+	tender, err := usernet.Open(s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,11 +227,15 @@ func join(t testing.TB, f faults, mtu int, raw bool) *rig {
 	}
 	tender.File().Close()
 	t.Cleanup(func() { far.Close() })
-	c := &cable{sock: far, raw: raw, mtu: mtu, faults: f, read: bufio.NewReaderSize(far, 1<<20)}
+	c := &cable{sock: far, raw: s.Raw, mtu: s.MTU, faults: f, read: bufio.NewReaderSize(far, 1<<20)}
 	for i := range c.ways {
 		c.ways[i].dice = rand.New(rand.NewPCG(1, uint64(i)))
 	}
-	r := &rig{tender: tender, cable: c, image: direct.New(func(*launch.Params) (direct.Device, error) { return c, nil })}
+	var options []direct.Option
+	if !s.IPv4 {
+		options = append(options, ip6.New())
+	}
+	r := &rig{tender: tender, cable: c, image: direct.New(func(*launch.Params) (direct.Device, error) { return c, nil }, options...)}
 	p := &launch.Params{Link: tender.Link(), MemoryLimit: 64 << 20}
 	for i := range r.ports {
 		p.Listeners = append(p.Listeners, launch.Listener{Name: fmt.Sprint(i), Port: port(i), Bind: port(i)})

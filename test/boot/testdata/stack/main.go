@@ -18,12 +18,13 @@ import (
 	"lorica.dev/lorica/abi/launch"
 	"lorica.dev/lorica/kernel"
 	"lorica.dev/lorica/netstack/card"
+	"lorica.dev/lorica/netstack/ip6"
 )
 
 func main() {
 	const limit = 10 << 20
 	debug.SetMemoryLimit(limit)
-	n := card.New()
+	n := card.New(ip6.New())
 	check(n.Open(&launch.Params{MemoryLimit: limit, Link: launch.Link{Verified: true,
 		Addrs: []netip.Prefix{netip.MustParsePrefix("169.254.76.2/30"), netip.MustParsePrefix("fd6c:6f72:6963:62::2/126")},
 		Hosts: []netip.Addr{netip.MustParseAddr("169.254.76.1"), netip.MustParseAddr("fd6c:6f72:6963:62::1")}}}))
