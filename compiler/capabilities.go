@@ -12,7 +12,7 @@ func Capabilities() []string {
 		"filter",
 		"firewall",
 		"image/microvm", "image/process",
-		"net", "net/dhcp", "net/direct", "net/socket",
+		"net", "net/dhcp", "net/direct", "net/ipv6", "net/socket",
 		"obligations",
 		"ratelimit/principal", "ratelimit/source",
 		"tls/server",
