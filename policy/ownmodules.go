@@ -21,8 +21,8 @@ const maxModules = 64
 
 var (
 	// versionedForm is a Go module path with a version.
-	versionedForm  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._~/-]{0,199}@v[0-9][0-9A-Za-z.+-]{0,99}$`)
-	settingForm = regexp.MustCompile(`^[a-z][A-Za-z0-9]{0,39}$`)
+	versionedForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._~/-]{0,199}@v[0-9][0-9A-Za-z.+-]{0,99}$`)
+	settingForm   = regexp.MustCompile(`^[a-z][A-Za-z0-9]{0,39}$`)
 )
 
 // module reads one module of the user's own, and adds it to those before it.
