@@ -49,6 +49,7 @@ const (
 	StagePrincipalLimit = "limit-principal"
 	StageAuthz          = "authz"
 	StageEgress         = "egress"
+	StageAudit          = "audit"
 )
 
 // Names of the rules that decide where no written rule does.
@@ -64,5 +65,6 @@ const (
 	RuleEgress    = "default:egress"            // no egress rule matched
 	RuleLevel     = "default:level"             // the level asks for a module that this image does not have
 	RuleDryRun    = "default:dry-run"           // the whole policy is tried, and not enforced
+	RuleAudit     = "default:audit"             // there was no place for a record that must have one
 	RuleError     = "default:error"             // an enforcement module failed
 )

@@ -554,6 +554,38 @@ type Audit struct {
 	Pos           Pos
 	SampleAllowed float64 // 0 to 1; 1 where none is written
 	Redact        []Redaction
+	Sinks         *Sinks // nil: the channel alone
+}
+
+// Sinks are where records are kept: at least one of them.
+type Sinks struct {
+	Pos     Pos
+	Channel bool       // with the tender
+	Syslog  *Collector // RFC 5424 over TLS
+	OTLP    *Collector // OpenTelemetry logs over HTTP
+}
+
+// What follows where a record has no place.
+const (
+	LossCount = "Count" // what was decided goes on; losses are counted
+	LossDeny  = "Deny"  // what was decided is denied
+)
+
+// A Collector takes records over the network, with TLS. Trust, Certificate, Key and Token
+// name secrets; all but Trust may be empty.
+type Collector struct {
+	Pos        Pos
+	Host       string // a name or an IP address
+	Port       uint16
+	Path       string // of OTLP
+	ServerName string // in its certificate; empty: Host
+
+	Trust, Certificate, Key, Token string
+
+	Deny       bool   // LossDeny
+	Records    uint32 // that may wait
+	Memory     uint64 // for them, in bytes
+	Enterprise uint32 // of syslog: names its structured data
 }
 
 // A Redaction is a field of records that is hidden: "principal", "source", "path",

@@ -32,8 +32,9 @@ var (
 	directNeeds   = []string{"image/process", "net/direct", "firewall", "filter", "audit", "egress", "app/proxy"}
 	leasedNeeds   = []string{"image/process", "net/direct", "net/ipv6", "net/dhcp", "firewall", "filter", "audit", "app/files"}
 	// More than one provider, and not the one that would be chosen.
-	chosenNeeds = []string{"image/process", "net", "filter", "authn/basic", "authn/basic/bcrypt", "authn/basic/pbkdf2", "audit", "app/files/compressed"}
-	smallNeeds  = []string{"image/process", "net", "filter", "audit", "app/handler"}
+	chosenNeeds   = []string{"image/process", "net", "filter", "authn/basic", "authn/basic/bcrypt", "authn/basic/pbkdf2", "audit", "app/files/compressed"}
+	smallNeeds    = []string{"image/process", "net", "filter", "audit", "app/handler"}
+	recordedNeeds = []string{"image/process", "net", "filter", "audit", "audit/syslog", "audit/otlp", "app/files"}
 )
 
 func selection(t testing.TB, needs []string) *solver.Selection {

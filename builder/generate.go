@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"go/format"
 	"path"
+	"slices"
 	"strings"
 	"text/template"
 
@@ -83,8 +84,12 @@ func main() {
 {{- end}}
 		},
 {{- end}}
-{{- if .Audit.Name}}
-		Audit: unikernel.Audit{Section: "{{.Audit.Section}}", Module: {{.Audit.Name}}.New()},
+{{- if or .Audit.Name .Sinks}}
+		Audit: unikernel.Audit{ {{- if .Audit.Name}}Section: "{{.Audit.Section}}", Module: {{.Audit.Name}}.New(),{{end}} Sinks: []unikernel.Sink{
+{{- range .Sinks}}
+			{Section: "{{.Section}}", Module: {{.Name}}.New({{if .Dials}}{{if $.Egress.Name}}out.Dial{{else}}nil{{end}}{{end}})},
+{{- end}}
+		}},
 {{- end}}
 {{- if .Egress.Name}}
 		Egress: unikernel.Egress{Section: "{{.Egress.Section}}", Module: out},
@@ -102,7 +107,10 @@ func main() {
 
 // A call is a module as the generated main calls it. The section of one of the user's
 // own is called as its package is.
-type call struct{ Name, Section string }
+type call struct {
+	Name, Section string
+	Dials         bool // it is given what makes connections
+}
 
 // generate returns the main of an image: constructor calls in chain order.
 func generate(modules []*catalog.Module, app *application, plan program.PlanID) ([]byte, error) {
@@ -114,6 +122,9 @@ func generate(modules []*catalog.Module, app *application, plan program.PlanID) 
 		if count[class] != 1 {
 			return nil, fmt.Errorf("builder: an image has one module of class %s; the set has %d", class, count[class])
 		}
+	}
+	if count[catalog.ClassSink] == 0 {
+		return nil, fmt.Errorf("builder: an image keeps its records somewhere; the set has no module of class %s", catalog.ClassSink)
 	}
 	for _, m := range modules {
 		switch kind := strings.TrimPrefix(m.ID, "app/"); {
@@ -139,6 +150,7 @@ func render(modules []*catalog.Module, app *application, plan program.PlanID) ([
 		Imports       []string
 		Gates, Guards []call
 		Parts         []call // parts of the network
+		Sinks         []call // of records
 		Verifiers     []call // parts of the guard that asks for passwords
 		Own           []call // of the user's own, which are called as what they are
 		Platform      call
@@ -188,6 +200,9 @@ func render(modules []*catalog.Module, app *application, plan program.PlanID) ([
 			data.Verifiers = append(data.Verifiers, c)
 		case catalog.ClassAudit:
 			data.Audit = c
+		case catalog.ClassSink:
+			c.Dials = slices.ContainsFunc(m.Requires, func(c catalog.Clause) bool { return slices.Contains(c, "egress") })
+			data.Sinks = append(data.Sinks, c)
 		case catalog.ClassApp:
 			data.App = c
 		}

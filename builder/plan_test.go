@@ -37,6 +37,7 @@ func TestTheGeneratedMain(t *testing.T) {
 		{"main-secured.go.txt", securedNeeds, &application{static: true}},
 		{"main-chosen.go.txt", chosenNeeds, &application{static: true, packed: true}},
 		{"main-incompressible.go.txt", []string{"image/process", "net", "filter", "audit", "app/files/compressed"}, &application{static: true}},
+		{"main-recorded.go.txt", recordedNeeds, &application{static: true}},
 	} {
 		t.Run(c.golden, func(t *testing.T) {
 			sel := selection(t, c.needs)

@@ -25,6 +25,7 @@ const (
 	ClassGuard    Class = "guard"    // judges requests
 	ClassVerifier Class = "verifier" // verifies passwords, as a part of a guard
 	ClassAudit    Class = "audit"    // records decisions
+	ClassSink     Class = "sink"     // takes records to where they are kept
 	ClassEgress   Class = "egress"   // makes connections out of the image
 	ClassApp      Class = "app"      // the application
 )

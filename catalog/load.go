@@ -175,7 +175,7 @@ func (c *Catalog) Module(id string) *Module {
 }
 
 // classes are in chain order.
-var classes = [...]Class{ClassMachine, ClassCore, ClassPlatform, ClassNet, ClassPart, ClassGate, ClassTLS, ClassGuard, ClassVerifier, ClassAudit, ClassEgress, ClassApp}
+var classes = [...]Class{ClassMachine, ClassCore, ClassPlatform, ClassNet, ClassPart, ClassGate, ClassTLS, ClassGuard, ClassVerifier, ClassAudit, ClassSink, ClassEgress, ClassApp}
 
 // Rank returns the place of c in the chain, from 0, or -1 for an unknown class.
 func (c Class) Rank() int { return slices.Index(classes[:], c) }

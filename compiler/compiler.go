@@ -170,7 +170,8 @@ func Compile(d *policy.Deployment) (*Output, error) {
 			l.Routes = tried.routes
 		}
 		l.add(audit.Name, auditSection(d).Encode())
-		if d.Workload.App.Proxy != nil {
+		l.sinks(d)
+		if connects(d) {
 			l.add(egress.Name, policy.EgressSection(p, i).Encode())
 			l.Egress = outlets(p, i)
 		}

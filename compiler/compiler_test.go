@@ -85,7 +85,7 @@ func TestSectionsComeInChainOrder(t *testing.T) {
 		for _, s := range l.Sections {
 			names = append(names, s.Name)
 		}
-		if !slices.Equal(names, []string{flow.Name, route.Name, basic.Name, authn.Name, limit.PrincipalName, authz.Name, audit.Name}) {
+		if !slices.Equal(names, []string{flow.Name, route.Name, basic.Name, authn.Name, limit.PrincipalName, authz.Name, audit.Name, audit.ChannelName}) {
 			t.Errorf("level %s: %v", l.Name, names)
 		}
 	}
@@ -170,7 +170,7 @@ func TestRequirementsCiteTheirLines(t *testing.T) {
 		"authn " + d.Policy.Authentication.Pos.Short(), "authn/basic " + d.Policy.Authentication.Basic.Pos.Short(),
 		"authn/basic/argon2id " + d.Policy.Authentication.Basic.Pos.Short(),
 		"ratelimit/principal " + d.Policy.RateLimits[0].Pos.Short(), "authz/cedar " + d.Policy.Authorization.Pos.Short(),
-		"audit " + d.Policy.Audit.Pos.Short(), "app/handler " + d.Workload.App.Handler.Pos.Short(),
+		"audit " + d.Policy.Audit.Pos.Short(), "audit/channel " + d.Policy.Audit.Pos.Short(), "app/handler " + d.Workload.App.Handler.Pos.Short(),
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
@@ -213,7 +213,7 @@ func TestWhatIsNotAskedForIsAbsent(t *testing.T) {
 	for _, r := range l.Requirements {
 		got = append(got, r.Any...)
 	}
-	if !slices.Equal(got, []string{"image/process", "net", "net/socket", "filter", "audit", "app/handler"}) || len(l.Sections) != 2 {
+	if !slices.Equal(got, []string{"image/process", "net", "net/socket", "filter", "audit", "audit/channel", "app/handler"}) || len(l.Sections) != 3 {
 		t.Errorf("%v, %d sections", got, len(l.Sections))
 	}
 	s, err := route.Decode(section(t, &l, route.Name))

@@ -38,6 +38,9 @@ func outlets(p *api.SecurityPolicy, i int) []Outlet {
 		}
 		list = append(list, o)
 	}
+	for _, c := range policy.Collectors(p) {
+		list = append(list, Outlet{Rule: c.Rule(), Verdict: abi.Allow, To: []string{c.Host}, Ports: []string{fmt.Sprint(c.Port)}})
+	}
 	return append(list, Outlet{Rule: policy.EgressDefault(p)})
 }
 

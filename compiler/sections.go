@@ -121,7 +121,7 @@ func requirements(d *policy.Deployment, nets *netting, i int) []catalog.Requirem
 	if p.Audit != nil {
 		record.Why, record.Pos = "decisions are recorded", p.Audit.Pos
 	}
-	list = append(list, record)
+	list = append(append(list, record), kept(p)...)
 	if w.App.Proxy != nil {
 		r := catalog.Requirement{Any: catalog.Clause{"egress"}, Why: "the upstream is connected to where egress rules allow it", Pos: w.App.Proxy.Pos}
 		if p.Network != nil && len(p.Network.Egress) > 0 {
@@ -256,7 +256,7 @@ func enforced(d *policy.Deployment, n *netting, i int) []Enforced {
 		}
 		add(abi.StageAuthz, WhereRequest, policy.AuthorizationDefault(p))
 	}
-	if d.Workload.App.Proxy != nil {
+	if connects(d) {
 		for _, r := range outlets(p, i) {
 			add(abi.StageEgress, WhereTender, r.Rule)
 		}

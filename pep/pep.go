@@ -233,6 +233,44 @@ type AuditState interface {
 	Record(x *Exchange, d Decision) (audit.Record, bool)
 }
 
+// ErrNoRoom says that a record has no place where it must have one: what it is of must not
+// pass.
+var ErrNoRoom = errors.New("pep: there is no room for the record")
+
+// A Sink takes records to where they are kept. What waits in it outlives generations.
+type Sink interface {
+	Prepare(*Input) (SinkState, error)
+	// Start is called once, before the first record.
+	Start(Keeper)
+	// Drain returns when everything is where it is to be, or says what is not at the end of
+	// ctx. Nothing is recorded meanwhile.
+	Drain(ctx context.Context) error
+}
+
+// A SinkState is one generation of a Sink, safe for concurrent use.
+type SinkState interface {
+	// Keep takes a record. With wait it returns when the record is as
+	// safe as this sink makes it before a request is answered. An ErrNoRoom ends the request;
+	// any other error the image.
+	Keep(r audit.Record, wait bool) error
+	// Demands reports whether Keep may return ErrNoRoom.
+	Demands() bool
+	// Enforce puts the state in force.
+	Enforce()
+}
+
+// A Keeper is the tender at the other end of the control channel.
+type Keeper interface {
+	// Keep returns with wait when the tender has the record.
+	Keep(r audit.Record, wait bool) error
+	Log(line string)
+}
+
+// A SinkReporter is a Sink that counts.
+type SinkReporter interface {
+	Report() control.Sink
+}
+
 // A Witness can say what a request was judged by.
 type Witness interface {
 	// Facts returns the attributes that the policies of the route read, as they were

@@ -275,6 +275,7 @@ func (p *parsing) checkPolicy(s *securityPolicy) {
 	p.checkRuleNames(s)
 	p.checkTests(s)
 	p.checkAudit(s)
+	p.checkSinks(s)
 }
 
 func (p *parsing) checkNetwork(s *securityPolicy) {

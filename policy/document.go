@@ -175,7 +175,7 @@ func (d *decoder) audit(s *api.SecurityPolicy) func(*yaml.Node) {
 			field{name: "decisions", read: d.choice(&decisions, "spec.audit.decisions", []string{"all", "denied"})},
 			field{name: "sampleAllowed", read: d.share(&sample, "spec.audit.sampleAllowed")},
 			field{name: "redact", read: d.list("spec.audit.redact", func(n *yaml.Node) { a.Redact = append(a.Redact, d.redact(n)) })},
-			field{name: "sink", notYet: true})
+			field{name: "sinks", read: d.sinks(a)})
 		switch {
 		case sample >= 0 && sample < 1 && value(n, "decisions") != n && decisions == "all":
 			d.fail(value(n, "sampleAllowed"), "write decisions: denied, or remove sampleAllowed", "spec.audit: decisions is all, but sampleAllowed would leave some out")

@@ -135,6 +135,11 @@ func EgressSection(p *api.SecurityPolicy, i int) *egress.Section {
 		for _, r := range EgressRules(p, at) {
 			l.Rules = append(l.Rules, egressRule(r))
 		}
+		for _, c := range Collectors(p) {
+			if r, ok := c.egressRule(); ok {
+				l.Rules = append(l.Rules, r)
+			}
+		}
 		b := (&egress.Section{Lists: []egress.List{l}}).Encode()
 		if slices.ContainsFunc(seen, func(x []byte) bool { return bytes.Equal(x, b) }) {
 			continue

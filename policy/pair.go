@@ -14,14 +14,14 @@ func (p *parsing) pair() *Bundle {
 		return b
 	}
 	matched := make(map[*securityPolicy]bool)
-	connects := make(map[*securityPolicy]bool) // a proxy is selected by it
+	connects := make(map[*securityPolicy]bool) // a proxy is selected by it, or records are sent
 	for _, w := range p.workloads {
 		var by []*securityPolicy
 		for _, s := range p.policies {
 			if selects(s, w) {
 				by = append(by, s)
 				matched[s] = true
-				connects[s] = connects[s] || w.App.Proxy != nil
+				connects[s] = connects[s] || w.App.Proxy != nil || len(Collectors(s.SecurityPolicy)) > 0
 			}
 		}
 		switch {
@@ -84,6 +84,7 @@ func (p *parsing) checkPair(w *workload, s *securityPolicy) {
 	p.unreachable(w, s)
 	p.checkProxied(w, s)
 	p.checkPairTLS(w, s)
+	p.checkPairSinks(w, s)
 	plain := !secured(s.SecurityPolicy) && !s.bad["spec.tls"]
 	for _, l := range w.Listen {
 		if l.Address.IsLoopback() {

@@ -32,7 +32,7 @@ var semantic = []string{
 	` cannot be "`,                           // names, times, durations and sizes
 	` is not an IP address$`, ` is not a network$`, ` does not name a secret$`, ` is not a method$`, ` is not a request$`, ` does not start with /$`, ` is not a media type$`,
 	` cannot be the name of a user or a group$`, ` is neither a lower-case DNS name nor an IP address$`, ` is not a lower-case DNS name$`,
-	`spec\.app\.proxy\.(upstream|trust)`, `spec\.obligations\.for is missing`, ` is empty: `, ` is empty and would `, `without an interface: `,
+	`spec\.app\.proxy\.(upstream|trust)`, `spec\.audit\.sinks\.(syslog\.server|otlp\.url) "`, `spec\.obligations\.for is missing`, ` is empty: `, ` is empty and would `, `without an interface: `,
 }
 
 // decoded returns what the decoder alone says of a document.
@@ -159,7 +159,14 @@ spec:
     handshakeTimeout: 1s, headerTimeout: 1s, bodyTimeout: 1s, writeTimeout: 1s, idleTimeout: 1s, rejectEncodedSlash: false}
   rateLimits: [{name: l, key: [source, route], routes: [r], requests: 5, per: 1m, scope: instance, enforcement: Enforce, minLevel: normal}]
   obligations: [{name: o, on: any.deny, count: 5, window: 1m, do: [alert, blockSource], for: 1m, enforcement: DryRun, minLevel: normal}]
-  audit: {decisions: denied, sampleAllowed: 0.5, redact: [path]}
+  audit:
+    decisions: denied
+    sampleAllowed: 0.5
+    redact: [path]
+    sinks:
+      channel: true
+      syslog: {server: "logs.example:6514", trust: secret/l, serverName: a.example, certificate: secret/c, key: secret/k, onLoss: Deny, queue: {records: 5, memory: 64Ki}, enterprise: 5}
+      otlp: {url: "https://otel.example:4318", trust: secret/l, serverName: a.example, certificate: secret/c, key: secret/k, token: secret/o, onLoss: Count, queue: {records: 5, memory: 64Ki}}
   modules: {require: [net], forbid: [app/proxy, authn/basic/bcrypt], maxAttackSurface: 500}
   tests:
     - {name: t, level: normal, as: {user: u, groups: [g]}, request: GET /, context: {a: 5, b: x, c: true}, body: {a: [1, null]}, at: 2026-11-25T12:00:00Z, from: 10.0.0.1, expect: Deny, by: r}

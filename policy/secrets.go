@@ -24,7 +24,7 @@ type use struct {
 
 // uses lists where a policy names secrets.
 func uses(s *api.SecurityPolicy) []use {
-	list := tlsUses(s)
+	list := append(tlsUses(s), sinkUses(s)...)
 	a := s.Authentication
 	if a == nil {
 		return list
@@ -72,7 +72,7 @@ func (p *parsing) checkSecrets(s *securityPolicy) {
 	}
 	for _, x := range s.Secrets {
 		used := slices.ContainsFunc(list, func(u use) bool { return u.secret == x.Name })
-		if !used && x.Name != "" && !s.bad["spec.authentication"] && !s.bad["spec.tls"] {
+		if !used && x.Name != "" && !s.bad["spec.authentication"] && !s.bad["spec.tls"] && !s.bad["spec.audit"] {
 			s.failAt(x.Pos, "remove it", "secret %q is used by nothing", x.Name)
 		}
 	}

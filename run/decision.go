@@ -111,9 +111,14 @@ func (m *Machine) trails(ctx context.Context, name string) (list []trail, err er
 		return nil, err
 	}
 	live := map[string]bool{}
+	var elsewhere error
 	for _, i := range all {
 		live[i.Dir] = true
 		if name == "" || name == i.Status.Instance || name == i.Status.Workload || name == i.Deployment() {
+			if err := i.Kept(); err != nil {
+				elsewhere = err
+				continue
+			}
 			list = append(list, trail{i.Deployment(), true, func(emit func(tender.Decision) error) error { return i.Decisions(ctx, 0, false, emit) }})
 		}
 	}
@@ -134,6 +139,8 @@ func (m *Machine) trails(ctx context.Context, name string) (list []trail, err er
 	}
 	several := slices.ContainsFunc(list, func(t trail) bool { return t.deployment != list[0].deployment })
 	switch {
+	case len(list) == 0 && elsewhere != nil:
+		return nil, elsewhere
 	case len(list) == 0 && name == "":
 		return nil, errors.New("nothing runs, and no instance that died has left decisions")
 	case len(list) == 0:

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 
@@ -74,6 +75,15 @@ type Instance struct {
 
 // Deployment returns "tenant/workload".
 func (i *Instance) Deployment() string { return i.Status.Tenant + "/" + i.Status.Workload }
+
+// Kept returns an error where the decisions of the instance are not kept on this machine.
+func (i *Instance) Kept() error {
+	if r := i.Status.Records; len(r) == 0 || slices.Contains(r, tender.RecordsChannel) {
+		return nil
+	}
+	return fmt.Errorf("%s keeps no decisions here: spec.audit.sinks of its policy %s sends them to %s. Ask there, or add channel: true to have them here as well",
+		i.Status.Instance, i.Status.Policy, strings.Join(i.Status.Records, " and "))
+}
 
 // Instances connects to every tender of this user, ordered by deployment and
 // start.

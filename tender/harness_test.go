@@ -129,7 +129,8 @@ func signedAt(t *testing.T, levels []string, revision uint64, paths ...string) [
 		t.Fatal(err)
 	}
 	b, err := program.Sign(&program.Program{Plan: id, Revision: revision, Tenant: "acme", Workload: "test", Policy: "p", Levels: levels,
-		Sections: []program.Section{{Name: flow.Name, Data: net.Encode()}, {Name: route.Name, Data: filter.Encode()}, {Name: audit.Name, Data: record.Encode()}}}, key)
+		Sections: []program.Section{{Name: flow.Name, Data: net.Encode()}, {Name: route.Name, Data: filter.Encode()}, {Name: audit.Name, Data: record.Encode()},
+			{Name: audit.ChannelName, Data: (&audit.Channel{}).Encode()}}}, key)
 	if err != nil {
 		t.Fatal(err)
 	}

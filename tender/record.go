@@ -3,7 +3,6 @@ package tender
 import (
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"time"
 
 	"lorica.dev/lorica/abi/audit"
@@ -26,7 +25,7 @@ func Kept(r *audit.Record) Decision {
 		Time: time.Unix(0, r.Time).UTC(),
 		ID:   printable(r.ID), Decision: r.Verdict.String(), Stage: printable(r.Stage),
 		Rule: printable(r.Rule.ID), Line: printable(r.Rule.Line), Reason: printable(r.Reason), Status: r.Status,
-		Principal: printable(r.Principal), Source: printable(r.Source), Protocol: protocol(r.Protocol), Port: r.Port, Method: printable(r.Method),
+		Principal: printable(r.Principal), Source: printable(r.Source), Protocol: flow.Protocol(r.Protocol).Text(), Port: r.Port, Method: printable(r.Method),
 		Route: printable(r.Route), Path: printable(r.Path), Level: printable(r.Level), Revision: r.Revision,
 		Program: program.Digest(r.Program).String(),
 	}
@@ -66,21 +65,6 @@ func Kept(r *audit.Record) Decision {
 		}
 	}
 	return d
-}
-
-// protocol is an IP protocol as policies write it.
-func protocol(p uint8) string {
-	switch flow.Protocol(p) {
-	case flow.AnyProtocol:
-		return ""
-	case flow.TCP:
-		return "TCP"
-	case flow.UDP:
-		return "UDP"
-	case flow.ICMP, flow.ICMPv6:
-		return "ICMP"
-	}
-	return strconv.Itoa(int(p))
 }
 
 // Where a line of the log comes from.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/dryrun"
 	"lorica.dev/lorica/abi/program"
@@ -34,6 +35,19 @@ type Stats struct {
 	Packets Packets `json:"packets,omitzero"` // of an image that sees them
 
 	Addresses []string `json:"addresses,omitempty"` // that an image on an interface says it has
+
+	Sinks []Sink `json:"sinks,omitempty"` // collectors that records go to
+}
+
+// A Sink counts the records that an image sends to a collector.
+type Sink struct {
+	Sink      string `json:"sink"` // "syslog", "otlp"
+	Connected bool   `json:"connected"`
+	Waiting   uint64 `json:"waiting"`           // in the memory of the image
+	Delivered uint64 `json:"delivered"`         // sent; of OTLP, confirmed
+	Repeated  uint64 `json:"repeated"`          // sent again, under the numbers that they had
+	Lost      uint64 `json:"lost"`              // that there was no place for, or that the collector refused
+	Trouble   string `json:"trouble,omitempty"` // why it is not connected
 }
 
 // Packets are what the firewall of an image with a stack of its own counts.
@@ -58,7 +72,10 @@ type RuleCount struct {
 func statsOf(s control.Stats) Stats {
 	p := s.Packets
 	x := Stats{s.Requests, s.Allowed, s.Denied, s.Connections, s.Refused, s.HeapBytes, s.Goroutines,
-		Packets{In: p.In, Out: p.Out, Denied: p.Denied, Malformed: p.Malformed, Flows: p.Flows, FlowsDropped: p.FlowsDropped}, nil}
+		Packets{In: p.In, Out: p.Out, Denied: p.Denied, Malformed: p.Malformed, Flows: p.Flows, FlowsDropped: p.FlowsDropped}, nil, nil}
+	for _, k := range s.Sinks[:min(len(s.Sinks), maxSinks)] {
+		x.Sinks = append(x.Sinks, Sink{printable(k.Name), k.Connected, k.Waiting, k.Delivered, k.Repeated, k.Lost, printable(k.Trouble)})
+	}
 	for _, r := range p.Rules {
 		x.Packets.Rules = append(x.Packets.Rules, RuleCount{printable(r.ID), r.Packets})
 	}
@@ -89,6 +106,26 @@ func dryRunOf(p *program.Program) (what string) {
 	return what
 }
 
+// maxSinks bounds what an image can say of collectors.
+const maxSinks = 8
+
+// Where records are kept, in Status.Records.
+const (
+	RecordsChannel = "channel" // here, with the tender
+	RecordsSyslog  = "syslog"
+	RecordsOTLP    = "otlp"
+)
+
+// recordsOf says where the records of a program are kept.
+func recordsOf(p *program.Program) (list []string) {
+	for _, s := range []struct{ section, name string }{{audit.ChannelName, RecordsChannel}, {audit.SyslogName, RecordsSyslog}, {audit.OTLPName, RecordsOTLP}} {
+		if p.Section(s.section) != nil {
+			list = append(list, s.name)
+		}
+	}
+	return list
+}
+
 // A Status is an instance as its tender knows it.
 type Status struct {
 	Instance    string         `json:"instance"`
@@ -110,6 +147,7 @@ type Status struct {
 	Batch       string         `json:"batch"`   // the same for the programs of all levels
 	Policy      string         `json:"policy"`
 	DryRun      string         `json:"dryRun,omitempty"` // what is tried and not enforced: DryRunPolicy, DryRunRules or nothing
+	Records     []string       `json:"records"`          // where they are kept: RecordsChannel, and others
 	Level       string         `json:"level"`
 	Standing    Standing       `json:"standing"` // why that level
 	Revision    uint64         `json:"revision"`

@@ -216,7 +216,7 @@ func (t *tender) describeProgram(r *reading) (err error) {
 	t.status.Program, t.status.Content = r.sum.String(), r.content.String()
 	t.status.Policy, t.status.Level, t.status.Revision = r.Policy, r.Level(), r.Revision
 	t.batch.Enter(r.Revision, r.Level(), r.sum)
-	t.status.DryRun = dryRunOf(r.Program)
+	t.status.DryRun, t.status.Records = dryRunOf(r.Program), recordsOf(r.Program)
 	t.egress, err = egressOf(r.Program)
 	return err
 }

@@ -1,40 +1,6 @@
 package tender
 
-import (
-	"fmt"
-	"strings"
-	"unicode/utf8"
+import "lorica.dev/lorica/abi/audit"
 
-	"strconv"
-)
-
-// printable makes text of an image fit to be shown: whatever a terminal could
-// act on (control characters, direction overrides, bytes that are not UTF-8)
-// becomes visible as an escape.
-func printable(s string) string {
-	clean := true
-	for _, r := range s {
-		if r == utf8.RuneError || r != ' ' && !strconv.IsPrint(r) {
-			clean = false
-			break
-		}
-	}
-	if clean {
-		return s
-	}
-	var b strings.Builder
-	for len(s) > 0 {
-		r, n := utf8.DecodeRuneInString(s)
-		switch {
-		case r == utf8.RuneError && n == 1:
-			fmt.Fprintf(&b, `\x%02x`, s[0])
-		case r == ' ' || strconv.IsPrint(r):
-			b.WriteRune(r)
-		default:
-			q := strconv.QuoteRuneToASCII(r)
-			b.WriteString(q[1 : len(q)-1])
-		}
-		s = s[n:]
-	}
-	return b.String()
-}
+// printable makes text of an image fit to be shown.
+func printable(s string) string { return audit.Printable(s) }

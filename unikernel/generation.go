@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -48,6 +49,7 @@ type generation struct {
 	tried    []pep.Observer // told of what would have been; what they say is recorded only
 	dry      *abi.Rule      // lets through what is denied, since the whole policy is tried; nil: it is enforced
 	audit    pep.AuditState
+	sinks    []pep.SinkState   // those that demand a place first
 	egress   pep.OutboundState // nil: the image makes no connections
 	limits   route.Limits
 
@@ -254,6 +256,20 @@ func (o *opener) prepare(g *generation, p *program.Program, secrets []control.Se
 		return fmt.Errorf("module %s: %w", o.img.Audit.Section, err)
 	}
 	g.audit = s
+	if len(o.img.Audit.Sinks) == 0 {
+		return errors.New("the image keeps no records; rebuild it")
+	}
+	for _, m := range o.img.Audit.Sinks {
+		s, err := m.Module.Prepare(input(m.Section))
+		if err != nil {
+			return fmt.Errorf("module %s: %w", m.Section, err)
+		}
+		at := len(g.sinks)
+		if s.Demands() {
+			at = 0
+		}
+		g.sinks = slices.Insert(g.sinks, at, s)
+	}
 	if out := o.img.Egress; out.Module != nil {
 		if g.egress, err = out.Module.Prepare(input(out.Section)); err != nil {
 			return fmt.Errorf("module %s: %w", out.Section, err)
@@ -308,6 +324,9 @@ func (img *Image) sections() []string {
 		add(m.Section)
 	}
 	add(img.Audit.Section)
+	for _, m := range img.Audit.Sinks {
+		add(m.Section)
+	}
 	add(img.Egress.Section)
 	return list
 }

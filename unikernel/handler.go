@@ -69,10 +69,7 @@ func (s *server) observe(g *generation, x *pep.Exchange, d pep.Decision, n uint6
 
 // alert makes a record of its own of what follows from the decision about x.
 func (s *server) alert(g *generation, x *pep.Exchange, alert pep.Decision) error {
-	r, keep, err := record(g.audit, &pep.Exchange{ID: newID(), Flow: x.Flow, Now: x.Now}, alert)
-	if err == nil && keep {
-		err = s.out.post(r)
-	}
+	_, err := g.file(&pep.Exchange{ID: newID(), Flow: x.Flow, Now: x.Now}, alert, false)
 	return err
 }
 
@@ -201,12 +198,9 @@ func (s *server) decide(c *conn, w http.ResponseWriter, x *pep.Exchange, room bo
 	if room {
 		d = g.judge(c, w, x)
 	}
-	r, keep, err := record(g.audit, x, d)
-	if err == nil && keep {
-		err = s.out.write(r)
-	}
-	if err == nil {
-		err = s.observe(g, x, d, 1)
+	judged := d // what observers are told: nobody is to blame for a collector that is away
+	if d, err = g.file(x, d, true); err == nil {
+		err = s.observe(g, x, judged, 1)
 	}
 	return d, g.serial, err
 }
@@ -252,10 +246,7 @@ func (s *server) unreadable(c *conn, status int, reason string) (id string, err 
 		d.Status = http.StatusServiceUnavailable
 	}
 	x := &pep.Exchange{ID: newID(), Flow: c.flow, Now: time.Now()}
-	r, keep, err := record(g.audit, x, d)
-	if err == nil && keep {
-		err = s.out.post(r)
-	}
+	_, err = g.file(x, d, false)
 	if err == nil {
 		err = s.observe(g, x, d, 1)
 	}

@@ -152,7 +152,8 @@ func (s *server) shake(c *conn) (sec pep.Secured, d pep.Decision, err error) {
 	case d.Verdict == abi.Allow && sec.HTTP2:
 		c.h2 = newH2(c, g.limits)
 	}
-	return sec, d, s.note(g, c, d)
+	d, err = s.note(g, c, d)
+	return sec, d, err
 }
 
 // linger lets the client read an alert, which a reset would take from it.

@@ -71,10 +71,18 @@ type Egress struct {
 	Module  pep.Outbound
 }
 
-// Audit is the module that records decisions, and the section it takes.
+// Audit is the module that records decisions, the section it takes, and where records are
+// kept: at least in one sink.
 type Audit struct {
 	Section string
 	Module  pep.Auditor
+	Sinks   []Sink
+}
+
+// A Sink is a module that takes records, and the section it takes.
+type Sink struct {
+	Section string
+	Module  pep.Sink
 }
 
 // An App constructs the application. It runs once, after the seal.

@@ -107,6 +107,7 @@ func (l *life) run() error {
 	if l.packets.filter != nil {
 		go func() { l.finish(l.packets.run(l.server)) }()
 	}
+	l.startSinks()
 	l.out.send(control.Ready())
 	l.server.start(l.finish)
 	err := <-l.end
@@ -251,6 +252,7 @@ const settleWithin = 5 * time.Second
 
 func (l *life) drain(m control.Drain) {
 	_, own := l.img.Net.(PacketNet)
+	end := time.Now().Add(m.Grace + m.Limit)
 	l.server.drain(m.Grace, m.Limit, own)
 	if n, ok := l.img.Net.(interface{ Settle(context.Context) error }); ok {
 		ctx, cancel := context.WithTimeout(context.Background(), settleWithin)
@@ -260,6 +262,7 @@ func (l *life) drain(m control.Drain) {
 		}
 	}
 	err := l.packets.report(l.server)
+	l.drainSinks(end)
 	l.out.send(control.Drained())
 	l.finish(cmp.Or(err, l.out.flush()))
 }
@@ -273,6 +276,7 @@ func (l *life) stats() control.Stats {
 	if n, ok := l.img.Net.(interface{ Addresses() []string }); ok {
 		s.Addresses = n.Addresses()
 	}
+	s.Sinks = l.img.sinks()
 	s.HeapBytes = heap[0].Value.Uint64()
 	s.Goroutines = uint32(runtime.NumGoroutine())
 	return s

@@ -78,7 +78,7 @@ func (w *watch) report(s *server) error {
 		if p.Opens && p.Decision.Verdict != abi.Allow {
 			s.refused.Add(p.Count)
 		}
-		if err := s.tell(g, p.Flow, p.Decision, p.Count); err != nil {
+		if _, err := s.tell(g, p.Flow, p.Decision, p.Count); err != nil {
 			return err
 		}
 	}

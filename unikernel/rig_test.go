@@ -24,6 +24,7 @@ import (
 	"lorica.dev/lorica/abi/route"
 	"lorica.dev/lorica/pep"
 	pepaudit "lorica.dev/lorica/pep/audit"
+	"lorica.dev/lorica/pep/audit/channel"
 	"lorica.dev/lorica/pep/filter"
 	"lorica.dev/lorica/pep/firewall"
 )
@@ -62,10 +63,11 @@ func testProgram(revision uint64, l route.Limits, sections ...program.Section) *
 	network := flow.Section{Lists: []flow.List{{Level: "normal", Rules: []flow.Rule{{Rule: abi.Rule{ID: "local"},
 		Verdict: abi.Allow, Src: netip.MustParsePrefix("127.0.0.0/8"), FromHi: 65535, PortHi: 65535}}}}}
 	routes := route.Section{Limits: l, Routes: []route.Route{{Name: "any", Method: "*", Pattern: "/app/{rest...}"}}}
+	toTender := audit.Channel{Rule: abi.Rule{ID: "channel"}}
 	all := audit.Section{AllowedPerMillion: audit.Million}
 	return &program.Program{Revision: revision, Tenant: "acme", Workload: "shop", Levels: []string{"normal"},
 		Sections: append([]program.Section{{Name: flow.Name, Data: network.Encode()}, {Name: route.Name, Data: routes.Encode()},
-			{Name: audit.Name, Data: all.Encode()}}, sections...)}
+			{Name: audit.Name, Data: all.Encode()}, {Name: audit.ChannelName, Data: toTender.Encode()}}, sections...)}
 }
 
 // newRig makes an image of the real modules, the given guards and app.
@@ -86,7 +88,7 @@ func rigImage(secure TLS, guards []pep.Guard) Image {
 		Gates:  []Gate{{Section: flow.Name, Module: firewall.New()}},
 		TLS:    secure,
 		Guards: []Guard{{Section: route.Name, Module: filter.New()}},
-		Audit:  Audit{Section: audit.Name, Module: pepaudit.New()},
+		Audit:  Audit{Section: audit.Name, Module: pepaudit.New(), Sinks: []Sink{{Section: audit.ChannelName, Module: channel.New()}}},
 	}
 	for _, g := range guards {
 		img.Guards = append(img.Guards, Guard{Section: noGuard, Module: g})

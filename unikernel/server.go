@@ -74,6 +74,9 @@ func (s *server) install(g *generation) *generation {
 	if g.egress != nil {
 		g.egress.Enforce()
 	}
+	for _, k := range g.sinks {
+		k.Enforce()
+	}
 	s.closeTunnels()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,7 +153,7 @@ func (s *server) welcome(nc net.Conn, number uint16) error {
 	g := s.pin()
 	d := g.admit(c.flow)
 	c.admitted.Store(g.serial)
-	err := s.note(g, c, d)
+	d, err := s.note(g, c, d)
 	secured := g.tls != nil
 	g.unpin()
 	if d.Verdict != abi.Allow || err != nil {
@@ -185,28 +188,30 @@ func (s *server) hand(c *conn) {
 	}
 }
 
-// note records a decision on a connection, where it is to be recorded.
-func (s *server) note(g *generation, c *conn, d pep.Decision) error {
+// note records a decision on a connection, where it is to be recorded, and returns what
+// is decided then.
+func (s *server) note(g *generation, c *conn, d pep.Decision) (pep.Decision, error) {
 	if d.Verdict != abi.Allow {
 		s.refused.Add(1)
 	} else if !d.Record {
-		return nil
+		return d, nil
 	}
-	return s.tell(g, c.flow, d, 1)
+	filed, err := s.tell(g, c.flow, d, 1)
+	if d.Verdict == abi.Allow && filed.Verdict != abi.Allow {
+		s.refused.Add(1)
+	}
+	return filed, err
 }
 
 // tell makes a record of a decision about a flow, which stands for n alike, and tells
-// observers.
-func (s *server) tell(g *generation, f flow.Flow, d pep.Decision, n uint64) error {
+// observers. It returns what is decided once there is a record, or no place for it.
+func (s *server) tell(g *generation, f flow.Flow, d pep.Decision, n uint64) (pep.Decision, error) {
 	x := &pep.Exchange{ID: newID(), Flow: f, Now: time.Now()}
-	r, keep, err := record(g.audit, x, d)
-	if err == nil && keep {
-		err = s.out.post(r)
-	}
+	filed, err := g.file(x, d, false)
 	if err == nil {
 		err = s.observe(g, x, d, n)
 	}
-	return err
+	return filed, err
 }
 
 // register waits until one more connection may be open.
@@ -275,14 +280,15 @@ func (s *server) remains(g *generation, c *conn, now time.Time) (bool, error) {
 		if d.Would == nil || !secured {
 			return true, nil
 		}
-		err := s.note(g, c, d)
-		return err == nil, err
+		d, err := s.note(g, c, d)
+		return err == nil && d.Verdict == abi.Allow, err
 	}
 	c.cut()
 	if c.refused.Swap(true) {
 		return false, nil
 	}
-	return false, s.note(g, c, d)
+	_, err := s.note(g, c, d)
+	return false, err
 }
 
 func (s *server) open() []*conn {

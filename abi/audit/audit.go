@@ -104,7 +104,7 @@ func (r *Record) Append(w *wire.Writer) {
 	w.Fixed(r.Program[:])
 	w.U8(r.Protocol)
 	w.U16(r.Port)
-	groups, facts, partial := r.bounded()
+	groups, facts, partial := r.Bounded()
 	w.U8(uint8(partial))
 	w.U8(r.DryRun.kind())
 	for _, s := range r.texts() {

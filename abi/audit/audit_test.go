@@ -208,3 +208,72 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func collector() audit.Collector {
+	return audit.Collector{Rule: abi.Rule{ID: "audit:syslog", Line: "p.yaml:9"}, Tenant: "acme", Workload: "shop", Host: "logs.example", Port: 6514, ServerName: "logs.example",
+		Path: "/v1/logs", Trust: "t", Certificate: "c", Key: "k", Token: "o", Deny: true, Records: 5, Bytes: 1 << 20, Enterprise: 7}
+}
+
+func TestSinkSections(t *testing.T) {
+	c := collector()
+	if got, err := audit.DecodeCollector(c.Encode()); err != nil || got != c {
+		t.Errorf("%v, %+v", err, got)
+	}
+	ch := audit.Channel{Rule: abi.Rule{ID: "audit:channel", Line: "p.yaml:8"}}
+	if got, err := audit.DecodeChannel(ch.Encode()); err != nil || got != ch {
+		t.Errorf("%v, %+v", err, got)
+	}
+	if _, err := audit.DecodeChannel(nil); err == nil {
+		t.Error("no section is a channel")
+	}
+	seen := map[string]string{}
+	v := reflect.ValueOf(collector())
+	for i := range v.NumField() {
+		x := collector()
+		reflect.ValueOf(&x).Elem().Field(i).SetZero()
+		b := string(x.Encode())
+		if other, twice := seen[b]; twice || b == string(c.Encode()) {
+			t.Errorf("%s does not change the encoding (or like %q)", v.Type().Field(i).Name, other)
+		}
+		seen[b] = v.Type().Field(i).Name
+	}
+}
+
+func TestCollectorsThatAreRefused(t *testing.T) {
+	for name, edit := range map[string]func(*audit.Collector){
+		"no host": func(c *audit.Collector) { c.Host = "" }, "an odd host": func(c *audit.Collector) { c.Host = "a b" }, "no port": func(c *audit.Collector) { c.Port = 0 },
+		"nobody to trust": func(c *audit.Collector) { c.Trust = "" }, "no name": func(c *audit.Collector) { c.ServerName = "" },
+		"a key alone": func(c *audit.Collector) { c.Certificate = "" }, "a certificate alone": func(c *audit.Collector) { c.Key = "" },
+		"a path that ends the line": func(c *audit.Collector) { c.Path = "/a\r\nb" }, "a path that is none": func(c *audit.Collector) { c.Path = "a" }, "a query": func(c *audit.Collector) { c.Path = "/a?b" },
+		"no queue": func(c *audit.Collector) { c.Records = 0 }, "a queue of any length": func(c *audit.Collector) { c.Records = audit.MaxQueueRecords + 1 },
+		"a queue without memory": func(c *audit.Collector) { c.Bytes = audit.MinQueueBytes - 1 }, "a queue of all memory": func(c *audit.Collector) { c.Bytes = audit.MaxQueueBytes + 1 },
+	} {
+		c := collector()
+		edit(&c)
+		if _, err := audit.DecodeCollector(c.Encode()); err == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+}
+
+func TestParseToken(t *testing.T) {
+	if s, err := audit.ParseToken([]byte("aZ0-._~+/=\r\n")); err != nil || s != "aZ0-._~+/=" {
+		t.Errorf("%q, %v", s, err)
+	}
+	for _, s := range []string{"", "\n", "a b", "a\nb", "a\r\nX: y", "\u00e9", strings.Repeat("a", audit.MaxToken+1)} {
+		if _, err := audit.ParseToken([]byte(s)); err == nil {
+			t.Errorf("%q is accepted", s)
+		}
+	}
+}
+
+func FuzzDecodeCollector(f *testing.F) {
+	c := collector()
+	f.Add(c.Encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := audit.DecodeCollector(b)
+		if err == nil && !bytes.Equal(c.Encode(), b) {
+			t.Fatal("two encodings of one section")
+		}
+	})
+}

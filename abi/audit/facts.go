@@ -57,8 +57,8 @@ func (p Partial) Fields() (list []string) {
 	return list
 }
 
-// bounded returns what of groups and facts is encoded, and what is partial then.
-func (r *Record) bounded() ([]string, []Fact, Partial) {
+// Bounded returns what of groups and facts is encoded, and what is partial then.
+func (r *Record) Bounded() ([]string, []Fact, Partial) {
 	p := r.Partial
 	if len(r.Principal) > MaxField {
 		p |= PartialPrincipal

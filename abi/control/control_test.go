@@ -200,6 +200,8 @@ func cut(m any) bool {
 		return len(m.Line) > audit.MaxRecord
 	case Prepared:
 		return len(m.Err) > audit.MaxRecord
+	case Stats:
+		return slices.ContainsFunc(m.Sinks, func(s Sink) bool { return len(s.Trouble) > audit.MaxField })
 	}
 	return false
 }
@@ -216,4 +218,4 @@ func encode(k Kind, m any) (Frame, bool) {
 	return Frame{}, false
 }
 
-var counted = Stats{1, 2, 3, 4, 5, 6, 7, Packets{8, 9, 10, 11, 12, 13, []RuleCount{{"a", 14}, {"b", 15}}}, []string{"192.0.2.10/24"}}
+var counted = Stats{1, 2, 3, 4, 5, 6, 7, Packets{8, 9, 10, 11, 12, 13, []RuleCount{{"a", 14}, {"b", 15}}}, []string{"192.0.2.10/24"}, []Sink{{"syslog", true, 16, 17, 18, 19, "late"}}}

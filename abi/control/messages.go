@@ -69,6 +69,7 @@ type Stats struct {
 	Goroutines  uint32
 	Packets     Packets  // zero where the image has no network of its own, or no firewall
 	Addresses   []string // that it has now; none where it has sockets
+	Sinks       []Sink   // collectors of records
 }
 
 // Log is one line that the image or its application wrote.
@@ -172,6 +173,7 @@ func (m Stats) Frame() Frame {
 	w.U32(m.Goroutines)
 	m.Packets.write(&w)
 	w.Strings(m.Addresses)
+	writeSinks(&w, m.Sinks)
 	return Frame{KindStats, w.Bytes()}
 }
 
@@ -252,7 +254,7 @@ func (f Frame) Decode() (any, error) {
 	case KindReleased:
 		m = Released{r.U8()}
 	case KindStats:
-		m = Stats{r.U64(), r.U64(), r.U64(), r.U64(), r.U64(), r.U64(), r.U32(), readPackets(r), r.Strings()}
+		m = Stats{r.U64(), r.U64(), r.U64(), r.U64(), r.U64(), r.U64(), r.U32(), readPackets(r), r.Strings(), readSinks(r)}
 	case KindLog:
 		m = Log{r.String()}
 	case KindFired:

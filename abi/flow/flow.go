@@ -13,6 +13,7 @@ package flow
 
 import (
 	"net/netip"
+	"strconv"
 
 	"lorica.dev/lorica/abi"
 )
@@ -31,6 +32,21 @@ const (
 	UDP         Protocol = 17
 	ICMPv6      Protocol = 58 // in flows; rules see ICMP
 )
+
+// Text is a protocol as policies write it; empty for any.
+func (p Protocol) Text() string {
+	switch p {
+	case AnyProtocol:
+		return ""
+	case TCP:
+		return "TCP"
+	case UDP:
+		return "UDP"
+	case ICMP, ICMPv6:
+		return "ICMP"
+	}
+	return strconv.Itoa(int(p))
+}
 
 // A Flow is what the first packet or the accepted connection shows.
 type Flow struct {

@@ -126,6 +126,15 @@ func ParseTrust(data []byte) ([]*x509.Certificate, error) {
 // ParseChain reads what the server shows: its certificate first, then what leads
 // to an authority. It has no clock and does not ask whether they are valid now.
 func ParseChain(data []byte) ([]*x509.Certificate, error) {
+	return parseChain(data, x509.ExtKeyUsageServerAuth, "servers", "serverAuth")
+}
+
+// ParseClientChain reads in the same form what the image shows where it is the client.
+func ParseClientChain(data []byte) ([]*x509.Certificate, error) {
+	return parseChain(data, x509.ExtKeyUsageClientAuth, "clients", "clientAuth")
+}
+
+func parseChain(data []byte, usage x509.ExtKeyUsage, who, name string) ([]*x509.Certificate, error) {
 	certs, lines, err := certificates(data, MaxChain)
 	if err != nil {
 		return nil, err
@@ -133,8 +142,8 @@ func ParseChain(data []byte) ([]*x509.Certificate, error) {
 	if why := weak(certs[0].PublicKey); why != "" {
 		return nil, bad(lines[0], "%s", why)
 	}
-	if u := certs[0].ExtKeyUsage; len(u)+len(certs[0].UnknownExtKeyUsage) > 0 && !slices.Contains(u, x509.ExtKeyUsageServerAuth) && !slices.Contains(u, x509.ExtKeyUsageAny) {
-		return nil, bad(lines[0], "the certificate is not for servers: its extended key usage lacks serverAuth")
+	if u := certs[0].ExtKeyUsage; len(u)+len(certs[0].UnknownExtKeyUsage) > 0 && !slices.Contains(u, usage) && !slices.Contains(u, x509.ExtKeyUsageAny) {
+		return nil, bad(lines[0], "the certificate is not for %s: its extended key usage lacks %s", who, name)
 	}
 	for i, c := range certs[1:] {
 		if certs[i].CheckSignatureFrom(c) != nil {
@@ -208,8 +217,15 @@ func weak(key any) string {
 var ErrMismatch = errors.New("the private key is not the certificate's")
 
 // KeyPair reads the chain and its key as the server needs them.
-func KeyPair(chain, key []byte) (tls.Certificate, error) {
-	certs, err := ParseChain(chain)
+func KeyPair(chain, key []byte) (tls.Certificate, error) { return pair(ParseChain, chain, key) }
+
+// ClientPair reads them as a client needs them.
+func ClientPair(chain, key []byte) (tls.Certificate, error) {
+	return pair(ParseClientChain, chain, key)
+}
+
+func pair(parse func([]byte) ([]*x509.Certificate, error), chain, key []byte) (tls.Certificate, error) {
+	certs, err := parse(chain)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("certificate: %w", err)
 	}

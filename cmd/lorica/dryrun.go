@@ -83,6 +83,9 @@ func (c *cli) recorded(ctx context.Context, instance []string, file string, each
 		if err != nil {
 			return "", err
 		}
+		if err := i.Kept(); err != nil {
+			return "", err
+		}
 		return i.Status.Instance, i.Decisions(ctx, 0, false, each)
 	}
 	in, name := io.Reader(os.Stdin), "standard input"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -96,6 +97,22 @@ func packets(p *tender.Packets) [][]string {
 	return rows
 }
 
+// records says where they are kept, and how those fare that are sent.
+func records(s *tender.Status) [][]string {
+	if len(s.Records) < 2 && slices.Contains(s.Records, tender.RecordsChannel) {
+		return nil
+	}
+	rows := [][]string{{"records", "kept by " + strings.Join(s.Records, ", ")}}
+	for _, k := range s.Stats.Sinks {
+		text := fmt.Sprintf("%s: %d delivered, %d wait, %d sent again, %d lost", k.Sink, k.Delivered, k.Waiting, k.Repeated, k.Lost)
+		if !k.Connected && k.Trouble != "" {
+			text += "; not connected: " + plain(k.Trouble)
+		}
+		rows = append(rows, []string{"", text})
+	}
+	return rows
+}
+
 func printInspected(w io.Writer, x *inspected) {
 	if s := x.Instance; s != nil {
 		tier := s.Tier
@@ -109,6 +126,7 @@ func printInspected(w io.Writer, x *inspected) {
 			{"process", fmt.Sprintf("%d under tender %d", s.PID, s.TenderPID)}, {"restarts", fmt.Sprint(s.Restarts)}, {"last error", s.LastError},
 			{"requests", fmt.Sprintf("%d allowed, %d denied; %d connections refused", s.Stats.Allowed, s.Stats.Denied, s.Stats.Refused)},
 		}
+		rows = append(rows, records(s)...)
 		if b := bridge(&s.Standing); b != "" {
 			rows = append(rows, []string{"image", b})
 		}

@@ -127,7 +127,8 @@ func (c *cli) logsCommand() *cobra.Command {
 		GroupID: "look",
 		Short:   "Show what an instance and its tender said, or what it decided",
 		Long: `Shows the log of an instance: lines of the image, what its application wrote, and
-what its tender noted. With --decisions it shows the audit records instead.`,
+what its tender noted. With --decisions it shows the audit records instead, where the
+policy has the tender keep them (spec.audit.sinks).`,
 		Example: "  lorica logs payments --follow\n  lorica logs --decisions -o json",
 		Args:    args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, list []string) error {
@@ -136,6 +137,9 @@ what its tender noted. With --decisions it shows the audit records instead.`,
 				return err
 			}
 			if decisions {
+				if err := i.Kept(); err != nil {
+					return err
+				}
 				err = i.Decisions(cmd.Context(), 0, follow, func(d tender.Decision) error { return c.printDecision(&d) })
 			} else {
 				err = i.Logs(cmd.Context(), 0, follow, func(l tender.LogLine) error {

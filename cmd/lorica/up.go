@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -316,10 +317,14 @@ func (u *upping) hints() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	fmt.Fprintln(u.out)
+	shown := "Decisions follow."
 	for name, s := range u.status {
 		u.printHints(s, u.identities[name])
+		if len(s.Records) > 0 && !slices.Contains(s.Records, tender.RecordsChannel) {
+			shown = "Decisions follow, but for those of " + name + ": they go to " + strings.Join(s.Records, " and ") + "."
+		}
 	}
-	fmt.Fprintln(u.out, "Decisions follow. Save a change of the files and it is taken over; Ctrl-C drains and ends.")
+	fmt.Fprintln(u.out, shown, "Save a change of the files and it is taken over; Ctrl-C drains and ends.")
 }
 
 // firstPath is one that a route has, as far as one can tell without parameters.

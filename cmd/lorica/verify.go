@@ -109,6 +109,9 @@ func (c *cli) target(ctx context.Context, m *run.Machine, i *run.Instance, path 
 	if err != nil {
 		return t, err
 	}
+	if err := i.Kept(); err != nil {
+		return t, fmt.Errorf("nothing can be verified without records: %w", err)
+	}
 	s := &i.Status
 	network := s.Net
 	if network == "" && s.Target == api.TargetProcess {

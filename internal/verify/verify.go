@@ -16,7 +16,7 @@ const none, largest = 0xffffffff, 16 << 20
 
 // known are the sections that an image can take. The page says what is in two of them;
 // the others are data to this package.
-const known = "dryrun firewall firewall.dryrun tls obligations obligations.dryrun filter limit-source limit-source.dryrun authn-jwt authn-basic authn-mtls authn limit-principal limit-principal.dryrun authz authz.dryrun egress audit"
+const known = "dryrun firewall firewall.dryrun tls obligations obligations.dryrun filter limit-source limit-source.dryrun authn-jwt authn-basic authn-mtls authn limit-principal limit-principal.dryrun authz authz.dryrun egress audit audit-syslog audit-otlp audit-channel"
 
 // A Report says what is in a program.
 type Report struct {

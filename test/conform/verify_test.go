@@ -34,7 +34,7 @@ import (
 // stages are the sections that there are.
 var stages = []string{
 	flow.Name, transport.Name, obligation.Name, route.Name, limit.SourceName, jwt.Name, basic.Name, mtls.Name, authn.Name,
-	limit.PrincipalName, authz.Name, egress.Name, audit.Name,
+	limit.PrincipalName, authz.Name, egress.Name, audit.Name, audit.SyslogName, audit.OTLPName, audit.ChannelName,
 }
 
 var signer = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))

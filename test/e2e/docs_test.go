@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"lorica.dev/lorica/abi/transport/certtest"
 )
 
 // A shown is a block of docs/policy.md that says what commands answer:
@@ -54,9 +56,10 @@ func (u *user) shows(t *testing.T, example, changes string, blocks [][]string) {
 	dir := u.copied(example, ports...)
 	for change := range strings.SplitSeq(strings.TrimPrefix(changes, ";"), ";") {
 		if old, new, ok := strings.Cut(change, " => "); ok {
-			edit(t, filepath.Join(dir, "policy.yaml"), strings.TrimSpace(old), strings.TrimSpace(new))
+			edit(t, filepath.Join(dir, "policy.yaml"), strings.TrimSpace(old), strings.ReplaceAll(strings.TrimSpace(new), `\n`, "\n"))
 		}
 	}
+	write(t, filepath.Join(dir, "logs-ca.pem"), string(certtest.New(t, "logs").PEM)) // for a collector of records
 	if example == "payments" {
 		legacyAPI(t, "127.0.0.1:"+upstream)
 	}

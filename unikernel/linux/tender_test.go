@@ -106,7 +106,7 @@ func (p policy) sign(t *testing.T, key ed25519.PrivateKey) []byte {
 	recorded := audit.Section{AllowedPerMillion: audit.Million}
 	prog := program.Program{Plan: plan, Revision: p.revision, Tenant: "acme", Workload: p.workload, Levels: []string{"normal"}}
 	for _, s := range []program.Section{{Name: flow.Name, Data: network.Encode()}, {Name: route.Name, Data: filter.Encode()},
-		{Name: audit.Name, Data: recorded.Encode()}, {Name: p.extra, Data: []byte{1}}} {
+		{Name: audit.Name, Data: recorded.Encode()}, {Name: audit.ChannelName, Data: (&audit.Channel{}).Encode()}, {Name: p.extra, Data: []byte{1}}} {
 		if s.Name != p.omit && s.Name != "" {
 			prog.Sections = append(prog.Sections, s)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"lorica.dev/lorica/app/handler"
 	"lorica.dev/lorica/pep/audit"
+	"lorica.dev/lorica/pep/audit/channel"
 	"lorica.dev/lorica/pep/filter"
 	"lorica.dev/lorica/pep/firewall"
 	"lorica.dev/lorica/unikernel"
@@ -25,7 +26,7 @@ func main() {
 		Net:      network(),
 		Gates:    []unikernel.Gate{{Section: "firewall", Module: firewall.New()}},
 		Guards:   []unikernel.Guard{{Section: "filter", Module: filter.New()}},
-		Audit:    unikernel.Audit{Section: "audit", Module: audit.New()},
+		Audit:    unikernel.Audit{Section: "audit", Module: audit.New(), Sinks: []unikernel.Sink{{Section: "audit-channel", Module: channel.New()}}},
 		App:      handler.New(construct),
 	})
 }
