@@ -40,7 +40,7 @@ func TestWhatIsLinkedIntoTheImages(t *testing.T) {
 		{"packages-secured.txt", plan(t, securedNeeds, siteIn(site)), append(host[:len(host):len(host)], "encoding/json", "golang.org/x/", "testing", "lorica.dev/lorica/abi/transport/certtest")},
 		{"packages-chosen.txt", plan(t, chosenNeeds, siteIn(site)), append(host[:len(host):len(host)], "encoding/json", "golang.org/x/crypto/argon2", "lorica.dev/lorica/app/static", "lorica.dev/lorica/pep/authn/basic/argon2id")},
 		{"packages-recorded.txt", plan(t, recordedNeeds, siteIn(site)), append(host[:len(host):len(host)], "encoding/json", "golang.org/x/", "google.golang.org/", "log/syslog", "testing", "lorica.dev/lorica/pep/auth", "lorica.dev/lorica/pep/tls",
-			"lorica.dev/lorica/pep/audit/channel", "lorica.dev/lorica/pep/audit/delivery/collectortest")},
+			"lorica.dev/lorica/pep/audit/channel", "lorica.dev/lorica/pep/delivery/collectortest")},
 		{"packages-direct.txt", plan(t, directNeeds, frontIn("testdata")), append(six[:len(six):len(six)], "golang.org/x/crypto", "lorica.dev/lorica/netstack/socket", "lorica.dev/lorica/netstack/card",
 			"lorica.dev/lorica/kernel", "lorica.dev/lorica/virtio", "lorica.dev/lorica/unikernel/microvm", "lorica.dev/lorica/pep/auth")},
 		{"packages-leased.txt", plan(t, leasedNeeds, siteIn(site)), []string{"golang.org/x/crypto", "lorica.dev/lorica/netstack/socket", "lorica.dev/lorica/pep/auth"}},

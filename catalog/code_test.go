@@ -154,6 +154,7 @@ var parsers = map[string][]string{
 	ours + "abi/jwt":                  {"jwt"},
 	ours + "abi/mtls":                 {"certificate"},
 	ours + "unikernel/http1":          {"http/1.1"},
+	ours + "pep/delivery":             {"tls/client", "response"},
 	ours + "kernel":                   nil,
 	ours + "virtio":                   nil,
 	"gvisor.dev/gvisor/pkg/tcpip":     {"packets"},

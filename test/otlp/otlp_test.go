@@ -21,8 +21,8 @@ import (
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
-	"lorica.dev/lorica/pep/audit/delivery/collectortest"
 	"lorica.dev/lorica/pep/audit/otlp"
+	"lorica.dev/lorica/pep/delivery/collectortest"
 )
 
 // sent returns the bodies of the requests in which a sink sends records.

@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"lorica.dev/lorica/abi"
-	"lorica.dev/lorica/pep/audit/delivery"
+	"lorica.dev/lorica/pep/delivery"
 )
 
 // Numbers of fields in opentelemetry-proto 1.x: collector/logs/v1, logs/v1, resource/v1 and

@@ -18,7 +18,8 @@ import (
 	"strings"
 	"time"
 
-	"lorica.dev/lorica/pep/audit/delivery"
+	"lorica.dev/lorica/abi/audit"
+	"lorica.dev/lorica/pep/delivery"
 )
 
 // Bounds of what a collector may answer.
@@ -28,7 +29,9 @@ const (
 )
 
 // New returns a sink whose connections dial makes.
-func New(dial delivery.Dialer) *delivery.Module { return delivery.New("otlp", protocol{}, dial) }
+func New(dial delivery.Dialer) *delivery.Module {
+	return delivery.New(audit.OTLPName, protocol{}, dial)
+}
 
 type protocol struct{}
 

@@ -15,8 +15,8 @@ import (
 
 	"lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/pep"
-	"lorica.dev/lorica/pep/audit/delivery"
-	"lorica.dev/lorica/pep/audit/delivery/collectortest"
+	"lorica.dev/lorica/pep/delivery"
+	"lorica.dev/lorica/pep/delivery/collectortest"
 )
 
 // A collector answers each request as it is told, and writes down what it was sent.

@@ -16,7 +16,7 @@ import (
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
-	"lorica.dev/lorica/pep/audit/delivery"
+	"lorica.dev/lorica/pep/delivery"
 )
 
 // Parts of the header (RFC 5424, section 6.2).
@@ -36,7 +36,9 @@ const (
 const timeForm = "2006-01-02T15:04:05.000000Z"
 
 // New returns a sink whose connections dial makes.
-func New(dial delivery.Dialer) *delivery.Module { return delivery.New("syslog", protocol{}, dial) }
+func New(dial delivery.Dialer) *delivery.Module {
+	return delivery.New(audit.SyslogName, protocol{}, dial)
+}
 
 type protocol struct{}
 

@@ -14,8 +14,8 @@ import (
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/pep"
-	"lorica.dev/lorica/pep/audit/delivery"
-	"lorica.dev/lorica/pep/audit/delivery/collectortest"
+	"lorica.dev/lorica/pep/delivery"
+	"lorica.dev/lorica/pep/delivery/collectortest"
 )
 
 func target() *delivery.Target {

@@ -15,7 +15,7 @@ import (
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/pep"
-	"lorica.dev/lorica/pep/audit/delivery/collectortest"
+	"lorica.dev/lorica/pep/delivery/collectortest"
 )
 
 // plain is a protocol of one line for each record: its number, its id, and what was lost.

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -91,8 +92,9 @@ type Module struct {
 	wake     chan struct{} // ends a pause
 }
 
-// New returns a sink, known by a name, that speaks a protocol on connections of dial.
-func New(name string, p Protocol, dial Dialer) *Module {
+// New returns a sink that takes a section, and speaks a protocol on connections of dial.
+func New(section string, p Protocol, dial Dialer) *Module {
+	name := strings.TrimPrefix(section, "audit-")
 	m := &Module{name: name, protocol: p, dial: dial, pace: usual, life: newLife(), idle: make(chan struct{}), wake: make(chan struct{}, 1)}
 	m.work, m.count.Name = sync.NewCond(&m.mu), name
 	return m
