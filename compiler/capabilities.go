@@ -5,7 +5,7 @@ package compiler
 func Capabilities() []string {
 	return []string{
 		"app/files", "app/files/compressed", "app/files/plain", "app/handler", "app/proxy",
-		"audit",
+		"audit", "audit/channel", "audit/otlp", "audit/syslog",
 		"authn", "authn/basic", "authn/basic/argon2id", "authn/basic/bcrypt", "authn/basic/pbkdf2", "authn/basic/verifier", "authn/jwt", "authn/mtls",
 		"authz/cedar",
 		"egress",
