@@ -107,7 +107,8 @@ func TestLayers(t *testing.T) {
 				up++
 			}
 		}
-		if want := map[string]int{"small": 1}[name]; up != want {
+		// The real one: records over the network need egress, which records.
+		if want := map[string]int{"small": 1, "real": 1}[name]; up != want {
 			t.Errorf("%s: %d lines lead up", name, up)
 		}
 	}

@@ -91,9 +91,9 @@ func TestWhatAModuleIsComparedWith(t *testing.T) {
 	s := scale(t, real(t))
 	for _, c := range []struct{ of, with, without string }{
 		{"unikernel", "unikernel", ""},
-		{"pep/audit", "unikernel pep/audit", "unikernel"},
-		{"pep/filter", "unikernel pep/filter pep/audit", "unikernel pep/audit"},
-		{"unikernel/microvm", "kernel virtio unikernel unikernel/microvm pep/audit", "unikernel pep/audit"},
+		{"pep/audit", "unikernel pep/audit pep/audit/channel", "unikernel pep/audit/channel"},
+		{"pep/filter", "unikernel pep/filter pep/audit pep/audit/channel", "unikernel pep/audit pep/audit/channel"},
+		{"unikernel/microvm", "kernel virtio unikernel unikernel/microvm pep/audit pep/audit/channel", "unikernel pep/audit pep/audit/channel"},
 	} {
 		with, without, err := s.sets(t.Context(), s.catalog.Module(c.of))
 		if err != nil {
