@@ -24,7 +24,7 @@ test: ## everything that this project promises and can show on this machine
 
 # What is about machines whatever the target, or shows what the docs show, which is
 # sockets, is tried with those alone; and an ordinary user's way to a microVM's is slow.
-elsewhere = ^(TestMachines|TestAMachine|TestNoQEMU|TestTheLinesOfTheDocs|TestDoctorFindsNetworks$(if $(TARGET),|TestOrdinaryUser))
+elsewhere = ^(TestMachines|TestAMachine|TestNoQEMU|TestTheLinesOfTheDocs|TestAnInterruptedProof|TestDoctorFindsNetworks$(if $(TARGET),|TestOrdinaryUser))
 
 .PHONY: end-to-end
 end-to-end: ## the end-to-end suite alone (TARGET=microvm; NET=direct)
@@ -77,6 +77,10 @@ conform-packets: ## send PACKETS (default 1000000) to a running image of each ta
 .PHONY: solve-random
 solve-random: ## hold the solver to trying every possibility, in INSTANCES (default 1000000) random formulas and repositories
 	@LORICA_SOLVE_RANDOM=$(or $(INSTANCES),1000000) $(GO) test ./solver/... -count 1 -v -timeout 0 -run '(EveryAssignment|InstallEqualsTryingEverySet)$$'
+
+.PHONY: prove
+prove: bin/lorica ## show of the images of the examples that each of their modules is needed and nothing else is in them (EXAMPLE=payments; TARGET=microvm; NET=direct)
+	@for e in $(or $(EXAMPLE),$(notdir $(wildcard examples/*))); do bin/lorica plan -f examples/$$e >/dev/null && bin/lorica plan --prove -f examples/$$e $(if $(TARGET),--target $(TARGET)) $(if $(NET),--net $(NET)) || exit 1; echo; done
 
 .PHONY: soak-microvm
 soak-microvm: ## keep an image in a microVM under mixed load for TIME (default 30m)

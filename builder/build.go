@@ -107,12 +107,14 @@ func (b *build) run(ctx context.Context) (*Image, error) {
 	if err := b.compile(ctx, imageFlags, b.image()); err != nil {
 		return nil, err
 	}
-	b.progress(Step{StepSymbols, ""})
-	if err := b.compile(ctx, debugFlags, b.debug()); err != nil {
-		return nil, err
-	}
-	if err := sameCode(b.image(), b.debug()); err != nil {
-		return nil, err
+	if !b.plan.bare || b.plan.Target == api.TargetMicroVM { // symbols say where the kernel is
+		b.progress(Step{StepSymbols, ""})
+		if err := b.compile(ctx, debugFlags, b.debug()); err != nil {
+			return nil, err
+		}
+		if err := sameCode(b.image(), b.debug()); err != nil {
+			return nil, err
+		}
 	}
 	if b.plan.Target == api.TargetMicroVM {
 		if err := bootable(b.image(), b.debug()); err != nil {
@@ -180,6 +182,9 @@ func (b *build) resolve(ctx context.Context) ([]string, error) {
 	}
 	switch {
 	case err == nil:
+		if b.plan.bare { // the image that lacks nothing has been built from the same
+			return packages, nil
+		}
 		return packages, errors.Join(b.checkPins(ctx), b.verify(ctx))
 	case !errors.As(err, &failed):
 		return nil, err

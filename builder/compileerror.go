@@ -22,6 +22,10 @@ func (b *build) sourceError(failed *goError) error {
 		if m == nil {
 			continue
 		}
+		if missing := nowhere.FindStringSubmatch(m[4]); b.plan.bare && missing != nil {
+			e.Message = fmt.Sprintf("%s imports %s", strings.TrimPrefix(m[1], "lorica/"), missing[1])
+			return e
+		}
 		for i := range parts {
 			if name, ok := strings.CutPrefix(m[1], parts[i].folder+"/"); ok {
 				e.File = fmt.Sprintf("%s/%s:%s:%s", parts[i].dir, name, m[2], m[3])

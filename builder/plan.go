@@ -39,6 +39,7 @@ type Plan struct {
 	own   []*Own // those of Modules that are the user's own, in their order
 	files []file // of the build folder, by name
 	tools *toolchain
+	bare  bool // built to be looked at: see Without
 }
 
 // Syscalls returns the calls that the image may make of the host's kernel once it

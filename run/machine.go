@@ -62,6 +62,9 @@ func Open(paths Paths) (*Machine, error) {
 // Store returns where images are kept.
 func (m *Machine) Store() *builder.Store { return m.store }
 
+// Catalog returns the modules that images are made of.
+func (m *Machine) Catalog() *catalog.Catalog { return m.catalog }
+
 // Trust returns the key that programs signed here are verified with.
 func (m *Machine) Trust() ed25519.PublicKey { return m.key.Public().(ed25519.PublicKey) }
 

@@ -27,7 +27,14 @@ const maxConfig = 96 << 20
 // but Error where it failed, an empty value once the instance serves.
 type verdict struct {
 	Error string `json:"error,omitempty"`
+	Image bool   `json:"image,omitempty"` // it is an ImageError
 }
+
+// An ImageError says how an image ended, or what it was ended for, before it served: it was
+// not that the tender could not launch it.
+type ImageError struct{ Text string }
+
+func (e *ImageError) Error() string { return e.Text }
 
 // Start runs a tender for cfg as a process of its own, which outlives this one,
 // and returns when the instance serves, or with the tender's last words. exe is
@@ -95,6 +102,8 @@ func Start(ctx context.Context, exe []string, cfg Config, listeners []*os.File) 
 		return nil, fmt.Errorf("tender: %w", err)
 	case json.Unmarshal(line, &v) != nil:
 		return nil, fmt.Errorf("tender: the tender died before the instance was ready: %s", lastWords(errs))
+	case v.Image:
+		return nil, &ImageError{v.Error}
 	case v.Error != "":
 		return nil, errors.New(v.Error)
 	}
@@ -148,7 +157,8 @@ func Main() error {
 	}
 	err := run(func() error { return tell(verdict{}) })
 	if err != nil {
-		tell(verdict{Error: err.Error()}) // lost, as it should be, after the first
+		_, image := errors.AsType[*ImageError](err)
+		tell(verdict{err.Error(), image}) // lost, as it should be, after the first
 	}
 	return err
 }

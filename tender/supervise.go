@@ -164,7 +164,7 @@ func (t *tender) launch() (*instance, error) {
 	t.mu.Unlock()
 	if err := t.boot(inst, slot); err != nil {
 		inst.fail(err)
-		return nil, inst.wait()
+		return nil, &ImageError{inst.wait().Error()}
 	}
 	t.memory.enforce(slot)
 	t.mu.Lock()

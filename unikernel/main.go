@@ -36,6 +36,9 @@ func boot(img Image) error {
 	if err != nil {
 		return err
 	}
+	if err := img.whole(); err != nil {
+		return err
+	}
 	channel, err := img.Platform.Control()
 	if err != nil {
 		return err
@@ -91,6 +94,19 @@ func boot(img Image) error {
 		}
 	}
 	return l.run()
+}
+
+// whole reports what an image lacks that none can do without.
+func (img *Image) whole() error {
+	switch {
+	case img.Platform == nil:
+		return errors.New("the image has no platform to run on")
+	case img.Net == nil:
+		return errors.New("the image has no network")
+	case img.Audit.Module == nil:
+		return errors.New("the image has nothing that records decisions")
+	}
+	return nil
 }
 
 func receive(channel io.Reader) (*launch.Params, error) {

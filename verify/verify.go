@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"lorica.dev/lorica/abi"
@@ -40,6 +41,7 @@ type Options struct {
 	Users      map[string]try.User // whom the policy knows
 	Write      bool                // requests that may change something reach the application, too
 	Limits     bool                // rate limits are used up
+	Brief      bool                // first witnesses alone, up to the first that is let in, or is not, against what is expected
 	Progress   func(text string)
 }
 
@@ -74,6 +76,14 @@ type Trial struct {
 	Got      string `json:"got"`
 	Decision string `json:"decision,omitempty"`
 	OK       bool   `json:"ok"`
+}
+
+// Turned reports whether the other verdict than the expected one came out, and not only the
+// same by another rule.
+func (t Trial) Turned() bool {
+	want, _, _ := strings.Cut(t.Expected, " ")
+	got, _, _ := strings.Cut(t.Got, " ")
+	return !t.OK && want != got
 }
 
 // A Bypass is what became of a request of the corpus.
@@ -179,7 +189,24 @@ func Run(ctx context.Context, t Target, o Options) (*Report, error) {
 			r.Why = "nothing is known of rules of " + e.Stage
 		}
 		v.report.Results = append(v.report.Results, r)
+		if v.Brief && slices.ContainsFunc(r.Sent, Trial.Turned) {
+			break
+		}
 	}
+	if !v.Brief {
+		v.more(ctx, cases)
+	}
+	for i := range v.report.Results {
+		v.report.Results[i].conclude()
+	}
+	if err := v.broken(ctx); err != nil {
+		return nil, err
+	}
+	return &v.report, nil
+}
+
+// more sends what goes beyond one witness of each rule.
+func (v *verifier) more(ctx context.Context, cases map[string]*found) {
 	v.Progress("more witnesses of rules")
 	more := maxMore
 	for i := range v.report.Results {
@@ -193,13 +220,6 @@ func Run(ctx context.Context, t Target, o Options) (*Report, error) {
 	if v.Limits {
 		v.limits(ctx, cases)
 	}
-	for i := range v.report.Results {
-		v.report.Results[i].conclude()
-	}
-	if err := v.broken(ctx); err != nil {
-		return nil, err
-	}
-	return &v.report, nil
 }
 
 // broken says why nothing more can be found out.

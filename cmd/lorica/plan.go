@@ -101,6 +101,7 @@ type enforcedRule struct {
 func (c *cli) planCommand() *cobra.Command {
 	var path, target, network string
 	var o run.LockOptions
+	var proof bool
 	cmd := &cobra.Command{
 		Use:     "plan",
 		GroupID: "run",
@@ -113,9 +114,19 @@ It builds nothing, and changes nothing that runs.
 Where workloads name modules of your own, it writes lorica.lock beside them, which pins
 each module by a digest of its files, and Lorica's own modules by one of their
 manifests. build and up refuse what is not in it, or differs. A module that changed is
-an error here as well, until --update accepts it; look at what changed before that.`,
+an error here as well, until --update accepts it; look at what changed before that.
+
+--prove shows of each image that all of it is needed and that nothing else is in it. The
+image is built without one module after the other, with nothing else changed, and started
+for a moment on an address of loopback that nobody else knows: it does not build, does not
+start, or answers a request otherwise than the policy says. Where a module has a section of
+the program, that is left out as well then, to see what would come in. What is linked is
+read from the image, and held to what its modules and its application import. Nothing is
+kept, what runs is not touched, and the images may connect to nothing. It fails where
+nothing breaks without a module, or where anything else is linked.`,
 		Example: `  lorica plan -f examples/payments
-  lorica plan -f examples/module --locked`,
+  lorica plan -f examples/module --locked
+  lorica plan --prove -f examples/payments`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m, err := machine()
@@ -127,6 +138,9 @@ an error here as well, until --update accepts it; look at what changed before th
 			}
 			if info, err := os.Stat(path); err == nil {
 				o.Whole = info.IsDir()
+			}
+			if proof {
+				return c.prove(cmd.Context(), m, path, target, network)
 			}
 			list, err := c.plans(cmd.Context(), m, path, target, network, &o)
 			if err != nil {
@@ -140,6 +154,7 @@ an error here as well, until --update accepts it; look at what changed before th
 	netFlag(cmd, &network)
 	cmd.Flags().BoolVar(&o.Update, "update", false, "accept modules of your own, and Lorica's, as they are now")
 	cmd.Flags().BoolVar(&o.Locked, "locked", false, "write no lorica.lock: fail where it is not what it would be")
+	cmd.Flags().BoolVar(&proof, "prove", false, "build and start each image without one module after the other, and look at what is linked")
 	return cmd
 }
 

@@ -196,15 +196,9 @@ func (l *Launcher) launch(w *launching) (*Process, error) {
 	report.SetReadDeadline(time.Now().Add(stageDeadline))
 	said, err := io.ReadAll(io.LimitReader(report, 4096))
 	if err == nil && len(said) == 0 {
-		if o.Tool != nil { // which may be done already
-			return p, nil
-		}
-		select {
-		case <-p.done: // the stage died without a word, or the kernel could not load the image
-			return nil, fmt.Errorf("process: the image ended as it was started: %s", p.Death())
-		default: // if it is dying just now, its channel says so
-			return p, nil
-		}
+		// A tool may be done already, and so may an image that would not start: what it
+		// said is still to be read, and that its channel is closed says the rest.
+		return p, nil
 	}
 	p.Kill()
 	<-p.done
