@@ -42,7 +42,7 @@ func TestTheManifestSaysWhatIsInTheImage(t *testing.T) {
 	for _, m := range got.Modules {
 		modules = append(modules, m.ID)
 	}
-	if want := "unikernel unikernel/linux netstack/socket pep/filter pep/audit app/handler"; strings.Join(modules, " ") != want {
+	if want := "unikernel unikernel/linux netstack/socket pep/filter pep/audit pep/audit/channel app/handler"; strings.Join(modules, " ") != want {
 		t.Errorf("modules %v, want %s", modules, want)
 	}
 	if len(got.Syscalls) == 0 || len(got.Syscalls) != len(p.Syscalls()) {

@@ -218,7 +218,7 @@ func TestTransfersSurviveTheLink(t *testing.T) {
 		{name: "packets of the least size", weather: weather{lose: .01}, mtu: 1280},
 		{name: "large packets", weather: weather{lose: .01}, mtu: 9000},
 		{name: "small buffers", weather: weather{lose: .01, late: .05}, buffer: 8 << 10, memory: 1 << 20, size: usual / 16, slow: true},
-		{name: "buffers of less than a packet", weather: weather{late: .05}, buffer: 700, memory: 1 << 20, size: usual / 64, slow: true},
+		{name: "buffers of less than a packet", weather: weather{late: .05}, buffer: 700, memory: 1 << 20, size: usual / 512, slow: true},
 		{name: "a hundred at once", weather: weather{lose: .01, late: .02, repeat: .01, spoil: .01}, size: usual / 64, connections: 100},
 	} {
 		for _, six := range []bool{false, true} {
@@ -238,7 +238,7 @@ func TestTransfersSurviveTheLink(t *testing.T) {
 				// The peer is gVisor too, and with buffers of less than a packet can forget to say
 				// that it has room again where its reader comes late. The image asks it for ever, as
 				// it should; the test asks another peer.
-				const peers = 5
+				const peers = 10
 				for try := 1; ; try++ {
 					r := newRough(t, c.weather, c.weather, seed+uint64(try-1)<<32, mtu)
 					n, ln, p := meet(t, r, six, c.buffer, memory)
