@@ -69,7 +69,7 @@ func (m *Machine) Try(ctx context.Context, d *policy.Deployment, l *Level, img *
 	}
 	cfg := tender.Config{
 		Instance: w.Metadata.Name, Tenant: w.Metadata.Tenant, Workload: w.Metadata.Name, Dir: filepath.Join(dir, "run"),
-		Image: img.Path, ImageDigest: img.Digest, Plan: planText(id), Target: w.Target, Net: network(w),
+		Image: img.Path, ImageDigest: img.Digest, Plan: planText(id), Target: w.Target, Net: network(w), IPv4: ipv4Alone(l, w),
 		Syscalls: img.Syscalls, Devices: img.Devices, Trust: trust, MinRevision: 1, Program: signed, Secrets: secrets,
 		Memory: w.Memory, Minimum: w.Minimum, Leased: true, Listen: listeners(w),
 	}
