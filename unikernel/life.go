@@ -93,6 +93,7 @@ func (l *life) take(m control.Prepare, may func(revision uint64, level string, s
 // run says Ready, serves, and returns when the image is to exit. It returns nil
 // only after a drain.
 func (l *life) run() error {
+	l.startSinks() // before anything is decided that they are to keep
 	commands := make(chan any, maxCommands)
 	go func() { l.finish(l.read(commands)) }()
 	go func() { l.finish(l.out.run()) }()
@@ -107,7 +108,6 @@ func (l *life) run() error {
 	if l.packets.filter != nil {
 		go func() { l.finish(l.packets.run(l.server)) }()
 	}
-	l.startSinks()
 	l.out.send(control.Ready())
 	l.server.start(l.finish)
 	err := <-l.end

@@ -162,7 +162,15 @@ func groups(t *testing.T, n, each int, sized func(int) audit.Record) {
 			}
 		})
 	}
-	eventually(t, "all wait", func() bool { return waiting(o) >= n-each })
+	eventually(t, "all wait, or are on their way", func() bool {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		all := len(o.queue)
+		for _, b := range o.sent {
+			all += len(b.entries)
+		}
+		return all == n
+	})
 	p.step <- n
 	o.confirm(t, n)
 	wg.Wait()
