@@ -5,6 +5,8 @@ package audit
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"lorica.dev/lorica/abi"
@@ -135,6 +137,31 @@ func (r *Record) Size() int {
 		facts += factCost + len(r.Facts[i].Name) + len(r.Facts[i].Value)
 	}
 	return n + min(groups, MaxGroupBytes) + min(facts, MaxFactBytes)
+}
+
+// Own returns r as it would be encoded, in memory of its own. A word of a request is part
+// of all that its client has sent before the body, and what keeps the one keeps the other.
+func (r *Record) Own() Record {
+	o := *r
+	o.Groups, o.Facts, o.Partial = r.Bounded()
+	o.Groups, o.Facts = slices.Clone(o.Groups), slices.Clone(o.Facts)
+	for i := range o.Groups {
+		o.Groups[i] = strings.Clone(o.Groups[i])
+	}
+	for i := range o.Facts {
+		o.Facts[i].Value = strings.Clone(o.Facts[i].Value)
+	}
+	texts := o.texts()
+	if r.DryRun != nil {
+		w := *r.DryRun
+		o.DryRun = &w
+		texts = append(texts, w.texts()...)
+	}
+	for _, s := range texts {
+		*s = strings.Clone(Cut(*s, MaxField))
+	}
+	o.Path = strings.Clone(Cut(o.Path, MaxPath))
+	return o
 }
 
 func (r *Record) texts() []*string {

@@ -98,6 +98,47 @@ func TestLongFieldsAreCutAndFit(t *testing.T) {
 
 // What a record does not hold as it was, it says: a value that was cut could be taken
 // for another, and a fact that was left out for one that nobody asked for.
+// What is kept of a request is what is said of it. That nothing lies around it, package
+// pep/delivery tests.
+func TestARecordOfItsOwn(t *testing.T) {
+	head := strings.Repeat("h", 100_000)
+	long, at := sample(), 0
+	word := func() string { at += 5000; return head[at : at+3000] }
+	long.ID, long.Reason, long.Principal, long.Method, long.Path, long.Groups = word(), word(), word(), word(), word(), []string{head[:10], word()}
+	long.Facts = []audit.Fact{{Name: "a", Value: word()}, {Name: "b", Value: head[1:9]}}
+	long.DryRun = &audit.Would{Stage: word(), Reason: head[2:8]}
+	for name, r := range map[string]audit.Record{"whole": sample(), "cut": long, "bare": {}} {
+		own := r.Own()
+		if !bytes.Equal(encode(own), encode(r)) {
+			t.Errorf("%s: %+v", name, own)
+		}
+		kept := 0
+		var look func(v reflect.Value)
+		look = func(v reflect.Value) {
+			switch v.Kind() {
+			case reflect.String:
+				kept += v.Len()
+			case reflect.Struct:
+				for i := range v.NumField() {
+					look(v.Field(i))
+				}
+			case reflect.Slice:
+				for i := range v.Len() {
+					look(v.Index(i))
+				}
+			case reflect.Pointer:
+				if !v.IsNil() {
+					look(v.Elem())
+				}
+			}
+		}
+		look(reflect.ValueOf(own))
+		if kept > own.Size() {
+			t.Errorf("%s: %d bytes of text in a record of %d", name, kept, own.Size())
+		}
+	}
+}
+
 func TestFactsThatDoNotFit(t *testing.T) {
 	long := strings.Repeat("x", audit.MaxField+1)
 	r := audit.Record{Facts: []audit.Fact{{Name: "long", Value: long}, {Name: "hidden", Value: long, State: audit.FactHidden}, {Name: long, Value: "1"}, {Name: "short", Value: "1"}}}

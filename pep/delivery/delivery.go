@@ -240,6 +240,7 @@ func (s *state) Enforce() {
 // the same, so that it is missed.
 func (s *state) Keep(r audit.Record, _ bool) error {
 	m := s.module
+	r = r.Own()
 	cost := r.Size() + overhead
 	m.mu.Lock()
 	defer m.mu.Unlock()

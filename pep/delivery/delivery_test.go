@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -233,6 +234,32 @@ func TestAFullQueue(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What waits is counted with all that it holds: one word of a head holds the whole head.
+func TestWhatWaitsHoldsNoHeads(t *testing.T) {
+	m := New("plain", plain{}, nil) // nobody sends
+	x := collectortest.Listen(t, false)
+	st, err := m.Prepare(x.Input(x.Collector(nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n, size = 64, 1 << 20
+	for i := range n {
+		head := strings.Repeat("GET ", size/4)
+		r := record(i)
+		r.Method, r.Path, r.Groups, r.Facts = head[:3], head[4:7], []string{head[8:11]}, []audit.Fact{{Name: "a", Value: head[12:15]}}
+		if err := st.Keep(r, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var s runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&s)
+	if len(m.waiting) != n || s.HeapAlloc > n*size/2 {
+		t.Errorf("%d records hold %d MiB, and count as %d bytes", len(m.waiting), s.HeapAlloc>>20, m.bytes)
+	}
+	runtime.KeepAlive(m)
 }
 
 // A collector that is away for a while loses nothing, and the log says so once.
