@@ -44,6 +44,8 @@ type courier struct {
 	since  time.Time
 	proven bool // something was sent on line
 	failed int  // in a row
+
+	refuses bool // the collector took not all of the last batch, for good
 }
 
 // deliver sends until the end of a drain.
@@ -142,10 +144,15 @@ func (c *courier) carry(batch []*Entry, to *Target) error {
 	lost := c.count.Lost
 	c.mu.Unlock()
 	refused, err := c.line.Send(ctx, batch, lost)
-	if err != nil {
+	if err != nil && refused == 0 {
 		return err
 	}
 	c.proven = true
+	if refused > 0 && !c.refuses {
+		c.log(fmt.Sprintf("audit: %s: %s port %d does not take records, and they are lost: %d of numbers %d to %d: %v",
+			c.name, to.Host, to.Port, refused, batch[0].Number, batch[len(batch)-1].Number, err))
+	}
+	c.refuses = refused > 0
 	c.done(batch, min(refused, len(batch)))
 	return nil
 }

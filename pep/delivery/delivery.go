@@ -41,8 +41,9 @@ type Protocol interface {
 // A Line is a connection to a collector. Its methods but Broken are called by one
 // goroutine.
 type Line interface {
-	// Send sends a batch, and returns how many records of it the collector refuses for good.
-	// After an error the line is closed, and the batch is sent again on another.
+	// Send sends a batch, and returns how many records of it the collector refuses for good,
+	// with an error that says why. After an error without any the line is closed, and the
+	// batch is sent again on another.
 	Send(ctx context.Context, batch []*Entry, lost uint64) (refused int, err error)
 	// Broken is closed when the collector ended the connection, or said what it must not.
 	Broken() <-chan struct{}

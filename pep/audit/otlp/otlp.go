@@ -103,12 +103,17 @@ func (l *line) Send(ctx context.Context, batch []*delivery.Entry, lost uint64) (
 		if err != nil {
 			return 0, fmt.Errorf("the collector's answer cannot be read: %w", err)
 		}
-		return int(min(rejected, uint64(len(batch)))), nil
+		if rejected > 0 {
+			return int(min(rejected, uint64(len(batch)))), errRejects
+		}
+		return 0, nil
 	case again(status) || l.to.Deny:
 		return 0, &refusal{status, retryAfter(header)}
 	}
-	return len(batch), nil
+	return len(batch), &refusal{status: status}
 }
+
+var errRejects = errors.New("the collector rejects them, and takes the others")
 
 // again reports whether a request may be sent again after an answer, as the specification
 // lists them.

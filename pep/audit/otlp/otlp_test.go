@@ -212,12 +212,16 @@ func TestAnswers(t *testing.T) {
 			}
 			st.Enforce()
 			keep(t, st, 10)
-			m.Start(&collectortest.Log{})
+			log := &collectortest.Log{}
+			m.Start(log)
 			close(open)
 			collectortest.Eventually(t, "nothing waits", func() bool { return m.Report().Waiting == 0 })
 			drain(t, m)
 			if r := m.Report(); r.Lost != c.lost || r.Delivered != c.delivered {
 				t.Errorf("%+v", r)
+			}
+			if said := strings.Join(log.Lines(), "\n"); strings.Contains(said, fmt.Sprintf("and they are lost: %d of numbers 1 to 10: the collector", c.lost)) != (c.lost > 0) {
+				t.Errorf("%d are lost, and the log says %q", c.lost, said)
 			}
 			x.mu.Lock()
 			defer x.mu.Unlock()
