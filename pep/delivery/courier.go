@@ -60,6 +60,7 @@ func (m *Module) deliver(log func(string)) {
 		}
 		if c.line != nil && !bytes.Equal(c.to.fingerprint, to.fingerprint) {
 			c.hangUp(true)
+			continue // what waits may be more now
 		}
 		err := c.carry(batch, to)
 		if err != nil && c.stale(err) {
@@ -232,23 +233,16 @@ func (c *courier) trouble(to *Target, err error) {
 	c.hangUp(false)
 	c.failed++
 	c.mu.Lock()
-	c.forget(now)
-	if n := len(c.tail); n > 0 {
-		for _, e := range c.tail {
-			c.bytes += e.cost
-		}
-		c.waiting = append(c.tail, c.waiting...)
-		c.tail = nil
-		c.count.Repeated += uint64(n)
-		c.count.Delivered -= uint64(n)
-	}
+	c.again(now)
 	text := audit.Cut(audit.Printable(err.Error()), audit.MaxField)
 	tell := c.count.Trouble != text
 	c.count.Trouble = text
 	draining := c.draining
-	select {
-	case <-c.wake: // it was for what has been seen just now
-	default:
+	if c.target == to { // else there is a new one to be tried at once
+		select {
+		case <-c.wake: // it was for what has been seen just now
+		default:
+		}
 	}
 	c.mu.Unlock()
 	if tell {
@@ -260,6 +254,22 @@ func (c *courier) trouble(to *Target, err error) {
 		least = asks.Wait()
 	}
 	c.pause(least, draining)
+}
+
+// again puts what may not have arrived before all that waits. The caller holds c.mu.
+func (c *courier) again(now time.Time) {
+	c.forget(now)
+	n := uint64(len(c.tail))
+	if n == 0 {
+		return
+	}
+	for _, e := range c.tail {
+		c.bytes += e.cost
+	}
+	c.waiting = append(c.tail, c.waiting...)
+	c.tail = nil
+	c.count.Repeated += n
+	c.count.Delivered -= n
 }
 
 // pause waits longer after each failure, and not always as long: images that lost their
@@ -278,7 +288,8 @@ func (c *courier) pause(least time.Duration, draining bool) {
 	}
 }
 
-// hangUp ends the line; in order where nothing is wrong with it.
+// hangUp ends the line; in order where nothing is wrong with it. Where the collector does not
+// show then that it has read all, what was sent last is for the next place, or is named.
 func (c *courier) hangUp(inOrder bool) {
 	if c.line == nil {
 		return
@@ -293,7 +304,16 @@ func (c *courier) hangUp(inOrder bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.count.Connected = false
-	if inOrder && err == nil {
-		c.tail = nil
+	if !inOrder {
+		return
 	}
+	c.forget(time.Now())
+	if n := len(c.tail); err != nil && n > 0 {
+		c.log(fmt.Sprintf("audit: %s: %s port %d may not have read numbers %d to %d, which were sent last: %s",
+			c.name, c.to.Host, c.to.Port, c.tail[0].Number, c.tail[n-1].Number, audit.Cut(audit.Printable(err.Error()), audit.MaxField)))
+		if len(c.waiting) > 0 {
+			c.again(time.Now())
+		}
+	}
+	c.tail = nil
 }

@@ -60,7 +60,7 @@ func (l *plainLine) Close(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	return l.Conn.Close()
+	return errors.Join(ctx.Err(), l.Conn.Close())
 }
 
 var quick = pace{connect: 2 * time.Second, send: 300 * time.Millisecond, close: time.Second, first: time.Millisecond,
@@ -442,6 +442,66 @@ func TestANewProgram(t *testing.T) {
 		t.Errorf("the new place got %v, %d again", list, again)
 	}
 	whole(t, x, 20)
+}
+
+// What an old place may not have read goes to the new one, first.
+func TestANewProgramWhileTheOldPlaceIsDeaf(t *testing.T) {
+	hold := make(chan struct{})
+	defer close(hold)
+	var x *collector
+	x = collect(t, func(_ int, c net.Conn) bool { x.read(c); <-hold; return false })
+	y := collect(t, nil)
+	m, st, log := begin(t, x.Input(x.Collector(nil)), plain{}, quick)
+	keep(t, st, 1, 10)
+	collectortest.Eventually(t, "ten came", func() bool { list, _ := x.numbers(); return len(list) == 10 })
+	there, err := m.Prepare(y.Input(y.Collector(nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	there.Enforce()
+	keep(t, there, 11, 12)
+	collectortest.Eventually(t, "twelve came", func() bool { list, _ := y.numbers(); return len(list) == 12 })
+	if err := drain(t, m, 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	whole(t, y, 12)
+	if r := m.Report(); r.Delivered != 12 || r.Repeated != 10 || m.bytes != 0 || len(log.Lines()) != 1 || !strings.Contains(log.Lines()[0], "may not have read numbers 1 to 10") {
+		t.Errorf("%+v, %d bytes, and the log says %q", r, m.bytes, log.Lines())
+	}
+}
+
+// A new place is not made to wait for what the old one has done.
+func TestANewProgramWhileTheOldPlaceFails(t *testing.T) {
+	x := collect(t, nil)
+	trying, fail := make(chan struct{}), make(chan struct{})
+	m := New("plain", plain{}, func(ctx context.Context, host string, port uint16) (net.Conn, error) {
+		if port != 1 {
+			return collectortest.Dial(ctx, host, port)
+		}
+		close(trying)
+		<-fail
+		return nil, errors.New("nobody answers")
+	})
+	m.pace = quick
+	m.pace.first, m.pace.most = time.Hour, time.Hour
+	for _, port := range []uint16{1, x.Collector(nil).Port} {
+		st, err := m.Prepare(x.Input(x.Collector(func(c *audit.Collector) { c.Port = port })))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Enforce(); port == 1 {
+			m.rouse() // is for the first
+			<-m.wake
+			m.Start(&collectortest.Log{})
+			keep(t, st, 1, 1)
+			<-trying
+		}
+	}
+	close(fail)
+	collectortest.Eventually(t, "it came to the new place", func() bool { list, _ := x.numbers(); return len(list) == 1 })
+	if err := drain(t, m, 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestWhatPrepareRefuses(t *testing.T) {

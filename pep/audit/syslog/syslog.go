@@ -58,7 +58,10 @@ type line struct {
 	err    error // of the end; once broken is closed
 }
 
-var errSpoke = errors.New("the server sent something, which a syslog server never does")
+var (
+	errSpoke = errors.New("the server sent something, which a syslog server never does")
+	errDeaf  = errors.New("the server does not end the connection")
+)
 
 // listen waits for the end: there is nothing else to hear.
 func (l *line) listen() {
@@ -98,22 +101,24 @@ func (l *line) Send(ctx context.Context, batch []*delivery.Entry, lost uint64) (
 
 // Close implements delivery.Line: a server that has read everything closes as well.
 func (l *line) Close(ctx context.Context) error {
-	if c, ok := l.conn.(interface{ CloseWrite() error }); ok && ctx.Err() == nil {
+	err := ctx.Err()
+	if c, ok := l.conn.(interface{ CloseWrite() error }); ok && err == nil {
 		at, _ := ctx.Deadline()
 		l.conn.SetWriteDeadline(at)
-		if err := c.CloseWrite(); err == nil {
+		if err = c.CloseWrite(); err == nil {
 			select {
 			case <-l.broken:
 			case <-ctx.Done():
+				err = errDeaf
 			}
 		}
 	}
 	l.conn.Close()
 	<-l.broken
-	if l.err == io.EOF || errors.Is(l.err, net.ErrClosed) {
-		return nil
+	if err == nil && l.err != io.EOF {
+		err = l.err
 	}
-	return l.err
+	return err
 }
 
 // appendFrame appends a message with its length before it (RFC 5425, section 4.3).

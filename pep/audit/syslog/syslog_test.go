@@ -206,3 +206,30 @@ func TestRecordsArriveInOrder(t *testing.T) {
 		})
 	}
 }
+
+// A server that does not end the connection when we do may have read nothing of what was
+// sent last: it is named.
+func TestAServerThatIsDeaf(t *testing.T) {
+	p := collectortest.Listen(t, false)
+	go func() {
+		if c, err := p.Accept(); err == nil {
+			t.Cleanup(func() { c.Close() })
+			c.(interface{ Handshake() error }).Handshake()
+		}
+	}()
+	m, st, log := started(t, p.Input(p.Collector(nil)))
+	for range 3 {
+		if err := st.Keep(collectortest.Record("x"), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	collectortest.Eventually(t, "it was sent", func() bool { return m.Report().Delivered == 3 })
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := m.Drain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if said := strings.Join(log.Lines(), "\n"); !strings.Contains(said, "may not have read numbers 1 to 3, which were sent last: the server does not end the connection") {
+		t.Errorf("the log says %q", said)
+	}
+}
