@@ -274,14 +274,16 @@ func (s *server) remains(g *generation, c *conn, now time.Time) (bool, error) {
 		}
 	}
 	if d.Verdict == abi.Allow {
+		if d.Would != nil && secured {
+			// Where the record has no place, it is asked again.
+			if filed, err := s.note(g, c, d); err != nil || filed.Verdict != abi.Allow {
+				return false, err
+			}
+		}
 		if secured {
 			c.admitted.Store(g.serial)
 		}
-		if d.Would == nil || !secured {
-			return true, nil
-		}
-		d, err := s.note(g, c, d)
-		return err == nil && d.Verdict == abi.Allow, err
+		return true, nil
 	}
 	c.cut()
 	if c.refused.Swap(true) {

@@ -6,10 +6,12 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/abi/audit"
 	"lorica.dev/lorica/abi/control"
+	"lorica.dev/lorica/abi/flow"
 	"lorica.dev/lorica/pep"
 )
 
@@ -129,6 +131,37 @@ func TestConnectionsWithoutRoom(t *testing.T) {
 	}
 	if err := r.life.server.alert(g, &pep.Exchange{}, pep.Decision{Stage: "x"}); err != nil {
 		t.Errorf("an alert without room ends the image: %v", err)
+	}
+}
+
+// An opinion is a gate that has one of everybody.
+type opinion abi.Verdict
+
+func (o opinion) Admit(flow.Flow) pep.Decision {
+	return pep.Decision{Verdict: abi.Verdict(o), Stage: "firewall", Rule: abi.Rule{ID: "web"}}
+}
+
+// A connection that a new program lets stay, and that needs a record of it, does not stay
+// by asking twice.
+func TestConnectionsThatStayHaveTheirRecord(t *testing.T) {
+	s := &shelf{demands: true, drained: make(chan struct{})}
+	r := withShelf(t, s, "ok")
+	live := r.life.server.pin()
+	defer live.unpin()
+	g := &generation{serial: live.serial + 1, audit: live.audit, sinks: []pep.SinkState{s}, gates: []gate{{"firewall", opinion(abi.Allow), opinion(abi.Deny)}}}
+	c := &conn{server: r.life.server}
+	for i, want := range []bool{false, false, true, true} {
+		if i == 2 {
+			s.mu.Lock()
+			s.room = 5
+			s.mu.Unlock()
+		}
+		if got, err := r.life.server.remains(g, c, time.Now()); got != want || err != nil {
+			t.Errorf("try %d: %v, %v", i, got, err)
+		}
+	}
+	if len(s.records) != 1 || s.records[0].DryRun == nil {
+		t.Errorf("%+v", s.records)
 	}
 }
 
