@@ -178,6 +178,7 @@ func mistakes() []mistake {
 		{"audit sinks places", "  tests:", "  audit: {sinks: {syslog: {server: \"user@logs.example\", trust: secret/ca, onLoss: Count}, otlp: {url: \"https://u:p@c.example\", trust: secret/ca, onLoss: Count}}}\n  tests:", nil},
 		{"audit sinks query", "  tests:", "  audit: {sinks: {syslog: {server: \"[::ffff:10.0.0.1]:6514\", trust: secret/ca, onLoss: Count}, otlp: {url: \"https://c.example/a?b\", trust: secret/ca, onLoss: Count}}}\n  tests:", nil},
 		{"audit sinks both deny", "  tests:", "  audit: {sinks: {syslog: {server: logs.example, trust: secret/ca, onLoss: Deny}, otlp: {url: \"https://c.example\", trust: secret/ca, onLoss: Deny}}}\n  tests:", nil},
+		{"audit sinks memory", "  tests:", "  audit: {sinks: {syslog: {server: logs.example, trust: secret/users, onLoss: Count}, otlp: {url: \"https://c.example\", trust: secret/users, onLoss: Count, queue: {memory: 17Mi}}}}\n  tests:", nil},
 		{"audit sinks denied way", network, network + "    egress: [{name: nowhere, action: Deny, to: [{names: [logs.example]}]}]\n  audit: {sinks: {syslog: {server: logs.example, trust: secret/users, onLoss: Count}}}\n", nil},
 		{"allow on error", "  levels:", "  default: {onError: Allow}\n  levels:", nil},
 		{"another target", "  app:", "  target: container\n  app:", nil},

@@ -247,9 +247,19 @@ func (p *parsing) checkSinks(s *securityPolicy) {
 	}
 }
 
-// checkPairSinks checks that the image of a workload has a way to the collectors.
+// checkPairSinks checks that the image of a workload has a way to the collectors, and the
+// memory for what waits for them: half of it, as anybody can have records made.
 func (p *parsing) checkPairSinks(w *workload, s *securityPolicy) {
-	if list := Collectors(s.SecurityPolicy); len(list) > 0 && w.Interface != nil {
+	list := Collectors(s.SecurityPolicy)
+	var memory uint64
+	for _, c := range list {
+		memory += c.Memory
+	}
+	if memory > w.Memory/2 {
+		s.failAt(list[0].Pos, "write a smaller queue.memory, or a larger spec.resources.memory in the workload", "what waits for collectors may take %s, more than half of the %s that workload %s has",
+			sizeText(memory), sizeText(w.Memory), w.Metadata.Name)
+	}
+	if len(list) > 0 && w.Interface != nil {
 		s.failAt(list[0].Pos, "write network: direct without an interface, or socket, in the workload", "workload %s is on an interface, where records cannot be sent: its tender, which makes its connections, is not on that network", w.Metadata.Name)
 	}
 }
