@@ -115,7 +115,14 @@ func ConfigModules(file string) ([]api.Module, error) {
 	if f.Dir, err = filepath.Abs(f.Dir); err != nil {
 		return nil, fileError(file, err)
 	}
-	return parseConfig(f)
+	list, err := parseConfig(f)
+	for i := range list {
+		// As it is called in locks, beside what workloads name in folders of their own.
+		if m := &list[i]; m.Path != "" && !filepath.IsAbs(m.Path) {
+			m.Path = filepath.Join(m.Dir, m.Path)
+		}
+	}
+	return list, err
 }
 
 func parseConfig(f File) (list []api.Module, err error) {

@@ -35,7 +35,11 @@ func (m *Machine) host(ctx context.Context, d *policy.Deployment) (*host, error)
 	if err != nil {
 		return nil, err
 	}
-	for _, o := range h.modules {
+	for i, o := range h.modules {
+		// The two would be versions of one module, of which the image would have either.
+		if j := slices.IndexFunc(h.modules, func(x *builder.Own) bool { return x.ID == o.ID }); j < i {
+			return nil, &builder.SourceError{Pos: o.Named.Pos, Message: fmt.Sprintf("module %s is %s, and so is %s: name one of them", o.Named.Source(), o.ID, h.modules[j].Named.Source())}
+		}
 		if !o.Named.Optional {
 			h.required = append(h.required, catalog.Requirement{Any: catalog.Clause{o.ID}, Why: "the workload " + d.Workload.Metadata.Name + " names it", Pos: o.Named.Pos})
 		}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"lorica.dev/lorica/abi/settings"
+	"lorica.dev/lorica/builder"
 	"lorica.dev/lorica/catalog"
 	"lorica.dev/lorica/catalog/lock"
 	"lorica.dev/lorica/policy"
@@ -217,6 +218,51 @@ func TestModulesThatComeAndGo(t *testing.T) {
 	}
 	if w, err := s.write(LockOptions{Update: true, Whole: true}); err != nil || len(w) != 1 || len(w[0].Gone) != 1 || strings.Contains(s.lock(), "guard\n") {
 		t.Errorf("one less in the whole folder: %+v, %v\n%s", w, err, s.lock())
+	}
+}
+
+// What the configuration calls as a workload calls another module has a name of its own in
+// the lock.
+func TestTwoModulesOfOneRelativePath(t *testing.T) {
+	s := newShop(t, "[{path: ./guard}]")
+	s.guard("guard", "requires: [example.com/lists/names]\n")
+	s.guard("../guard", "provides: [example.com/lists/names]\n")
+	base := filepath.Dir(s.dir)
+	for _, name := range []string{"go.mod", "module.yaml"} {
+		b, err := os.ReadFile(filepath.Join(base, "guard", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.put("../guard/"+name, strings.ReplaceAll(string(b), "example.com/../guard", "example.com/lists"))
+	}
+	if err := os.WriteFile(s.machine.paths.Config, []byte("modules:\n- path: ./guard\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.write(LockOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.plan(); err != nil || !strings.Contains(s.lock(), `source: "./guard"`) || !strings.Contains(s.lock(), `source: "`+filepath.Join(base, "guard")+`"`) {
+		t.Errorf("%v\n%s", err, s.lock())
+	}
+}
+
+// Of two versions of one module the image would have either, and the other's settings would
+// be for nothing.
+func TestAModuleInTwoPlaces(t *testing.T) {
+	s := newShop(t, "[{path: ./guard}, {path: ./copy}]")
+	s.guard("copy", "")
+	for _, name := range []string{"go.mod", "module.yaml"} {
+		b, err := os.ReadFile(filepath.Join(s.dir, "copy", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.ReplaceAll(string(b), "example.com/copy", "example.com/guard")
+		s.put("copy/"+name, strings.Replace(text, `version: "1"`, `version: "2"`, 1))
+	}
+	_, err := s.machine.Propose(t.Context(), s.deployment())
+	var source *builder.SourceError
+	if !errors.As(err, &source) || !strings.Contains(err.Error(), "module ./copy is example.com/guard, and so is ./guard: name one of them") {
+		t.Errorf("%v", err)
 	}
 }
 
