@@ -139,6 +139,17 @@ func TestAnswersEndWithTheContext(t *testing.T) {
 	if _, err := r.Analyse(roots, 0).Installable(ctx, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("installable: %v", err)
 	}
+	var b Builder
+	for i := range 3 {
+		b.Add(fmt.Sprint(i), 0)
+	}
+	short := b.Repo()
+	if got, err := short.Check(ctx, CheckOptions{Each: true}); !errors.Is(err, context.Canceled) {
+		t.Errorf("check of few: %v, %v", got, err)
+	}
+	if got, err := short.Analyse(nil, 0).StrongConflicts(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("strong conflicts of few: %v, %v", got, err)
+	}
 	later, stop := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer stop()
 	if _, err := r.Install(later, q); !errors.Is(err, context.DeadlineExceeded) {

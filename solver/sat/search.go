@@ -16,7 +16,7 @@ func (s *Solver) Solve(ctx context.Context, assumptions []Lit, budget int) Statu
 	s.stats.Solves++
 	s.core = s.core[:0]
 	s.backtrack(0)
-	if s.full {
+	if s.full || ctx.Err() != nil { // of many short questions none would come to ask it
 		return Unknown
 	}
 	s.attach()
