@@ -120,6 +120,7 @@ func (r *Repo) Check(ctx context.Context, o CheckOptions) (*Check, error) {
 			}
 		}
 	}
+	c.Undecided = slices.DeleteFunc(c.Undecided, func(p Package) bool { return good[p] }) // in a set that was found for another
 	c.Work = w.work()
 	return c, nil
 }

@@ -119,6 +119,28 @@ func TestWhatIsNotProvenIsSaid(t *testing.T) {
 	}
 }
 
+// What a set that was found has to hold is not undecided, whenever it was asked about.
+func TestWhatIsInASetIsDecided(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 9))
+	undecided := 0
+	for range 3000 {
+		s := random(rng)
+		c, err := s.repo().Check(context.Background(), CheckOptions{Budget: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		undecided += len(c.Undecided)
+		for _, d := range s.depends {
+			if len(d) == 2 && !slices.Contains(c.Broken, d[0]) && !slices.Contains(c.Undecided, d[0]) && slices.Contains(c.Undecided, d[1]) {
+				t.Fatalf("%+v: %d is in a set, and not %d, which it needs: %+v", s, d[0], d[1], c)
+			}
+		}
+	}
+	if undecided == 0 {
+		t.Error("everything was decided: the instances show nothing")
+	}
+}
+
 func TestAnswersEndWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
