@@ -18,7 +18,7 @@ const (
 	maxLine     = 1 << 20 // bytes
 	maxField    = 1 << 22
 	maxPackages = 1 << 20
-	maxText     = 1 << 28 // of all clauses, each once
+	maxText     = 1 << 28 // of all clauses, each once, with what their relations take, and of names and versions
 	maxEdges    = 1 << 23 // clauses over all packages, and packages that they are compared with
 )
 
@@ -31,7 +31,7 @@ type Repository struct {
 	names   map[string]int32 // into named
 	named   []named
 	archs   map[string]string // each once
-	kept    int               // bytes of clauses
+	kept    int               // bytes of text, and of relations
 	said    int               // clauses, as often as they are said, and packages that were compared
 }
 

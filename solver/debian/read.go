@@ -142,6 +142,9 @@ func (s *stanzas) one() error {
 		return err
 	}
 	r := s.repository
+	if r.kept += len(p.Name) + len(p.Version) + len(p.Arch); r.kept > maxText {
+		return s.fail(begin, 1, "", "different relations, names and versions take more than %d bytes in all", maxText)
+	}
 	n := &r.named[p.name]
 	if r.said += len(n.real); r.said > maxEdges {
 		return s.fail(begin, 1, "", "too many packages of one name")
@@ -225,6 +228,9 @@ func (s *stanzas) arch(t []byte) string {
 	return a
 }
 
+// relationBytes is what a relation takes besides its text, by and large.
+const relationBytes = 128
+
 // relations reads a field of them. What many packages say is parsed once.
 func (s *stanzas) relations(t []byte, field int) ([]int32, error) {
 	r := s.repository
@@ -232,8 +238,9 @@ func (s *stanzas) relations(t []byte, field int) ([]int32, error) {
 	err := clauses(t, func(at int, text []byte) error {
 		id, ok := r.read[string(text)]
 		if !ok {
-			if r.kept += len(text); r.kept > maxText {
-				return wrong(at, "", "more than %d bytes of different relations in all", maxText)
+			// A byte and a bar make a relation: what that takes is bounded before it is made.
+			if r.kept += len(text) + relationBytes*(1+bytes.Count(text, []byte("|"))); r.kept > maxText {
+				return wrong(at, "", "different relations, names and versions take more than %d bytes in all", maxText)
 			}
 			c, err := parseClause(string(text))
 			if err != nil {
@@ -290,9 +297,10 @@ func yes(text string) (bool, error) {
 	return false, wrong(0, "write yes or no", "%q is neither", text)
 }
 
+// size reads one of at most 4 TiB, or of so many KiB: a million of them have a sum.
 func size(text string) (int64, error) {
 	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n < 0 || n > 1<<50 {
+	if err != nil || n < 0 || n > 1<<42 {
 		return 0, wrong(0, "", "%q is no size", text)
 	}
 	return n, nil

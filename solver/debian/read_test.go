@@ -134,6 +134,7 @@ func TestMalformedFiles(t *testing.T) {
 		{"multi-arch", head + "Multi-Arch: both\n", `F1:4:13: Multi-Arch: "both" is not known (write no, same, foreign or allowed)`},
 		{"essential", head + "Essential: 1\n", `F1:4:12: Essential: "1" is neither (write yes or no)`},
 		{"size", head + "Size: -1\n", `F1:4:7: Size: "-1" is no size`},
+		{"a size of which a million overflow", head + "Installed-Size: 8796093022208\n", `F1:4:17: Installed-Size: "8796093022208" is no size`},
 		{"size that is none", head + "Installed-Size: 99999999999999999999\n", "F1:4:17: Installed-Size:"},
 		{"a comma too many", head + "Depends: b,, c\n", "F1:4:12: Depends: a package is missing before a comma"},
 		{"a comma alone", head + "Depends: ,\n", "F1:4:10: Depends: a package is missing"},
@@ -165,6 +166,29 @@ func TestMalformedFiles(t *testing.T) {
 		}
 		if !errors.As(err, new(*SyntaxError)) {
 			t.Errorf("%s: %T", c.name, err)
+		}
+	}
+}
+
+// What is small in a file and large in memory counts as what it is there.
+func TestWhatIsKeptIsBounded(t *testing.T) {
+	for _, c := range []struct {
+		name, file string
+		takes      int
+	}{
+		{"alternatives", head + "Depends: a" + strings.Repeat("|a", 99) + "\n", 100 * relationBytes},
+		{"a version", "Package: a\nArchitecture: all\nVersion: 1" + strings.Repeat("0", 999) + "\n", 1000},
+		{"a name", "Package: a" + strings.Repeat("a", 999) + "\nArchitecture: all\nVersion: 1\n", 1000},
+	} {
+		add := func(room int) error {
+			r := Repository{kept: maxText - room}
+			return r.Add(context.Background(), strings.NewReader(c.file), "F")
+		}
+		if err := add(c.takes + 400); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if err := add(c.takes - 1); err == nil || !strings.Contains(err.Error(), "take more than 268435456 bytes in all") {
+			t.Errorf("%s: %v", c.name, err)
 		}
 	}
 }
