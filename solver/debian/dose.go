@@ -96,6 +96,7 @@ func (d *doseWriter) reasons(f *Failure) {
 			case x.Kind == repo.Versions:
 				pair = slices.Clone(pair)
 				d.u.Sort(pair)
+				pair = atOdds(pair, f.Facts)
 			case x.Label != labelApart:
 				c, _ := d.u.said(x.Label)
 				said = doseClause(c)
@@ -111,6 +112,24 @@ func (d *doseWriter) reasons(f *Failure) {
 			d.chain("depchain2", chain(pair[1]))
 		}
 	}
+}
+
+// atOdds returns two of many versions that are asked for, and not by one fact that either
+// would do for, if there are such: those that would be installed together.
+func atOdds(versions []repo.Package, facts []repo.Fact) []repo.Package {
+	asked := func(all ...repo.Package) bool {
+		return slices.ContainsFunc(facts, func(x repo.Fact) bool {
+			return (x.Kind == repo.Needs || x.Kind == repo.Wanted) && !slices.ContainsFunc(all, func(p repo.Package) bool { return !slices.Contains(x.Any, p) })
+		})
+	}
+	for i, p := range versions {
+		for _, q := range versions[i+1:] {
+			if asked(p) && asked(q) && !asked(p, q) {
+				return []repo.Package{p, q}
+			}
+		}
+	}
+	return versions
 }
 
 func (d *doseWriter) chain(name string, list []*repo.Fact) {

@@ -132,6 +132,28 @@ func doseSays(t testing.TB, program, file string) []string {
 	return list
 }
 
+// Of many versions those are told of that the package leads to.
+func TestDoseIsToldTheVersionsThatMatter(t *testing.T) {
+	lines := []string{"c 1 all; Depends: b, a (>= 6), a | b", "b 1 all; Depends: a (= 3) | a (= 5)"}
+	for v := range 9 {
+		lines = append(lines, fmt.Sprintf("a %d all", v+1))
+	}
+	u := universe(t, "", packages(lines...))
+	x, err := u.Repo.Explain(context.Background(), u.Broken(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := u.WriteDose(&b, []Failure{{0, x.Facts}}, 11); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"pkg1:\n      package: a\n      version: 3\n", "pkg2:\n      package: a\n      version: 6\n"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q is not in\n%s", want, &b)
+		}
+	}
+}
+
 // What is broken is what dose-debcheck says is, in repositories in which little goes
 // together.
 func TestTheBrokenAreThoseOfDose(t *testing.T) {
