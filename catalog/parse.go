@@ -73,14 +73,8 @@ func (p *parser) manifest(data []byte) *Module {
 		p.fail(nil, "longer than the %d bytes that a manifest may have", maxManifest)
 		return nil
 	}
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	var doc, rest yaml.Node
-	if err := dec.Decode(&doc); err != nil {
-		p.fail(nil, "%s", strings.TrimPrefix(err.Error(), "yaml: "))
-		return nil
-	}
-	if err := dec.Decode(&rest); !errors.Is(err, io.EOF) {
-		p.fail(&rest, "a manifest is one document")
+	doc := p.document(data)
+	if doc == nil {
 		return nil
 	}
 	m := &Module{}
@@ -116,6 +110,36 @@ func (p *parser) manifest(data []byte) *Module {
 	}
 	m.Surface = m.Breakdown().Total()
 	return m
+}
+
+// document reads the one that a manifest is, or nil. What the library did not expect it
+// says by a panic: that is an error like others.
+func (p *parser) document(data []byte) (doc *yaml.Node) {
+	defer func() {
+		if r := recover(); r != nil {
+			p.fail(nil, "not YAML: %v", r)
+			doc = nil
+		}
+	}()
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	doc = &yaml.Node{}
+	var rest yaml.Node
+	if err := dec.Decode(doc); errors.Is(err, io.EOF) {
+		p.fail(nil, "there is no manifest in it")
+		return nil
+	} else if err != nil {
+		at, text := yaml.Node{Column: 1}, strings.TrimPrefix(err.Error(), "yaml: ")
+		if _, err := fmt.Sscanf(text, "line %d: ", &at.Line); err == nil {
+			_, text, _ = strings.Cut(text, ": ")
+		}
+		p.fail(&at, "%s", text)
+		return nil
+	}
+	if err := dec.Decode(&rest); !errors.Is(err, io.EOF) {
+		p.fail(&rest, "a manifest is one document")
+		return nil
+	}
+	return doc
 }
 
 // itself refuses what a module says about itself and that means nothing. A conflict with
