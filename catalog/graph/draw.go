@@ -40,7 +40,8 @@ func quoted(s string) string {
 // colours of classes, light enough for black text.
 var colours = map[catalog.Class]string{
 	catalog.ClassMachine: "#e0e0e0", catalog.ClassCore: "#cfd8dc", catalog.ClassPlatform: "#d7ccc8", catalog.ClassNet: "#bbdefb", catalog.ClassPart: "#b3e5fc",
-	catalog.ClassGate: "#ffe0b2", catalog.ClassTLS: "#dcedc8", catalog.ClassGuard: "#fff9c4", catalog.ClassAudit: "#e1bee7", catalog.ClassEgress: "#b2dfdb", catalog.ClassApp: "#f8bbd0",
+	catalog.ClassGate: "#ffe0b2", catalog.ClassTLS: "#dcedc8", catalog.ClassGuard: "#fff9c4", catalog.ClassVerifier: "#ffecb3",
+	catalog.ClassAudit: "#e1bee7", catalog.ClassSink: "#d1c4e9", catalog.ClassEgress: "#b2dfdb", catalog.ClassApp: "#f8bbd0",
 }
 
 func colour(c catalog.Class) string {

@@ -70,6 +70,18 @@ func TestDOT(t *testing.T) {
 	}
 }
 
+func TestEveryClassHasAColour(t *testing.T) {
+	all, err := catalog.Load(os.DirFS("../.."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range all.Modules {
+		if _, ok := colours[m.Class]; !ok {
+			t.Errorf("%s has none: %s is drawn as nothing", m.Class, m.ID)
+		}
+	}
+}
+
 func TestAround(t *testing.T) {
 	c := small(t)
 	for _, x := range []struct{ of, want string }{{"a", "a b c d d"}, {"b", "a b c"}, {"d", "a d"}, {"e", "e"}} {
