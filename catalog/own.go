@@ -101,10 +101,6 @@ var ownCalls = []string{
 	"gettid", "gettimeofday", "getuid", "nanosleep", "sched_getaffinity", "sched_yield", "sysinfo", "time", "times", "uname",
 }
 
-// OwnCalls returns the calls that modules of the user's own may make besides those that
-// every image makes.
-func OwnCalls() []string { return slices.Clone(ownCalls) }
-
 // With returns a catalog that has modules of the user's own as well.
 func (c *Catalog) With(own ...*Module) (*Catalog, error) {
 	if len(own) == 0 {

@@ -7,14 +7,13 @@ import "lorica.dev/lorica/solver/sat"
 // al. 2014).
 type sum struct {
 	left, right *sum
-	leaf        sat.Lit
 	inputs      int
 	outs        []sat.Lit // outs[i]: at least i+1
 }
 
 func newSum(in []sat.Lit) *sum {
 	if len(in) == 1 {
-		return &sum{leaf: in[0], inputs: 1, outs: in[:1:1]}
+		return &sum{inputs: 1, outs: in[:1:1]}
 	}
 	half := len(in) / 2
 	return &sum{left: newSum(in[:half]), right: newSum(in[half:]), inputs: len(in)}

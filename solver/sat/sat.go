@@ -168,9 +168,6 @@ func (s *Solver) NewVar() int {
 	return v
 }
 
-// Vars returns how many variables there are.
-func (s *Solver) Vars() int { return len(s.level) }
-
 // Stats returns what was done so far.
 func (s *Solver) Stats() Stats { return s.stats }
 
