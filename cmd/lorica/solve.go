@@ -60,16 +60,13 @@ decided within the budget.`,
 			case q.budget < 0:
 				return usageError{errors.New("--budget: write a number of conflicts, or 0 for the usual")}
 			}
-			asked, err := parseAsked(names)
+			asked, err := parseAsked(slices.Concat(q.check, names)) // --check a b
 			if err != nil {
 				return err
 			}
-			checked, err := parseAsked(q.check)
-			if err != nil {
-				return err
-			}
-			if len(q.check) > 0 { // --check a b
-				checked, asked = append(checked, asked...), nil
+			var checked []debian.Clause
+			if len(q.check) > 0 {
+				checked, asked = asked, nil
 			}
 			if len(asked) > 0 && c.format == "dose" {
 				return usageError{errors.New("solve: -o dose shows what is broken: use --check with the names")}
@@ -196,7 +193,7 @@ func (c *cli) solveCheck(ctx context.Context, u *debian.Universe, q *solving, na
 	}
 	u.Sort(check.Broken)
 	u.Sort(check.Undecided)
-	answer := solveChecked{Packages: len(u.Packages)}
+	answer := solveChecked{Packages: len(u.Packages), Broken: []solveBroken{}}
 	if list != nil {
 		answer.Packages = len(list)
 	}
@@ -206,15 +203,13 @@ func (c *cli) solveCheck(ctx context.Context, u *debian.Universe, q *solving, na
 		b := solveBroken{solvePackage: packageOf(u, p)}
 		if q.explain < 0 || i < q.explain {
 			x, err := u.Repo.Explain(ctx, u.Broken(p, q.budget))
-			switch {
-			case ctx.Err() != nil:
-				return ctx.Err()
-			case err != nil || x == nil:
-				b.Because = []string{"why is not found within the budget: raise --budget"}
-			default:
-				f.Facts = x.Facts
-				b.Because, b.Minimal = u.Sentences(x.Facts, nil), x.Minimal
+			if err != nil && !errors.Is(err, repo.ErrBudget) {
+				return err
 			}
+			if x != nil {
+				f.Facts = x.Facts
+			}
+			b.Because, b.Minimal = told(u, x, nil)
 		}
 		failures = append(failures, f)
 		answer.Broken = append(answer.Broken, b)
@@ -224,6 +219,9 @@ func (c *cli) solveCheck(ctx context.Context, u *debian.Universe, q *solving, na
 	}
 	if c.format == "dose" {
 		err = u.WriteDose(c.out, failures, answer.Packages)
+		if n := len(answer.Undecided); n > 0 { // its form has no word for them
+			fmt.Fprintf(c.err, "%s not decided within the budget: raise --budget\n", count(n, "package"))
+		}
 	} else {
 		err = c.print(&answer, func(w io.Writer) { printSolveChecked(w, &answer) })
 	}
@@ -233,20 +231,37 @@ func (c *cli) solveCheck(ctx context.Context, u *debian.Universe, q *solving, na
 	return err
 }
 
+// told returns why something cannot be installed, in sentences, and whether none of the
+// facts could be left out.
+func told(u *debian.Universe, x *repo.Explanation, asked []debian.Clause) (because []string, minimal bool) {
+	if x == nil {
+		return []string{"why is not found within the budget: raise --budget"}, false
+	}
+	because = u.Sentences(x.Facts, asked)
+	if !x.Minimal {
+		because = append(because, "(not all of this may be needed: the budget ended)")
+	}
+	return because, x.Minimal
+}
+
 // solveInstall answers which set installs what is asked for.
 func (c *cli) solveInstall(ctx context.Context, u *debian.Universe, q *solving, asked []debian.Clause) error {
 	r := u.Request(asked, debian.Minimum(q.minimise), q.budget)
 	set, err := u.Repo.Install(ctx, r)
 	if errors.As(err, new(*repo.Unsatisfiable)) {
 		x, err := u.Repo.Explain(ctx, r)
-		if err != nil {
+		if err != nil && !errors.Is(err, repo.ErrBudget) {
 			return err
 		}
-		answer := solveInstalled{Because: u.Sentences(x.Facts, asked), Minimal: x.Minimal}
+		var answer solveInstalled
+		answer.Because, answer.Minimal = told(u, x, asked)
 		if err := c.print(&answer, func(w io.Writer) { printSolveInstalled(w, &answer, q.minimise) }); err != nil {
 			return err
 		}
 		return errSilent
+	}
+	if errors.Is(err, repo.ErrBudget) {
+		return errors.New("no set was found, and none was ruled out, within the budget: raise --budget")
 	}
 	if err != nil {
 		return err
