@@ -160,6 +160,24 @@ func (c *Catalog) Meeting(any Clause) []*Module {
 	return slices.Compact(list)
 }
 
+// Pairs counts how often a module requires or excludes another, by its id or by what it
+// provides: what a look at all of that takes. Capabilities that many provide and many
+// ask for make it the square of a catalog.
+func (c *Catalog) Pairs() int {
+	n := 0
+	for _, m := range c.Modules {
+		for _, clause := range m.Requires {
+			for _, word := range clause {
+				n += len(c.providers[word])
+			}
+		}
+		for _, word := range m.Conflicts {
+			n += len(c.providers[word])
+		}
+	}
+	return n
+}
+
 // byID is the order of a catalog: by id, the newest version first.
 func byID(a, b *Module) int {
 	return cmp.Or(cmp.Compare(a.ID, b.ID), CompareVersions(b.Version, a.Version))

@@ -98,8 +98,8 @@ type problem struct {
 	request repo.Request
 }
 
-// maxConflicts bounds the pairs of modules that exclude each other.
-const maxConflicts = 2_000_000
+// maxPairs bounds the pairs of modules of which one requires or excludes the other.
+const maxPairs = 2_000_000
 
 func newProblem(c *catalog.Catalog, r *Request) (*problem, error) {
 	p := &problem{catalog: c, in: r, number: map[*catalog.Module]repo.Package{}}
@@ -126,16 +126,21 @@ func newProblem(c *catalog.Catalog, r *Request) (*problem, error) {
 		}
 		return list
 	}
+	tooMany := fmt.Errorf("solver: modules require and exclude each other in more than %d pairs", maxPairs)
+	pairs := 0
 	q := &p.request
 	for i, n := range r.Requirements {
 		q.Roots = append(q.Roots, repo.Root{Any: providers(n.Any), Label: i})
 	}
 	for i := 0; i < len(p.modules); i++ {
 		for k, any := range p.modules[i].Requires {
-			b.Depend(repo.Package(i), k, providers(any)...)
+			list := providers(any)
+			if pairs += len(list); pairs > maxPairs {
+				return nil, tooMany
+			}
+			b.Depend(repo.Package(i), k, list...)
 		}
 	}
-	pairs := 0
 	for i, m := range p.modules {
 		for k, name := range m.Conflicts {
 			for _, o := range c.Providers(name) {
@@ -143,8 +148,8 @@ func newProblem(c *catalog.Catalog, r *Request) (*problem, error) {
 				if !ok || o == m {
 					continue
 				}
-				if pairs++; pairs > maxConflicts {
-					return nil, fmt.Errorf("solver: modules exclude each other in more than %d pairs", maxConflicts)
+				if pairs++; pairs > maxPairs {
+					return nil, tooMany
 				}
 				b.Conflict(repo.Package(i), with, k)
 			}

@@ -194,6 +194,18 @@ func TestAHundredThousandModules(t *testing.T) {
 	}
 }
 
+func TestTooMuchToDoWithEachOther(t *testing.T) {
+	for _, form := range []string{"m%d 1 +x >x|y", "m%d 1 +x !x"} {
+		var lines []string
+		for i := range 1500 {
+			lines = append(lines, fmt.Sprintf(form, i))
+		}
+		if _, err := Solve(context.Background(), catalogOf(t, lines...), asks("x")); err == nil || !strings.Contains(err.Error(), "in more than 2000000 pairs") {
+			t.Errorf("%s: %v", form, err)
+		}
+	}
+}
+
 // ids names modules in the order of the catalog, with versions where they have one.
 func ids(modules []*catalog.Module) []string {
 	var list []string

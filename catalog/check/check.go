@@ -93,7 +93,7 @@ func (r *Report) Count(s Severity) int {
 // Bounds of what is looked at and said.
 const (
 	maxStrong    = 2_000     // modules for which strong dependencies and conflicts are looked for
-	maxPairs     = 4_000_000 // pairs of modules that exclude each other
+	maxPairs     = 4_000_000 // pairs of modules of which one requires or excludes the other
 	maxSlot      = 1_000     // modules of one class that are compared
 	maxExplained = 100       // modules of which it is said why they are in no image
 )
@@ -102,6 +102,9 @@ const (
 // policies and workloads. The budget is a number of conflicts for each question to the
 // solver. Its error is the context's, or says that the catalog is too large.
 func Check(ctx context.Context, c *catalog.Catalog, asked []string, budget int) (*Report, error) {
+	if n := c.Pairs(); n > maxPairs {
+		return nil, fmt.Errorf("modules require and exclude each other in %d pairs, more than %d pairs that are looked at: let capabilities be of fewer modules", n, maxPairs)
+	}
 	k := &checker{catalog: c, asked: map[string]bool{}, unprovided: map[*catalog.Module]bool{}, budget: budget, name: names(c)}
 	for _, a := range asked {
 		k.asked[a] = true
@@ -241,10 +244,7 @@ func (k *checker) targets(ctx context.Context) error {
 		k.report.NotLooked = fmt.Sprintf("strong dependencies and conflicts are looked for among at most %d modules", maxStrong)
 	}
 	for _, target := range api.Targets() {
-		r, err := newImages(k.catalog, target)
-		if err != nil {
-			return err
-		}
+		r := newImages(k.catalog, target)
 		found, err := r.repo.Check(ctx, repo.CheckOptions{Budget: k.budget})
 		if err != nil {
 			return err

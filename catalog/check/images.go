@@ -20,7 +20,7 @@ type images struct {
 }
 
 // newImages labels dependencies and conflicts with their place in the manifest.
-func newImages(c *catalog.Catalog, target string) (*images, error) {
+func newImages(c *catalog.Catalog, target string) *images {
 	number := make(map[*catalog.Module]repo.Package, len(c.Modules))
 	r := &images{catalog: c, target: target, number: number}
 	var b repo.Builder
@@ -30,7 +30,6 @@ func newImages(c *catalog.Catalog, target string) (*images, error) {
 			r.modules = append(r.modules, m)
 		}
 	}
-	pairs := 0
 	var any []repo.Package
 	for i, m := range r.modules {
 		for label, clause := range m.Requires {
@@ -44,19 +43,14 @@ func newImages(c *catalog.Catalog, target string) (*images, error) {
 		}
 		for label, word := range m.Conflicts {
 			for _, o := range c.Providers(word) {
-				p, ok := number[o]
-				if !ok || o == m {
-					continue
+				if p, ok := number[o]; ok && o != m {
+					b.Conflict(repo.Package(i), p, label)
 				}
-				if pairs++; pairs > maxPairs {
-					return nil, fmt.Errorf("modules exclude each other in more than %d pairs: let those that exclude each other provide one capability of few modules, and conflict with that", maxPairs)
-				}
-				b.Conflict(repo.Package(i), p, label)
 			}
 		}
 	}
 	r.repo = b.Repo()
-	return r, nil
+	return r
 }
 
 // led returns the packages that requirements lead to which only one module meets.

@@ -61,6 +61,9 @@ const (
 	above     = 34 // room for conflicts over the first layer
 )
 
+// MostLines is how many pairs of modules New is for: of more, nobody could tell anything.
+const MostLines = 1_000_000
+
 // Drawable is how many modules SVG draws: more of them nobody can read.
 const Drawable = 500
 

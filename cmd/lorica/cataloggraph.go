@@ -30,6 +30,9 @@ With --of MODULE only that one, all that may come with it, and all that may brin
 			if err != nil {
 				return err
 			}
+			if all.Pairs() > graph.MostLines {
+				return fmt.Errorf("the modules require and exclude each other in %d pairs, and a graph has at most %d", all.Pairs(), graph.MostLines)
+			}
 			var some []*catalog.Module
 			if of != "" {
 				m, err := module(all, of)
