@@ -22,9 +22,10 @@ import (
 )
 
 // A Trial is an image that runs for a moment beside whatever else does, to be looked at:
-// nothing lists it, it listens on addresses of loopback that nobody else knows, whatever it
-// asks to be connected to is denied, since it may let in what should be kept from there,
-// and its program is signed by a key that nobody has afterwards.
+// no command lists it, it listens on addresses of loopback taken by chance, which other
+// users of the machine could find, whatever it asks to be connected to is denied, since it
+// may let in what should be kept from there, and its program is signed by a key that nobody
+// has afterwards.
 type Trial struct {
 	*Instance
 	Program string // digest of what it enforces

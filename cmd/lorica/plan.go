@@ -118,8 +118,9 @@ an error here as well, until --update accepts it; look at what changed before th
 
 --prove shows of each image that all of it is needed and that nothing else is in it. The
 image is built without one module after the other, with nothing else changed, and started
-for a moment on an address of loopback that nobody else knows: it does not build, does not
-start, or answers a request otherwise than the policy says. Where a module has a section of
+for a moment on an address of loopback taken by chance: it does not build, does not start,
+or answers a request otherwise than the policy says. Other users of the machine could find
+and reach it while it lasts, and it lacks what would keep them out: ask where nobody else is. Where a module has a section of
 the program, that is left out as well then, to see what would come in. What is linked is
 read from the image, and held to what its modules and its application import. Nothing is
 kept, what runs is not touched, and the images may connect to nothing. It fails where
