@@ -2,7 +2,6 @@ package policy
 
 import (
 	"crypto/x509"
-	"fmt"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -300,16 +299,4 @@ func sinkUses(s *api.SecurityPolicy) (list []use) {
 		}})
 	}
 	return list
-}
-
-// SinkText says where records go, for people.
-func SinkText(s *api.SecurityPolicy) string {
-	var list []string
-	if Channel(s) {
-		list = append(list, "the tender")
-	}
-	for _, c := range Collectors(s) {
-		list = append(list, fmt.Sprintf("%s %s port %d (%s)", c.Name, c.Host, c.Port, c.Pos.Short()))
-	}
-	return strings.Join(list, ", ")
 }

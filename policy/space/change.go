@@ -121,8 +121,8 @@ func Allowing(b *Budget, d *policy.Deployment, c policy.Call) (facts []Fact, cal
 	return nil, c, None, ""
 }
 
-// unneeded leaves out what a call did not show and need not show to be allowed: a fact
-// that every real call has got a value here, and any would do.
+// unneeded leaves out what a call did not show and is allowed without: the search gives a
+// value to every attribute that real calls always have.
 func unneeded(d *policy.Deployment, facts []Fact, c, w policy.Call) ([]Fact, policy.Call) {
 	for i := 0; i < len(facts); {
 		v, found := w.Context[facts[i].Name]
