@@ -319,6 +319,9 @@ func newAsked(t *testing.T, d *policy.Deployment, w *wire.Wire, seed uint64, n i
 		case flags&rst == 0:
 			e.may, e.must = []string{"RST"}, q.dport != served // the cookie of somebody is told from none
 		}
+		if p.Flow.Src.IsLinkLocalUnicast() {
+			e.must = false // nobody forwards an answer to another link (RFC 4291, section 2.5.6)
+		}
 		a.want[q] = e
 	}
 	return a
@@ -436,6 +439,8 @@ func (h *hearing) hear(f []byte, sent bool) {
 		what = "SYN-ACK"
 	case q.protocol == flow.TCP && flags&rst != 0:
 		what = "RST"
+	case q.protocol == flow.TCP && flags == 0x10:
+		what = "ACK"
 	case q.protocol != flow.ICMP:
 		what = fmt.Sprintf("flags %#x of %d", flags, q.protocol)
 	case flags == 0 && !v6, flags == 129 && v6:
@@ -547,10 +552,11 @@ func (a *asked) count(p *packets.Packet) flow.Result {
 }
 
 // again reports whether an answer may be one more to a SYN under another policy, which
-// these rules would have to let in as well.
+// these rules would have to let in as well, or the one to a second SYN while the first
+// is not forgotten (RFC 5961, section 4).
 func (a *asked) again(q question, what string) bool {
 	f, ok := a.earlier[q]
-	return ok && f.Src.IsValid() && (what == "SYN-ACK" || what == "RST") && q.dport == served && a.rules.Decide(f).Verdict == abi.Allow
+	return ok && f.Src.IsValid() && (what == "SYN-ACK" || what == "RST" || what == "ACK") && q.dport == served && a.rules.Decide(f).Verdict == abi.Allow
 }
 
 // check holds what came back, and what was counted, to what had to.
