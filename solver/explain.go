@@ -1,6 +1,7 @@
 package solver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,12 +24,15 @@ type Unsatisfiable struct {
 	Repairs []Repair // the nearest ones
 }
 
-// A Repair is what would have to be taken back for there to be a set: all of it.
+// A Repair is what would have to be otherwise for there to be a set: all of it.
 type Repair struct {
-	Requirements []catalog.Requirement
+	Requirements []catalog.Requirement // to be taken back
 	Prohibitions []catalog.Requirement
-	MaxSurface   int // the limit that would do; 0: it may stay as it is
+	MaxSurface   int // what the limit would have to be; 0: it may stay as it is
 }
+
+// LimitOnly reports whether nothing but the limit would have to be otherwise.
+func (r Repair) LimitOnly() bool { return len(r.Requirements)+len(r.Prohibitions) == 0 }
 
 // Error tells the story and the repairs, one to a line.
 func (u *Unsatisfiable) Error() string {
@@ -53,8 +57,9 @@ func (u *Unsatisfiable) Error() string {
 
 // String is what to do: "without policy.yaml:3 (...)".
 func (r Repair) String() string {
-	if r.MaxSurface > 0 {
-		return fmt.Sprintf("with a limit of %d points", r.MaxSurface)
+	limit := fmt.Sprintf("with a limit of %d points", r.MaxSurface)
+	if r.LimitOnly() {
+		return limit
 	}
 	var list []string
 	for _, n := range r.Requirements {
@@ -63,7 +68,11 @@ func (r Repair) String() string {
 	for _, n := range r.Prohibitions {
 		list = append(list, "the prohibition of "+source(n))
 	}
-	return "without " + and(list)
+	text := "without " + and(list)
+	if r.MaxSurface > 0 {
+		text += " and " + limit
+	}
+	return text
 }
 
 // source is where a requirement stands and what it is.
@@ -105,9 +114,36 @@ func (p *problem) explain(ctx context.Context) error {
 	for _, facts := range e.Repairs {
 		r := Repair{}
 		r.Requirements, r.Prohibitions = p.wishes(facts)
+		if limit := p.in.MaxSurface; limit > 0 {
+			surface, ok := p.without(ctx, facts, len(e.Repairs))
+			if !ok {
+				continue // whether it helps was not found within the budget
+			}
+			if surface > limit {
+				r.MaxSurface = surface
+			}
+		}
 		u.Repairs = append(u.Repairs, r)
 	}
-	return u
+	slices.SortStableFunc(u.Repairs, func(a, b Repair) int { return a.MaxSurface - b.MaxSurface })
+	return cmp.Or(ctx.Err(), error(u))
+}
+
+// without returns the least attack surface of a set that is found when some of the wishes
+// are taken back; so many questions share a budget.
+func (p *problem) without(ctx context.Context, wishes []repo.Fact, share int) (surface int, ok bool) {
+	q := p.request
+	back := func(kind repo.Kind, label int) bool {
+		return slices.ContainsFunc(wishes, func(f repo.Fact) bool { return f.Kind == kind && f.Label == label })
+	}
+	q.Roots = slices.DeleteFunc(slices.Clone(q.Roots), func(r repo.Root) bool { return back(repo.Wanted, r.Label) })
+	q.Bans = slices.DeleteFunc(slices.Clone(q.Bans), func(b repo.Ban) bool { return back(repo.Banned, b.Label) })
+	q.Budget = max(1, q.Budget/share)
+	set, err := p.repo.Install(ctx, q)
+	if err != nil {
+		return 0, false
+	}
+	return int(set.Cost[0]), true
 }
 
 // wishes returns the requirements and prohibitions among facts, each once.
@@ -148,26 +184,19 @@ func (p *problem) tooLarge(ctx context.Context, best *repo.Set) error {
 	}
 	u.Story = append(u.Story, fmt.Sprintf("the smallest one that was found has %d: %s", best.Cost[0], and(parts)))
 	u.Repairs = []Repair{{MaxSurface: int(best.Cost[0])}}
-	without := func(roots []repo.Root, bans []repo.Ban) bool {
-		q := p.request
-		q.Roots, q.Bans = roots, bans
-		set, err := p.repo.Install(ctx, q)
-		return err == nil && set.Cost[0] <= int64(p.in.MaxSurface)
+	try := func(kind repo.Kind, label int, r Repair) {
+		surface, ok := p.without(ctx, []repo.Fact{{Kind: kind, Label: label}}, len(p.in.Requirements)+len(p.in.Prohibitions))
+		if ok && surface <= p.in.MaxSurface {
+			u.Repairs = append(u.Repairs, r)
+		}
 	}
 	for i, n := range p.in.Requirements {
-		if without(slices.DeleteFunc(slices.Clone(p.request.Roots), func(r repo.Root) bool { return r.Label == i }), p.request.Bans) {
-			u.Repairs = append(u.Repairs, Repair{Requirements: []catalog.Requirement{n}})
-		}
+		try(repo.Wanted, i, Repair{Requirements: []catalog.Requirement{n}})
 	}
 	for i, n := range p.in.Prohibitions {
-		if without(p.request.Roots, slices.DeleteFunc(slices.Clone(p.request.Bans), func(b repo.Ban) bool { return b.Label == i })) {
-			u.Repairs = append(u.Repairs, Repair{Prohibitions: []catalog.Requirement{n}})
-		}
+		try(repo.Banned, i, Repair{Prohibitions: []catalog.Requirement{n}})
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return u
+	return cmp.Or(ctx.Err(), error(u))
 }
 
 // tell turns facts into sentences, one for each.

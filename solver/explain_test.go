@@ -72,6 +72,11 @@ there is a set without policy.yaml:1 (asks for p) and policy.yaml:3 (asks for q)
   policy.yaml:5 allows 6 points of attack surface, and no set that does has less than 12 points
   the smallest one that was found has 12: a (7), c (3) and b (2)
 there is a set with a limit of 12 points, or without policy.yaml:1 (asks for x)`},
+		{"a contradiction whose repairs break the limit", []string{"a 7 +x !b", "b 2 +y", "c 3 +z"}, func(r *Request) { r.MaxSurface = 6 }, []string{"x", "y", "z"}, `
+  policy.yaml:1 (asks for x) asks for x, which only a provides
+  policy.yaml:2 (asks for y) asks for y, which only b provides
+  a conflicts with b
+there is a set without policy.yaml:1 (asks for x), or without policy.yaml:2 (asks for y) and with a limit of 10 points`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			q := asks(c.reqs...)

@@ -14,6 +14,7 @@
 package solver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -165,7 +166,7 @@ func newProblem(c *catalog.Catalog, r *Request) (*problem, error) {
 		}
 	}
 	p.repo = b.Repo()
-	q.Budget = r.Budget
+	q.Budget = cmp.Or(r.Budget, repo.DefaultBudget)
 	q.Criteria = []repo.Criterion{
 		func(q repo.Package) int64 { return int64(p.modules[q].Surface) },
 		func(repo.Package) int64 { return 1 },

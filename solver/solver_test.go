@@ -413,13 +413,11 @@ func checkReasons(t *testing.T, i int, c *catalog.Catalog, q Request, u *Unsatis
 		_, ok := brute(c, q)
 		return ok
 	}
-	limit := u.Repairs[0].MaxSurface > 0
+	limit := u.Repairs[0].LimitOnly()
 	for _, r := range u.Repairs {
 		p := q
 		if r.MaxSurface > 0 {
 			p.MaxSurface = r.MaxSurface
-		} else if !limit {
-			p.MaxSurface = 0 // another contradiction comes first
 		}
 		p.Requirements, p.Prohibitions = without(q.Requirements, r.Requirements), without(q.Prohibitions, r.Prohibitions)
 		if !has(p) {

@@ -130,7 +130,7 @@ func contradiction(d *policy.Deployment, u *solver.Unsatisfiable) *policy.Error 
 	}
 	var repairs []string
 	for _, r := range u.Repairs {
-		if r.MaxSurface > 0 {
+		if r.LimitOnly() {
 			e.Pos = d.Policy.Modules.MaxAttackSurfacePos
 		}
 		repairs = append(repairs, r.String())
