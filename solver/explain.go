@@ -238,36 +238,35 @@ func (p *problem) sentence(f repo.Fact) string {
 	return text
 }
 
-// asked is a clause and what there is in the whole catalog to meet it.
+// asked is a clause and what there is in the catalog to meet it: for this target, where
+// there is more for others.
 func (p *problem) asked(any catalog.Clause, by []repo.Package) string {
 	text := strings.Join(any, " or ")
 	if len(any) == 0 {
 		return "one of nothing, which cannot be met"
 	}
-	names := p.names(by)
-	switch {
-	case len(by) == 1 && len(any) == 1 && any[0] == names[0]:
-		return text
-	case len(by) == 1:
-		return text + ", which only " + names[0] + " provides"
-	case len(by) > 1:
-		return text + ", which only " + and(names) + " provide"
-	}
+	here := p.names(by)
 	var elsewhere []string
-	for _, capability := range any {
-		for _, m := range p.catalog.Providers(capability) {
-			if name := p.name(m); !slices.Contains(elsewhere, name) {
-				elsewhere = append(elsewhere, name)
-			}
+	for _, m := range p.catalog.Meeting(any) {
+		if !m.Fits(p.in.Target) {
+			elsewhere = append(elsewhere, p.name(m))
 		}
 	}
-	switch len(elsewhere) {
-	case 0:
-		return text + ", which no module provides"
-	case 1:
-		return text + ", which no module provides for this target (" + elsewhere[0] + " does for others)"
+	target := ""
+	if len(elsewhere) > 0 {
+		target = " for " + p.in.Target
 	}
-	return text + ", which no module provides for this target (" + and(elsewhere) + " do for others)"
+	switch {
+	case len(here) == 1 && len(any) == 1 && any[0] == here[0]:
+		return text
+	case len(here) == 1:
+		return text + ", which only " + here[0] + " provides" + target
+	case len(here) > 1:
+		return text + ", which only " + and(here) + " provide" + target
+	case len(elsewhere) == 0:
+		return text + ", which no module provides"
+	}
+	return text + ", which no module provides" + target + " (" + and(elsewhere) + ": not available there)"
 }
 
 func (p *problem) names(packages []repo.Package) []string {

@@ -30,7 +30,13 @@ there is a set without policy.yaml:2 (asks for tls)`},
   b requires z, which no module provides
 there is a set without policy.yaml:1 (asks for x)`},
 		{"it exists for another target only", []string{"a 1 +x @microvm"}, nil, []string{"x"}, `
-  policy.yaml:1 (asks for x) asks for x, which no module provides for this target (a does for others)
+  policy.yaml:1 (asks for x) asks for x, which no module provides for process (a: not available there)
+there is a set without policy.yaml:1 (asks for x)`},
+		{"others exist for another target", []string{"a 1 +x >y", "b 1 +x @microvm", "c 1 +y !a", "d 1 +y !a", "e 1 +y @microvm"}, nil, []string{"x"}, `
+  policy.yaml:1 (asks for x) asks for x, which only a provides for process
+  a requires y, which only c and d provide for process
+  c conflicts with a
+  d conflicts with a
 there is a set without policy.yaml:1 (asks for x)`},
 		{"two requirements force modules that exclude each other", []string{"a 1 +x !b", "b 1 +y", "c 1 +z"}, nil, []string{"z", "x", "y"}, `
   policy.yaml:2 (asks for x) asks for x, which only a provides
