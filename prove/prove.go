@@ -74,14 +74,31 @@ type Case struct {
 	Got      string `json:"got"`
 }
 
-// OK reports that nothing is needless, and nothing is outside.
-func (r *Report) OK() bool {
+// A Verdict is what all of a report comes to.
+type Verdict string
+
+// Verdicts.
+const (
+	Proven   Verdict = "proven"   // each module is needed, and nothing is outside
+	Refuted  Verdict = "refuted"  // one is needless, or something is outside
+	Unproven Verdict = "unproven" // neither: of some modules it was not shown
+)
+
+// Verdict returns what all of it comes to.
+func (r *Report) Verdict() Verdict {
+	verdict := Proven
 	for _, m := range r.Modules {
-		if m.State == Needless {
-			return false
+		switch m.State {
+		case Needless:
+			return Refuted
+		case NotShown:
+			verdict = Unproven
 		}
 	}
-	return len(r.Outside) == 0
+	if len(r.Outside) > 0 {
+		return Refuted
+	}
+	return verdict
 }
 
 // A prover is one run.

@@ -77,7 +77,7 @@ func TestWhatIsNotNeededIsFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Untried != "" || r.OK() {
+	if r.Untried != "" || r.Verdict() != Refuted {
 		t.Errorf("the image is as it should be, or was not tried: %q", r.Untried)
 	}
 	if text := strings.Join(r.Outside, "\n"); !strings.HasPrefix(text, "package text/template (") || !strings.Contains(text, "\npackage text/template/parse (") || r.Packages < 100 {
@@ -138,6 +138,29 @@ func TestWhatWasNotTriedIsNotShown(t *testing.T) {
 		m.State = NotShown
 		if m.conclude(); m.State != c.want {
 			t.Errorf("%+v: want %s", m, c.want)
+		}
+	}
+}
+
+// A report is no proof where one module is not shown to be needed, however the others are.
+func TestVerdict(t *testing.T) {
+	for _, c := range []struct {
+		states  []State
+		outside []string
+		want    Verdict
+	}{
+		{[]State{Needed, Needed}, nil, Proven},
+		{[]State{Needed, NotShown}, nil, Unproven},
+		{[]State{NotShown, Needless}, nil, Refuted},
+		{[]State{NotShown, Needed}, []string{"package os/exec"}, Refuted},
+		{[]State{Needed}, []string{"package os/exec"}, Refuted},
+	} {
+		r := &Report{Outside: c.outside}
+		for _, s := range c.states {
+			r.Modules = append(r.Modules, Module{State: s})
+		}
+		if got := r.Verdict(); got != c.want {
+			t.Errorf("%v, outside %v: %s, want %s", c.states, c.outside, got, c.want)
 		}
 	}
 }

@@ -27,12 +27,20 @@ const (
 	exitOK      = 0
 	exitFailure = 1 // what was asked for failed, or what the user wrote is wrong
 	exitUsage   = 2 // the command line is wrong
+	// What was asked could be neither shown nor refuted, for a budget that ended or a machine
+	// that cannot try it.
+	exitUndecided = 3
 )
 
 // usageError marks an error in the command line itself.
 type usageError struct{ error }
 
-// errSilent ends a command whose output already says what is wrong.
+// undecided marks an error that leaves open what was asked.
+type undecided struct{ error }
+
+func (u undecided) Unwrap() error { return u.error }
+
+// errSilent ends a command whose output already says what is wrong, or open.
 var errSilent = errors.New("failed")
 
 func exitCode(err error) int {
@@ -40,6 +48,8 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, new(undecided)):
+		return exitUndecided
 	case errors.As(err, &usage):
 		return exitUsage
 	}

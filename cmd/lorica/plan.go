@@ -123,8 +123,9 @@ or answers a request otherwise than the policy says. Other users of the machine 
 and reach it while it lasts, and it lacks what would keep them out: ask where nobody else is. Where a module has a section of
 the program, that is left out as well then, to see what would come in. What is linked is
 read from the image, and held to what its modules and its application import. Nothing is
-kept, what runs is not touched, and the images may connect to nothing. It fails where
-nothing breaks without a module, or where anything else is linked.`,
+kept, what runs is not touched, and the images may connect to nothing. Exit code 1 where
+nothing breaks without a module, or where anything else is linked; 3 where of some module
+neither is shown: where no image can be started here, or the policy enforces nothing.`,
 		Example: `  lorica plan -f examples/payments
   lorica plan -f examples/module --locked
   lorica plan --prove -f examples/payments`,

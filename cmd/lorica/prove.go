@@ -18,7 +18,8 @@ type proven struct {
 	Target     string   `json:"target"`
 	Plan       string   `json:"plan"`
 	*prove.Report
-	OK bool `json:"ok"`
+	Verdict prove.Verdict `json:"verdict"`
+	OK      bool          `json:"ok"` // it is proven
 }
 
 // prove shows of each image that it holds what is needed and nothing else.
@@ -28,7 +29,7 @@ func (c *cli) prove(ctx context.Context, m *run.Machine, path, target, network s
 		return err
 	}
 	var list []proven
-	ok := true
+	found := map[prove.Verdict]bool{}
 	for _, d := range bundle.Deployments {
 		p, err := m.Plan(ctx, d)
 		if err != nil {
@@ -51,15 +52,19 @@ func (c *cli) prove(ctx context.Context, m *run.Machine, path, target, network s
 				return c.explain(err)
 			}
 			at[id] = len(list)
-			list = append(list, proven{Deployment: d.Name(), Levels: []string{l.Name}, Target: l.Build.Target, Plan: id, Report: r, OK: r.OK()})
-			ok = ok && r.OK()
+			v := r.Verdict()
+			list = append(list, proven{d.Name(), []string{l.Name}, l.Build.Target, id, r, v, v == prove.Proven})
+			found[v] = true
 		}
 	}
 	if err := c.print(list, func(w io.Writer) { printProofs(w, list) }); err != nil {
 		return err
 	}
-	if !ok {
+	switch {
+	case found[prove.Refuted]:
 		return errSilent
+	case found[prove.Unproven]:
+		return undecided{errSilent}
 	}
 	return nil
 }
@@ -111,6 +116,24 @@ func printProofs(w io.Writer, list []proven) {
 		if len(p.Outside) == 0 {
 			fmt.Fprintf(w, "  %d packages are linked, all of which the modules or the application import\n", p.Packages)
 		}
+		printVerdict(w, &p)
+	}
+}
+
+// printVerdict ends what is said of an image with what it comes to.
+func printVerdict(w io.Writer, p *proven) {
+	of := map[prove.State][]string{}
+	for _, m := range p.Modules {
+		of[m.State] = append(of[m.State], m.ID)
+	}
+	all := count(len(p.Modules), "module")
+	switch p.Verdict {
+	case prove.Proven:
+		fmt.Fprintf(w, "  proven: each of %s is needed, and nothing else is in it\n", all)
+	case prove.Refuted:
+		fmt.Fprintf(w, "  REFUTED: %d of %s needless, %d outside, %d not shown\n", len(of[prove.Needless]), all, len(p.Outside), len(of[prove.NotShown]))
+	default:
+		fmt.Fprintf(w, "  NOT PROVEN: of %d of %s it is not shown that they are needed: %s\n", len(of[prove.NotShown]), all, strings.Join(of[prove.NotShown], ", "))
 	}
 }
 

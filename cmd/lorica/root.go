@@ -45,7 +45,8 @@ func (c *cli) root() *cobra.Command {
 enforces the policy itself, runs it confined, explains its decisions, and follows
 every change of the policy without losing a request.
 
-Exit codes: 0 done; 1 failed, or what you wrote is wrong; 2 wrong usage.`,
+Exit codes: 0 done; 1 failed, or what you wrote is wrong; 2 wrong usage; 3 undecided:
+neither shown nor refuted with what the budget or this machine allows.`,
 		Example: `  lorica init shop && lorica up -f shop
   lorica plan -f examples/payments
   lorica why -f examples/payments 'GET /accounts/7' --as staff-3 --groups staff`,

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"encoding/json"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -36,8 +37,8 @@ spec:
 // plan --prove says of every module what breaks without it, beside an instance that serves
 // on, and leaves nothing behind, in the store neither.
 func TestPlanProves(t *testing.T) {
-	u := newUser(t)
-	dir := u.project(map[string]string{"all.yaml": strings.ReplaceAll(provable, "PORT", freePort(t)), "public/index.html": "<p>hello\n"})
+	u, port := newUser(t), freePort(t)
+	dir := u.project(map[string]string{"all.yaml": strings.ReplaceAll(provable, "PORT", port), "public/index.html": "<p>hello\n"})
 	tmp := t.TempDir()
 	u.settings = append(u.settings, "TMPDIR="+tmp)
 	up, before := u.up(dir)
@@ -89,8 +90,19 @@ func TestPlanProves(t *testing.T) {
 	edit(t, filepath.Join(dir, "all.yaml"), "  endpoints:", "  modules: {require: [netstack/direct]}\n  endpoints:")
 	cmd := u.command("plan", "--prove", "-f", dir)
 	out, err = cmd.Output()
-	if cmd.ProcessState.ExitCode() != 1 || strings.Count(string(out), "NEEDLESS") != 1 || !regexp.MustCompile(`(?m)^  netstack/direct +NEEDLESS  .*\n +nothing breaks without it$`).Match(out) {
+	if cmd.ProcessState.ExitCode() != 1 || strings.Count(string(out), "NEEDLESS") != 1 || !regexp.MustCompile(`(?m)^  netstack/direct +NEEDLESS  .*\n +nothing breaks without it$`).Match(out) || !strings.Contains(string(out), "\n  REFUTED: 1 of ") {
 		t.Errorf("%v\n%s", err, out)
+	}
+	// Where no image can be started nothing is shown of that one, and it is said so.
+	taken, err := net.Listen("tcp4", "0.0.0.0:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	cmd = u.command("plan", "--prove", "-f", dir)
+	out, err = cmd.Output()
+	if cmd.ProcessState.ExitCode() != 3 || !regexp.MustCompile(`(?m)^  NOT PROVEN: of \d+ of \d+ modules it is not shown that they are needed: .*netstack/direct`).Match(out) || !strings.Contains(string(out), "no image was started: ") {
+		t.Errorf("with a port that is taken: %v\n%s", err, out)
 	}
 }
 
