@@ -104,7 +104,7 @@ func and(list []string) string {
 func (p *problem) explain(ctx context.Context) error {
 	e, err := p.repo.Explain(ctx, p.request)
 	if errors.Is(err, repo.ErrBudget) {
-		return ErrUndecided
+		return &Undecided{Request: p.in, Budget: p.request.Budget}
 	}
 	if err != nil {
 		return err

@@ -187,13 +187,36 @@ func TestWhatTheBudgetLeavesOpenIsSaid(t *testing.T) {
 		t.Fatalf("surface %d, bound %d, proven %v: the instance shows nothing", sel.Surface, sel.Bound, sel.Proven)
 	}
 	q.MaxSurface = sel.Surface - 1
-	if got, err := Solve(context.Background(), c, q); !errors.Is(err, ErrUndecided) {
+	q.MaxSurfacePos = api.Pos{File: "policy.yaml", Line: 5}
+	open := fmt.Sprintf("policy.yaml:5 allows %d points of attack surface; the best module set that was found has %d, and that none has less than %d is all that is known within 200 conflicts of the search: raise the limit to %d, or say in spec.modules which modules to require and to forbid, so that there is less to choose from",
+		q.MaxSurface, sel.Surface, sel.Bound, sel.Surface)
+	if got, err := Solve(context.Background(), c, q); !errors.As(err, new(*Undecided)) || err.Error() != open {
 		t.Errorf("a limit of %d, bound %d: %v, %v", q.MaxSurface, sel.Bound, got, err)
 	}
 	q.MaxSurface = sel.Bound - 1
 	var u *Unsatisfiable
 	if got, err := Solve(context.Background(), c, q); !errors.As(err, &u) {
 		t.Errorf("a limit of %d, bound %d: %v, %v", q.MaxSurface, sel.Bound, got, err)
+	}
+}
+
+// Where nothing was found, the budget is named, and what can be done.
+func TestWhatIsNotFoundIsUndecided(t *testing.T) {
+	const holes = 11
+	var lines, all []string
+	for p := range holes + 1 {
+		for h := range holes {
+			lines = append(lines, fmt.Sprintf("m%d/%d 1 +p%d +h%d !h%d", p, h, p, h, h))
+		}
+		all = append(all, fmt.Sprintf("p%d", p))
+	}
+	q := asks(all...)
+	q.Budget = 1000
+	got, err := Solve(context.Background(), catalogOf(t, lines...), q)
+	var u *Undecided
+	const want = "no module set for target process was found, and none was ruled out, within 1000 conflicts of the search: say in spec.modules which modules to require and to forbid, so that there is less to choose from"
+	if !errors.As(err, &u) || err.Error() != want {
+		t.Errorf("%v, %v", got, err)
 	}
 }
 

@@ -32,7 +32,7 @@ type Request struct {
 	Target        string
 	MaxSurface    int // points of attack surface; 0: no limit
 	MaxSurfacePos api.Pos
-	Budget        int // conflicts; 0: a few seconds of work
+	Budget        int // conflicts; 0: repo.DefaultBudget
 }
 
 // A Selection is the module set of an image.
@@ -56,12 +56,27 @@ type Reason struct {
 	Module      string               // id of the requiring module
 }
 
-// ErrUndecided says that the budget ended before a set was found, or there was shown to
-// be none.
-var ErrUndecided = errors.New("solver: no module set was found, and none was ruled out, within the budget")
+// An Undecided says that the budget ended before a set was found, or one within the limit,
+// and before there was shown to be none.
+type Undecided struct {
+	Request *Request
+	Budget  int // conflicts, which were not enough
+	Surface int // of the best set that was found, which is above the limit; 0: none was found
+	Bound   int // no set has less
+}
 
-// Solve returns the best healthy set. Its error is an *Unsatisfiable, or wraps
-// ErrUndecided, or is the context's.
+func (e *Undecided) Error() string {
+	text, more := fmt.Sprintf("no module set for target %s was found, and none was ruled out,", e.Request.Target), ""
+	if e.Surface > 0 {
+		text = fmt.Sprintf("%s allows %d points of attack surface; the best module set that was found has %d, and that none has less than %d is all that is known",
+			e.Request.MaxSurfacePos.Short(), e.Request.MaxSurface, e.Surface, e.Bound)
+		more = fmt.Sprintf("raise the limit to %d, or ", e.Surface)
+	}
+	return fmt.Sprintf("%s within %d conflicts of the search: %ssay in spec.modules which modules to require and to forbid, so that there is less to choose from", text, e.Budget, more)
+}
+
+// Solve returns the best healthy set. Its error is an *Unsatisfiable, an *Undecided, or the
+// context's.
 func Solve(ctx context.Context, c *catalog.Catalog, r Request) (*Selection, error) {
 	p, err := newProblem(c, &r)
 	if err != nil {
@@ -73,7 +88,7 @@ func Solve(ctx context.Context, c *catalog.Catalog, r Request) (*Selection, erro
 	case errors.As(err, &none):
 		return nil, p.explain(ctx)
 	case errors.Is(err, repo.ErrBudget):
-		return nil, ErrUndecided
+		return nil, &Undecided{Request: &r, Budget: p.request.Budget}
 	case err != nil:
 		return nil, err
 	}
@@ -82,8 +97,7 @@ func Solve(ctx context.Context, c *catalog.Catalog, r Request) (*Selection, erro
 		if bound > r.MaxSurface {
 			return nil, p.tooLarge(ctx, set)
 		}
-		return nil, fmt.Errorf("%w: the limit of %d points at %s is exceeded by the best set that was found (%d), and no set has less than %d",
-			ErrUndecided, r.MaxSurface, r.MaxSurfacePos.Short(), surface, bound)
+		return nil, &Undecided{&r, p.request.Budget, surface, bound}
 	}
 	return p.describe(set), nil
 }

@@ -90,6 +90,11 @@ func (r *Report) Count(s Severity) int {
 	return n
 }
 
+// Open reports whether the budget ended before everything was decided.
+func (r *Report) Open() bool {
+	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Kind == Undecided })
+}
+
 // Bounds of what is looked at and said.
 const (
 	maxStrong    = 2_000     // modules for which strong dependencies and conflicts are looked for
@@ -99,8 +104,8 @@ const (
 )
 
 // Check looks at a catalog. Capabilities are asked for by its modules and, in asked, by
-// policies and workloads. The budget is a number of conflicts for each question to the
-// solver. Its error is the context's, or says that the catalog is too large.
+// policies and workloads. The budget is a number of conflicts for each kind of question to
+// the solver about a target. Its error is the context's, or says that the catalog is too large.
 func Check(ctx context.Context, c *catalog.Catalog, asked []string, budget int) (*Report, error) {
 	if n := c.Pairs(); n > maxPairs {
 		return nil, fmt.Errorf("modules require and exclude each other in %d pairs, more than %d pairs that are looked at: let capabilities be of fewer modules", n, maxPairs)
@@ -250,7 +255,7 @@ func (k *checker) targets(ctx context.Context) error {
 			return err
 		}
 		for _, p := range found.Undecided {
-			k.add(Warning, Undecided, r.modules[p], nil, "whether an image for %s can hold it was not decided within the budget", target)
+			k.add(Warning, Undecided, r.modules[p], nil, "whether an image for %s can hold it was not decided within %d conflicts: raise --budget", target, k.budget)
 		}
 		for _, p := range found.Broken {
 			m := r.modules[p]
@@ -299,7 +304,7 @@ func (k *checker) strong(ctx context.Context, r *images) error {
 	for p := range r.modules {
 		on, err := a.StrongDependencies(ctx, repo.Package(p))
 		if errors.Is(err, repo.ErrBudget) {
-			k.add(Warning, Undecided, r.modules[p], nil, "what is in every image for %s that holds it was not decided within the budget", r.target)
+			k.add(Warning, Undecided, r.modules[p], nil, "what is in every image for %s that holds it was not decided within %d conflicts: raise --budget", r.target, k.budget)
 			continue
 		}
 		if err != nil {
@@ -324,7 +329,7 @@ func (k *checker) strong(ctx context.Context, r *images) error {
 	}
 	pairs, err := a.StrongConflicts(ctx)
 	if errors.Is(err, repo.ErrBudget) {
-		k.report.NotLooked = "which modules can never be together for " + r.target + " was not decided within the budget"
+		k.report.NotLooked = fmt.Sprintf("which modules can never be together for %s was not decided within %d conflicts: raise --budget", r.target, k.budget)
 		return nil
 	}
 	if err != nil {

@@ -83,7 +83,7 @@ func (r *images) led(p repo.Package) map[repo.Package]bool {
 func (k *checker) explain(ctx context.Context, r *images, p repo.Package) ([]string, error) {
 	e, err := r.repo.Explain(ctx, repo.Request{Roots: []repo.Root{{Any: []repo.Package{p}}}, Budget: k.budget})
 	if errors.Is(err, repo.ErrBudget) || err == nil && e == nil {
-		return []string{"why was not found within the budget"}, nil
+		return []string{fmt.Sprintf("why was not found within %d conflicts: raise --budget", k.budget)}, nil
 	}
 	if err != nil {
 		return nil, err

@@ -12,11 +12,9 @@ import (
 	"lorica.dev/lorica/compiler"
 )
 
-// catalogBudget is the conflicts that one question about the catalog may take.
-const catalogBudget = 20_000
-
 func (c *cli) catalogCheckCommand(dir *string) *cobra.Command {
 	var all bool
+	var budget int
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Show what is wrong with the catalog as a whole",
@@ -29,29 +27,37 @@ both (strong conflicts), for each target. --all lists those as well that manifes
 themselves.
 
 Exit code 1 where there is an error: a manifest that cannot be read, a module that is in
-no image, a requirement that nothing provides.`,
+no image, a requirement that nothing provides; 3 where there is none, and something was
+not decided within the budget.`,
 		Example: `  lorica catalog check
   lorica catalog check --catalog ./modules -o json`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkBudget(budget); err != nil {
+				return err
+			}
 			modules, err := c.modules(cmd.Context(), *dir)
 			if err != nil {
 				return err
 			}
-			report, err := check.Check(cmd.Context(), modules, compiler.Capabilities(), catalogBudget)
+			report, err := check.Check(cmd.Context(), modules, compiler.Capabilities(), budget)
 			if err != nil {
 				return err
 			}
 			if err := c.print(report, func(w io.Writer) { printCatalogReport(w, report, all) }); err != nil {
 				return err
 			}
-			if report.Count(check.Wrong) > 0 {
+			switch {
+			case report.Count(check.Wrong) > 0:
 				return errSilent
+			case report.Open():
+				return undecided{errSilent}
 			}
 			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "also list dependencies and conflicts that manifests say themselves")
+	budgetFlag(cmd, &budget)
 	return cmd
 }
 

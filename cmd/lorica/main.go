@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"lorica.dev/lorica/solver"
 )
 
 func main() {
@@ -48,7 +50,7 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, new(undecided)):
+	case errors.As(err, new(undecided)) || errors.As(err, new(*solver.Undecided)):
 		return exitUndecided
 	case errors.As(err, &usage):
 		return exitUsage

@@ -44,8 +44,9 @@ version satisfies none that is asked for. -o dose prints what is broken as
 dose-debcheck --failures --explain does. A file is plain or compressed by gzip; - is
 the standard input.
 
-Exit code 0: everything asked about can be installed; 1: something cannot, or is not
-decided within the budget.`,
+An answer, about all packages as about one, ends after some --budget conflicts. Exit code
+0: everything asked about can be installed; 1: something cannot; 3: nothing is known that
+cannot, and of something it was not decided within the budget.`,
 		Example: `  lorica solve --debian Packages
   lorica solve --debian Packages.gz --check nginx,postgresql-15
   lorica solve --debian Packages --minimise size nginx
@@ -57,8 +58,9 @@ decided within the budget.`,
 				return usageError{errors.New("solve: name a Packages file with --debian FILE")}
 			case q.minimise != string(debian.Count) && q.minimise != string(debian.Size):
 				return usageError{fmt.Errorf("--minimise %s: write count or size", q.minimise)}
-			case q.budget < 0:
-				return usageError{errors.New("--budget: write a number of conflicts, or 0 for the usual")}
+			}
+			if err := checkBudget(q.budget); err != nil {
+				return err
 			}
 			asked, err := parseAsked(slices.Concat(q.check, names)) // --check a b
 			if err != nil {
@@ -90,8 +92,20 @@ decided within the budget.`,
 	_ = cmd.RegisterFlagCompletionFunc("minimise", cobra.FixedCompletions([]string{string(debian.Count), string(debian.Size)}, cobra.ShellCompDirectiveNoFileComp))
 	f.BoolVar(&q.ignoreEssential, "ignore-essential", false, "take essential packages for others: they are installed where something needs them")
 	f.IntVar(&q.explain, "explain", 20, "say of so many broken packages why they are; -1: of all")
-	f.IntVar(&q.budget, "budget", 0, "conflicts that an answer may take (0: for a check no limit, else 200000)")
+	budgetFlag(cmd, &q.budget)
 	return cmd
+}
+
+// budgetFlag adds --budget to a command that asks the solver.
+func budgetFlag(cmd *cobra.Command, budget *int) {
+	cmd.Flags().IntVar(budget, "budget", repo.DefaultBudget, "conflicts that the search for an answer may take")
+}
+
+func checkBudget(budget int) error {
+	if budget < 1 {
+		return usageError{fmt.Errorf("--budget: write a number of conflicts, such as %d", repo.DefaultBudget)}
+	}
+	return nil
 }
 
 // parseAsked reads names of packages; "all" is none in particular.
@@ -216,19 +230,25 @@ func (c *cli) solveCheck(ctx context.Context, u *debian.Universe, q *solving, na
 	}
 	for _, p := range check.Undecided {
 		answer.Undecided = append(answer.Undecided, packageOf(u, p))
+		answer.Budget = q.budget
 	}
 	if c.format == "dose" {
 		err = u.WriteDose(c.out, failures, answer.Packages)
 		if n := len(answer.Undecided); n > 0 { // its form has no word for them
-			fmt.Fprintf(c.err, "%s not decided within the budget: raise --budget\n", count(n, "package"))
+			fmt.Fprintf(c.err, "%s not decided within %s: raise --budget\n", count(n, "package"), count(q.budget, "conflict"))
 		}
 	} else {
 		err = c.print(&answer, func(w io.Writer) { printSolveChecked(w, &answer) })
 	}
-	if err == nil && len(check.Broken)+len(check.Undecided) > 0 {
+	switch {
+	case err != nil:
+		return err
+	case len(check.Broken) > 0:
 		return errSilent
+	case len(check.Undecided) > 0:
+		return undecided{errSilent}
 	}
-	return err
+	return nil
 }
 
 // told returns why something cannot be installed, in sentences, and whether none of the
@@ -261,7 +281,7 @@ func (c *cli) solveInstall(ctx context.Context, u *debian.Universe, q *solving, 
 		return errSilent
 	}
 	if errors.Is(err, repo.ErrBudget) {
-		return errors.New("no set was found, and none was ruled out, within the budget: raise --budget")
+		return undecided{fmt.Errorf("no set was found, and none was ruled out, within %s: raise --budget", count(q.budget, "conflict"))}
 	}
 	if err != nil {
 		return err

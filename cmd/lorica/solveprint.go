@@ -29,6 +29,7 @@ type solveChecked struct {
 	Packages  int            `json:"packages"` // that were checked
 	Broken    []solveBroken  `json:"broken"`
 	Undecided []solvePackage `json:"undecided,omitempty"`
+	Budget    int            `json:"budget,omitempty"` // conflicts, which were not enough for those
 }
 
 type solveBroken struct {
@@ -54,7 +55,7 @@ func printSolveChecked(w io.Writer, a *solveChecked) {
 	}
 	fmt.Fprintf(w, "%s checked: %d broken", count(a.Packages, "package"), len(a.Broken))
 	if len(a.Undecided) > 0 {
-		fmt.Fprintf(w, ", %d not decided: raise --budget", len(a.Undecided))
+		fmt.Fprintf(w, ", %d not decided within %s: raise --budget", len(a.Undecided), count(a.Budget, "conflict"))
 	}
 	fmt.Fprintln(w)
 }

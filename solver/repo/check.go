@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -21,9 +22,8 @@ type CheckOptions struct {
 	Base []Root
 	// Each asks about every package by itself. Without it a set that was found is made as
 	// large as it gets without search, and all that is in it can be installed.
-	Each bool
-	// Budget is a number of conflicts for each package; 0: none but the context's.
-	Budget int
+	Each   bool
+	Budget int // conflicts in all: a package may take a tenth of what is left, or a hundred; 0: DefaultBudget
 }
 
 // whole is a solver that knows all of a repository. Variables are packages; the one
@@ -32,10 +32,14 @@ type whole struct {
 	repo *Repo
 	s    *sat.Solver
 	base sat.Lit
+
+	least int // conflicts that each question may take
+	left  int // of the budget
 }
 
-func (r *Repo) whole(base []Root) *whole {
-	w := &whole{repo: r, s: sat.New(sat.Options{Lazy: true})}
+func (r *Repo) whole(base []Root, budget int) *whole {
+	budget = cmp.Or(budget, DefaultBudget)
+	w := &whole{repo: r, s: sat.New(sat.Options{Lazy: true}), least: min(budget, leastConflicts), left: budget}
 	s, n := w.s, len(r.ids)
 	s.Grow(n+1, len(r.dependencies)+len(r.conflicts), len(r.dependencies)+len(r.any)+2*len(r.conflicts))
 	for range n + 1 {
@@ -71,6 +75,21 @@ func (r *Repo) whole(base []Root) *whole {
 	return w
 }
 
+// Of the conflicts that are left a question may take a part, so that a hard one leaves some
+// to the others, and a few in any case: what is easy is decided whatever was before it.
+const (
+	leastConflicts = 100
+	partOfBudget   = 10
+)
+
+// solve asks one question of many within the budget of all of them.
+func (w *whole) solve(ctx context.Context, lits ...sat.Lit) sat.Status {
+	before := w.s.Stats().Conflicts
+	status := w.s.Solve(ctx, append([]sat.Lit{w.base}, lits...), max(w.least, w.left/partOfBudget))
+	w.left = max(0, w.left-int(w.s.Stats().Conflicts-before))
+	return status
+}
+
 // pairwise is the number of versions up to which every pair has a clause. Of more,
 // each has a few, over variables that say "one of those before".
 const pairwise = 6
@@ -97,7 +116,7 @@ func atMostOne(s *sat.Solver, label int32, group []Package, lit func(Package) sa
 // Check returns which packages can be installed with the base. Its error is the
 // context's.
 func (r *Repo) Check(ctx context.Context, o CheckOptions) (*Check, error) {
-	w := r.whole(o.Base)
+	w := r.whole(o.Base, o.Budget)
 	c := &Check{}
 	good := make([]bool, len(r.ids))
 	for i := range r.ids {
@@ -105,7 +124,7 @@ func (r *Repo) Check(ctx context.Context, o CheckOptions) (*Check, error) {
 		if good[p] {
 			continue
 		}
-		switch w.s.Solve(ctx, []sat.Lit{w.base, sat.Pos(i)}, o.Budget) {
+		switch w.solve(ctx, sat.Pos(i)) {
 		case sat.Unsatisfiable:
 			c.Broken = append(c.Broken, p)
 		case sat.Unknown:
@@ -145,18 +164,16 @@ func (w *whole) work() Work {
 // An Analysis finds what holds in every healthy set. It keeps what it has learnt from
 // one question to the next and is for one goroutine at a time.
 type Analysis struct {
-	w      *whole
-	budget int
+	w *whole
 }
 
 // Analyse returns an Analysis of sets that hold the base. The budget is a number of
-// conflicts for each question to the solver; 0: none but the context's.
-func (r *Repo) Analyse(base []Root, budget int) *Analysis {
-	return &Analysis{w: r.whole(base), budget: budget}
-}
+// conflicts for all questions together, of which each may take a tenth of what is left, or a
+// hundred; 0: DefaultBudget.
+func (r *Repo) Analyse(base []Root, budget int) *Analysis { return &Analysis{r.whole(base, budget)} }
 
 func (a *Analysis) solve(ctx context.Context, lits ...sat.Lit) (bool, error) {
-	switch a.w.s.Solve(ctx, append([]sat.Lit{a.w.base}, lits...), a.budget) {
+	switch a.w.solve(ctx, lits...) {
 	case sat.Satisfiable:
 		return true, nil
 	case sat.Unsatisfiable:

@@ -52,6 +52,11 @@ func TestPigeonsEndWithTheBudget(t *testing.T) {
 	if err != nil || len(c.Broken) > 0 || len(c.Undecided) != r.Len() {
 		t.Errorf("check: %d broken, %d undecided, %v", len(c.Broken), len(c.Undecided), err)
 	}
+	// The budget is one for all packages, however many are hard, and none goes without.
+	c, err = r.Check(ctx, CheckOptions{Base: roots, Budget: 3000})
+	if most := int64(3000 + r.Len()*leastConflicts); err != nil || c.Work.Conflicts > most || c.Work.Conflicts < most/2 {
+		t.Errorf("check: %d conflicts for %d packages, %v", c.Work.Conflicts, r.Len(), err)
+	}
 	a := r.Analyse(roots, 20)
 	if _, err := a.StrongConflicts(ctx); !errors.Is(err, ErrBudget) {
 		t.Errorf("strong conflicts: %v", err)

@@ -287,7 +287,6 @@ func (c *cores) relax(core []sat.Lit) {
 // leaveOut makes the answer the only one: it looks at packages from the last to the
 // first, and leaves out each that no set like those that are left needs.
 func (o *optimizer) leaveOut() {
-	const leastConflicts = 100 // for each question
 	for i := len(o.best) - 1; i >= 0; i-- {
 		without := sat.Neg(i)
 		if o.best[i] && o.s.Fixed(without) == 0 {

@@ -196,12 +196,7 @@ type Request struct {
 // DefaultBudget is a few seconds of work.
 const DefaultBudget = 200_000
 
-func (q *Request) budget() int {
-	if q.Budget > 0 {
-		return q.Budget
-	}
-	return DefaultBudget
-}
+func (q *Request) budget() int { return cmp.Or(q.Budget, DefaultBudget) }
 
 // A Kind is what a Fact says.
 type Kind uint8
