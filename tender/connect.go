@@ -1,6 +1,7 @@
 package tender
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +23,11 @@ const (
 	resolveWithin = 5 * time.Second
 	maxAddresses  = 16          // of a name
 	resolvePause  = time.Second // between two resolutions of a name
+
+	// unheard is how long what was sent may stay without a word of the peer's before its
+	// connection ends. The kernel alone would try for a quarter of an hour, and who writes
+	// records would take them for sent. A peer that reads nothing for so long ends it as well.
+	unheard = time.Minute
 )
 
 // A resolver returns the addresses of a name.
@@ -37,6 +44,7 @@ func resolve(ctx context.Context, name string) ([]netip.Addr, error) {
 type ruling struct {
 	section egress.Section
 	resolve resolver
+	unheard time.Duration
 
 	mu   sync.Mutex
 	pins map[string]*pin // of names that rules allow
@@ -54,7 +62,7 @@ type pin struct {
 }
 
 func newRuling(s egress.Section, r resolver) *ruling {
-	return &ruling{section: s, resolve: r, pins: make(map[string]*pin)}
+	return &ruling{section: s, resolve: r, unheard: unheard, pins: make(map[string]*pin)}
 }
 
 // An undialed says why there is no connection.
@@ -149,7 +157,7 @@ func (o *ruling) try(t egress.Target, addrs []netip.Addr) (*net.TCPConn, egress.
 		}
 		// A share for each, so that none waits for one that never answers, nor the image
 		// for all of them. TCP_NODELAY and keep-alive are defaults.
-		d := net.Dialer{Timeout: connectWithin / time.Duration(len(addrs))}
+		d := net.Dialer{Timeout: connectWithin / time.Duration(len(addrs)), Control: o.giveUp}
 		c, err := d.Dial("tcp", netip.AddrPortFrom(t.Addr, t.Port).String())
 		if err == nil {
 			return c.(*net.TCPConn), t, nil
@@ -160,6 +168,15 @@ func (o *ruling) try(t egress.Target, addrs []netip.Addr) (*net.TCPConn, egress.
 		}
 	}
 	return nil, t, failed
+}
+
+// giveUp lets a socket end its connection where the peer is unheard.
+func (o *ruling) giveUp(_, _ string, c syscall.RawConn) error {
+	var failed error
+	err := c.Control(func(fd uintptr) {
+		failed = os.NewSyscallError("TCP_USER_TIMEOUT", unix.SetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_USER_TIMEOUT, int(o.unheard.Milliseconds())))
+	})
+	return cmp.Or(err, failed)
 }
 
 // duplicateConn returns a descriptor of the same socket that the runtime's poller
