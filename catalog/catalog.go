@@ -56,8 +56,8 @@ func (m *Module) Offers(capability string) bool {
 	return capability == m.ID || slices.Contains(m.Provides, capability)
 }
 
-// Name is the id, and the version, for where there may be others: "pep/filter 2".
-func (m *Module) Name() string { return m.ID + " " + m.Version }
+// Name is the id and the version, for where there may be others: "pep/filter@2".
+func (m *Module) Name() string { return m.ID + "@" + m.Version }
 
 // A Clause is a list of capabilities of which any one is enough. An empty clause cannot
 // be met.

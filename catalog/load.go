@@ -84,7 +84,7 @@ func LoadContext(ctx context.Context, fsys fs.FS) (*Catalog, error) {
 			wrong = append(wrong, err.(*Error))
 			return nil
 		}
-		key := m.ID + "@" + m.Version
+		key := m.Name()
 		if dir := path.Dir(name); dir != m.ID && dir != key {
 			wrong = append(wrong, at(name, "the id is %q; the folder says %q", m.ID, dir))
 			return nil
@@ -185,11 +185,25 @@ func byID(a, b *Module) int {
 
 // Module returns the newest module with the given id, or nil.
 func (c *Catalog) Module(id string) *Module {
-	i, ok := slices.BinarySearchFunc(c.Modules, id, func(m *Module, id string) int { return cmp.Compare(m.ID, id) })
+	i, ok := c.newest(id)
 	if !ok {
 		return nil
 	}
 	return c.Modules[i]
+}
+
+// Name is what a module is called: its id, and the version where the catalog has several.
+func (c *Catalog) Name(m *Module) string {
+	i, ok := c.newest(m.ID)
+	if ok && i+1 < len(c.Modules) && c.Modules[i+1].ID == m.ID {
+		return m.Name()
+	}
+	return m.ID
+}
+
+// newest returns the place of the newest module with an id.
+func (c *Catalog) newest(id string) (int, bool) {
+	return slices.BinarySearchFunc(c.Modules, id, func(m *Module, id string) int { return cmp.Compare(m.ID, id) })
 }
 
 // classes are in chain order.

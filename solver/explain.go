@@ -88,21 +88,9 @@ func source(n catalog.Requirement) string {
 	return n.Pos.Short() + " (" + n.Why + ")"
 }
 
-// and joins a list in words. A long one is cut.
-func and(list []string) string {
-	const most = 6
-	if n := len(list) - most; n > 0 {
-		list = append(list[:most:most], fmt.Sprintf("%d others", n))
-	}
-	if len(list) < 2 {
-		return strings.Join(list, "")
-	}
-	return strings.Join(list[:len(list)-1], ", ") + " and " + list[len(list)-1]
-}
-
 // explain returns an *Unsatisfiable, or why there is none.
 func (p *problem) explain(ctx context.Context) error {
-	e, err := p.repo.Explain(ctx, p.request)
+	e, err := p.Repo.Explain(ctx, p.request)
 	if errors.Is(err, repo.ErrBudget) {
 		return &Undecided{Request: p.in, Budget: p.request.Budget}
 	}
@@ -139,7 +127,7 @@ func (p *problem) without(ctx context.Context, wishes []repo.Fact, share int) (s
 	q.Roots = slices.DeleteFunc(slices.Clone(q.Roots), func(r repo.Root) bool { return back(repo.Wanted, r.Label) })
 	q.Bans = slices.DeleteFunc(slices.Clone(q.Bans), func(b repo.Ban) bool { return back(repo.Banned, b.Label) })
 	q.Budget = max(1, q.Budget/share)
-	set, err := p.repo.Install(ctx, q)
+	set, err := p.Repo.Install(ctx, q)
 	if err != nil {
 		return 0, false
 	}
@@ -180,7 +168,7 @@ func (p *problem) tooLarge(ctx context.Context, best *repo.Set) error {
 	})
 	var parts []string
 	for _, m := range modules {
-		parts = append(parts, fmt.Sprintf("%s (%d)", p.name(m), m.Surface))
+		parts = append(parts, fmt.Sprintf("%s (%d)", p.Catalog.Name(m), m.Surface))
 	}
 	u.Story = append(u.Story, fmt.Sprintf("the smallest one that was found has %d: %s", best.Cost[0], and(parts)))
 	u.Repairs = []Repair{{MaxSurface: int(best.Cost[0])}}
@@ -213,76 +201,13 @@ func (p *problem) sentence(f repo.Fact) string {
 	case repo.Wanted:
 		n := p.in.Requirements[f.Label]
 		return source(n) + " asks for " + p.asked(n.Any, f.Any)
-	case repo.Needs:
-		m := p.modules[f.Package]
-		return p.name(m) + " requires " + p.asked(m.Requires[f.Label], f.Any)
-	case repo.Excludes:
-		m, o := p.modules[f.Package], p.modules[f.Other]
-		text := p.name(m) + " conflicts with " + p.name(o)
-		if name := m.Conflicts[f.Label]; name != o.ID {
-			text += ", which provides " + name
+	case repo.Banned:
+		n, m := p.in.Prohibitions[f.Label], p.Modules[f.Package]
+		text := source(n) + " forbids " + p.Catalog.Name(m)
+		if !slices.Contains(n.Any, m.ID) {
+			text += ", which provides " + and(slices.DeleteFunc(slices.Clone(n.Any), func(c string) bool { return !m.Offers(c) }))
 		}
 		return text
-	case repo.Versions:
-		any := f.Any
-		if f.Other != repo.None {
-			any = []repo.Package{f.Package, f.Other}
-		}
-		return and(p.names(any)) + " are versions of one module: an image has one of them"
 	}
-	n, m := p.in.Prohibitions[f.Label], p.modules[f.Package]
-	text := source(n) + " forbids " + p.name(m)
-	if !slices.Contains(n.Any, m.ID) {
-		text += ", which provides " + and(slices.DeleteFunc(slices.Clone(n.Any), func(c string) bool { return !m.Offers(c) }))
-	}
-	return text
-}
-
-// asked is a clause and what there is in the catalog to meet it: for this target, where
-// there is more for others.
-func (p *problem) asked(any catalog.Clause, by []repo.Package) string {
-	text := strings.Join(any, " or ")
-	if len(any) == 0 {
-		return "one of nothing, which cannot be met"
-	}
-	here := p.names(by)
-	var elsewhere []string
-	for _, m := range p.catalog.Meeting(any) {
-		if !m.Fits(p.in.Target) {
-			elsewhere = append(elsewhere, p.name(m))
-		}
-	}
-	target := ""
-	if len(elsewhere) > 0 {
-		target = " for " + p.in.Target
-	}
-	switch {
-	case len(here) == 1 && len(any) == 1 && any[0] == here[0]:
-		return text
-	case len(here) == 1:
-		return text + ", which only " + here[0] + " provides" + target
-	case len(here) > 1:
-		return text + ", which only " + and(here) + " provide" + target
-	case len(elsewhere) == 0:
-		return text + ", which no module provides"
-	}
-	return text + ", which no module provides" + target + " (" + and(elsewhere) + ": not available there)"
-}
-
-func (p *problem) names(packages []repo.Package) []string {
-	var list []string
-	for _, m := range p.list(packages) {
-		list = append(list, p.name(m))
-	}
-	return list
-}
-
-// name is the id, with the version where the catalog has several.
-func (p *problem) name(m *catalog.Module) string {
-	for _, o := range p.catalog.Providers(m.ID) {
-		if o.ID == m.ID && o != m {
-			return m.Name()
-		}
-	}
-	return m.ID
+	return p.Sentence(f)
 }

@@ -57,9 +57,9 @@ there is a set without policy.yaml:1 (asks for x), or without policy.yaml:2 (ask
   a requires nope, which no module provides
 there is a set without policy.yaml:1 (asks for y), or without policy.yaml:2 (asks for x)`},
 		{"two versions of one module", []string{"a=1 1 +x", "a=2 1 +y"}, nil, []string{"x", "y"}, `
-  policy.yaml:1 (asks for x) asks for x, which only a 1 provides
-  policy.yaml:2 (asks for y) asks for y, which only a 2 provides
-  a 2 and a 1 are versions of one module: an image has one of them
+  policy.yaml:1 (asks for x) asks for x, which only a@1 provides
+  policy.yaml:2 (asks for y) asks for y, which only a@2 provides
+  a@2 and a@1 are versions of one module: an image has one of them
 there is a set without policy.yaml:1 (asks for x), or without policy.yaml:2 (asks for y)`},
 		{"a prohibition", []string{"a 1 +x >y", "b 1 +y"}, func(r *Request) { r.Prohibitions = forbid("b", 9) }, []string{"x"}, `
   policy.yaml:1 (asks for x) asks for x, which only a provides

@@ -82,7 +82,7 @@ func Solve(ctx context.Context, c *catalog.Catalog, r Request) (*Selection, erro
 	if err != nil {
 		return nil, err
 	}
-	set, err := p.repo.Install(ctx, p.request)
+	set, err := p.Repo.Install(ctx, p.request)
 	var none *repo.Unsatisfiable
 	switch {
 	case errors.As(err, &none):
@@ -102,122 +102,46 @@ func Solve(ctx context.Context, c *catalog.Catalog, r Request) (*Selection, erro
 	return p.describe(set), nil
 }
 
-// A problem is a request as a repository. Of the catalog it holds what the
-// requirements can reach and what fits the target.
+// A problem is a request, of what there is for its target.
 type problem struct {
-	catalog *catalog.Catalog
+	*Offer
 	in      *Request
-	modules []*catalog.Module // by package
-	number  map[*catalog.Module]repo.Package
-	repo    *repo.Repo
 	request repo.Request
 }
 
-// maxPairs bounds the pairs of modules of which one requires or excludes the other.
-const maxPairs = 2_000_000
-
 func newProblem(c *catalog.Catalog, r *Request) (*problem, error) {
-	p := &problem{catalog: c, in: r, number: map[*catalog.Module]repo.Package{}}
-	var b repo.Builder
-	place := map[*catalog.Module]int{}
-	for i, m := range c.Modules {
-		place[m] = i
+	o, err := NewOffer(c, r.Target)
+	if err != nil {
+		return nil, fmt.Errorf("solver: %w", err)
 	}
-	// providers numbers the modules that offer one of the capabilities.
-	providers := func(any catalog.Clause) (list []repo.Package) {
-		for _, capability := range any {
-			for _, m := range c.Providers(capability) {
-				if !m.Fits(r.Target) {
-					continue
-				}
-				q, ok := p.number[m]
-				if !ok {
-					q = b.Add(m.ID, -place[m]) // the catalog has newer versions first
-					p.number[m] = q
-					p.modules = append(p.modules, m)
-				}
-				list = append(list, q)
-			}
-		}
-		return list
-	}
-	tooMany := fmt.Errorf("solver: modules require and exclude each other in more than %d pairs", maxPairs)
-	pairs := 0
+	p := &problem{Offer: o, in: r}
 	q := &p.request
 	for i, n := range r.Requirements {
-		q.Roots = append(q.Roots, repo.Root{Any: providers(n.Any), Label: i})
-	}
-	for i := 0; i < len(p.modules); i++ {
-		for k, any := range p.modules[i].Requires {
-			list := providers(any)
-			if pairs += len(list); pairs > maxPairs {
-				return nil, tooMany
-			}
-			b.Depend(repo.Package(i), k, list...)
-		}
-	}
-	for i, m := range p.modules {
-		for k, name := range m.Conflicts {
-			for _, o := range c.Providers(name) {
-				with, ok := p.number[o]
-				if !ok || o == m {
-					continue
-				}
-				if pairs++; pairs > maxPairs {
-					return nil, tooMany
-				}
-				b.Conflict(repo.Package(i), with, k)
-			}
-		}
+		q.Roots = append(q.Roots, repo.Root{Any: o.Meeting(n.Any), Label: i})
 	}
 	for i, n := range r.Prohibitions {
-		for _, name := range n.Any {
-			for _, m := range c.Providers(name) {
-				if q, ok := p.number[m]; ok {
-					p.request.Bans = append(p.request.Bans, repo.Ban{Package: q, Label: i})
-				}
-			}
+		for _, m := range o.Meeting(n.Any) {
+			q.Bans = append(q.Bans, repo.Ban{Package: m, Label: i})
 		}
 	}
-	p.repo = b.Repo()
 	q.Budget = cmp.Or(r.Budget, repo.DefaultBudget)
 	q.Criteria = []repo.Criterion{
-		func(q repo.Package) int64 { return int64(p.modules[q].Surface) },
+		func(q repo.Package) int64 { return int64(o.Modules[q].Surface) },
 		func(repo.Package) int64 { return 1 },
-		p.age(),
+		o.age(),
 	}
 	return p, nil
 }
 
 // age counts the versions of a module that are newer and fit the target.
-func (p *problem) age() repo.Criterion {
-	newer := make([]int64, len(p.modules))
-	known := map[string]bool{}
-	for _, m := range p.modules {
-		if known[m.ID] {
-			continue
-		}
-		known[m.ID] = true
-		n := int64(0)
-		for _, o := range p.catalog.Providers(m.ID) { // newest first
-			if o.ID != m.ID || !o.Fits(p.in.Target) {
-				continue
-			}
-			if q, ok := p.number[o]; ok {
-				newer[q] = n
-			}
-			n++
+func (o *Offer) age() repo.Criterion {
+	newer := make([]int64, len(o.Modules))
+	for i, m := range o.Modules { // of one id, the newest is first
+		if i > 0 && o.Modules[i-1].ID == m.ID {
+			newer[i] = newer[i-1] + 1
 		}
 	}
 	return func(q repo.Package) int64 { return newer[q] }
-}
-
-func (p *problem) list(packages []repo.Package) []*catalog.Module {
-	var modules []*catalog.Module
-	for _, q := range packages {
-		modules = append(modules, p.modules[q])
-	}
-	return modules
 }
 
 // describe turns a healthy set into a Selection.
@@ -233,7 +157,7 @@ func (p *problem) describe(set *repo.Set) *Selection {
 	because := func(by *catalog.Module, r Reason) {
 		var met []*catalog.Module // each once
 		for _, capability := range r.Any {
-			for _, m := range p.catalog.Providers(capability) {
+			for _, m := range p.Catalog.Providers(capability) {
 				if chosen[m] && m != by && (len(r.Any) == 1 || !slices.Contains(met, m)) {
 					met = append(met, m)
 					sel.Because[m.ID] = append(sel.Because[m.ID], r)
@@ -249,7 +173,7 @@ func (p *problem) describe(set *repo.Set) *Selection {
 			because(by, Reason{Any: any, Module: by.ID})
 		}
 	}
-	for _, m := range p.catalog.Modules {
+	for _, m := range p.Catalog.Modules {
 		if !chosen[m] {
 			sel.LeftOut = append(sel.LeftOut, m)
 		}

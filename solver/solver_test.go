@@ -82,9 +82,9 @@ func TestSolve(t *testing.T) {
 		{"one module for two capabilities", []string{"a 2 +x", "b 2 +y", "c 3 +x +y"}, []string{"x", "y"}, []string{"c"}},
 		{"two modules that are lighter than one", []string{"a 2 +x", "b 2 +y", "c 5 +x +y"}, []string{"x", "y"}, []string{"a", "b"}},
 		{"equal weight: fewer modules", []string{"a 1 +x >y", "b 1 +y", "c 2 +x"}, []string{"x"}, []string{"c"}},
-		{"the newest version", []string{"a=9 1 +x", "a=10 1 +x", "a=2 1 +x"}, []string{"x"}, []string{"a 10"}},
-		{"an older version that is attacked less", []string{"a=1 1 +x", "a=2 3 +x"}, []string{"x"}, []string{"a 1"}},
-		{"two versions of one module exclude each other", []string{"a=1 1 +x", "a=2 1 +y", "b 9 +y"}, []string{"x", "y"}, []string{"a 1", "b"}},
+		{"the newest version", []string{"a=9 1 +x", "a=10 1 +x", "a=2 1 +x"}, []string{"x"}, []string{"a@10"}},
+		{"an older version that is attacked less", []string{"a=1 1 +x", "a=2 3 +x"}, []string{"x"}, []string{"a@1"}},
+		{"two versions of one module exclude each other", []string{"a=1 1 +x", "a=2 1 +y", "b 9 +y"}, []string{"x", "y"}, []string{"a@1", "b"}},
 		{"a module by its id", []string{"a 1 +x", "b 2 +x"}, []string{"b"}, []string{"b"}},
 		{"any one of several capabilities", []string{"a 5 +x", "b 2 +y", "c 1 +z >x|y"}, []string{"z"}, []string{"b", "c"}},
 		{"equal weight and count: first by id", []string{"b 1 +x", "a 1 +x"}, []string{"x"}, []string{"a"}},
@@ -163,7 +163,7 @@ func TestAHundredThousandModules(t *testing.T) {
 		size   int // of the set; -1: there is none
 		answer string
 	}{
-		{"versions of one module", func(i int) string { return fmt.Sprintf("m=%d 1 +x", i) }, 1, fmt.Sprintf("m %d", many-1)},
+		{"versions of one module", func(i int) string { return fmt.Sprintf("m=%d 1 +x", i) }, 1, fmt.Sprintf("m@%d", many-1)},
 		{"a circle", func(i int) string { return fmt.Sprintf("m%05d 1 +x >m%05d", i, (i+1)%many) }, many, ""},
 		{"one that nothing meets", func(i int) string { return fmt.Sprintf("m%05d 1 +x >y", i) }, -1, ""},
 	} {
@@ -187,7 +187,7 @@ func TestAHundredThousandModules(t *testing.T) {
 				}
 			case err != nil:
 				t.Fatal(err)
-			case len(sel.Modules) != c.size || c.answer != "" && strings.TrimSpace(sel.Modules[0].Name()) != c.answer:
+			case len(sel.Modules) != c.size || c.answer != "" && sel.Modules[0].Name() != c.answer:
 				t.Fatalf("%d modules, the first %v", len(sel.Modules), sel.Modules[0])
 			}
 		})
@@ -197,10 +197,10 @@ func TestAHundredThousandModules(t *testing.T) {
 func TestTooMuchToDoWithEachOther(t *testing.T) {
 	for _, form := range []string{"m%d 1 +x >x|y", "m%d 1 +x !x"} {
 		var lines []string
-		for i := range 1500 {
+		for i := range 2100 {
 			lines = append(lines, fmt.Sprintf(form, i))
 		}
-		if _, err := Solve(context.Background(), catalogOf(t, lines...), asks("x")); err == nil || !strings.Contains(err.Error(), "in more than 2000000 pairs") {
+		if _, err := Solve(context.Background(), catalogOf(t, lines...), asks("x")); err == nil || !strings.Contains(err.Error(), "more than 4000000 pairs") {
 			t.Errorf("%s: %v", form, err)
 		}
 	}
@@ -210,7 +210,7 @@ func TestTooMuchToDoWithEachOther(t *testing.T) {
 func ids(modules []*catalog.Module) []string {
 	var list []string
 	for _, m := range modules {
-		list = append(list, strings.TrimSpace(m.Name()))
+		list = append(list, strings.TrimSuffix(m.Name(), "@"))
 	}
 	slices.Sort(list)
 	return list

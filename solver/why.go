@@ -44,9 +44,9 @@ func Explain(ctx context.Context, c *catalog.Catalog, r Request, sel *Selection)
 	for _, m := range sel.Modules {
 		q, ok := p.number[m]
 		if !ok {
-			return nil, fmt.Errorf("solver: %s is in no set for this request", p.name(m))
+			return nil, fmt.Errorf("solver: %s is in no set for this request", p.Catalog.Name(m))
 		}
-		w, err := p.repo.Why(ctx, p.request, q)
+		w, err := p.Repo.Why(ctx, p.request, q)
 		if err != nil {
 			return nil, err
 		}
@@ -74,7 +74,7 @@ func (p *problem) chain(facts []repo.Fact) []string {
 			chain = append(chain, source(p.in.Requirements[f.Label]))
 		}
 		at = f.Any[0]
-		chain = append(chain, p.name(p.modules[at]))
+		chain = append(chain, p.Catalog.Name(p.Modules[at]))
 	}
 	return chain
 }
@@ -92,7 +92,7 @@ func (p *problem) difference(a, b []*catalog.Module) []string {
 	var names []string
 	for _, m := range a {
 		if !slices.Contains(b, m) {
-			names = append(names, p.name(m))
+			names = append(names, p.Catalog.Name(m))
 		}
 	}
 	slices.Sort(names)

@@ -81,7 +81,7 @@ func TestCheckEqualsTryingEverySet(t *testing.T) {
 	for i := range 1500 {
 		c := random(t, r)
 		report := check(t, c)
-		name := names(c)
+		name := c.Name
 		var wantStrong, wantPairs []string
 		installable := map[*catalog.Module]bool{}
 		for _, target := range api.Targets() {

@@ -14,6 +14,7 @@ import (
 
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/catalog"
+	"lorica.dev/lorica/solver"
 	"lorica.dev/lorica/solver/repo"
 )
 
@@ -97,20 +98,23 @@ func (r *Report) Open() bool {
 
 // Bounds of what is looked at and said.
 const (
-	maxStrong    = 2_000     // modules for which strong dependencies and conflicts are looked for
-	maxPairs     = 4_000_000 // pairs of modules of which one requires or excludes the other
-	maxSlot      = 1_000     // modules of one class that are compared
-	maxExplained = 100       // modules of which it is said why they are in no image
+	maxStrong    = 2_000 // modules for which strong dependencies and conflicts are looked for
+	maxSlot      = 1_000 // modules of one class that are compared
+	maxExplained = 100   // modules of which it is said why they are in no image
 )
 
 // Check looks at a catalog. Capabilities are asked for by its modules and, in asked, by
 // policies and workloads. The budget is a number of conflicts for each kind of question to
 // the solver about a target. Its error is the context's, or says that the catalog is too large.
 func Check(ctx context.Context, c *catalog.Catalog, asked []string, budget int) (*Report, error) {
-	if n := c.Pairs(); n > maxPairs {
-		return nil, fmt.Errorf("modules require and exclude each other in %d pairs, more than %d pairs that are looked at: let capabilities be of fewer modules", n, maxPairs)
+	k := &checker{catalog: c, asked: map[string]bool{}, unprovided: map[*catalog.Module]bool{}, budget: budget}
+	for _, target := range api.Targets() {
+		o, err := solver.NewOffer(c, target)
+		if err != nil {
+			return nil, err
+		}
+		k.offers = append(k.offers, o)
 	}
-	k := &checker{catalog: c, asked: map[string]bool{}, unprovided: map[*catalog.Module]bool{}, budget: budget, name: names(c)}
 	for _, a := range asked {
 		k.asked[a] = true
 	}
@@ -132,33 +136,17 @@ func Check(ctx context.Context, c *catalog.Catalog, asked []string, budget int) 
 
 type checker struct {
 	catalog   *catalog.Catalog
+	offers    []*solver.Offer // of each target
 	asked     map[string]bool
 	budget    int
-	name      func(*catalog.Module) string
 	report    Report
 	explained int
 	// unprovided are modules of which it is said already that no image holds them.
 	unprovided map[*catalog.Module]bool
 }
 
-// names gives modules their id, and the version where there are several.
-func names(c *catalog.Catalog) func(*catalog.Module) string {
-	several := map[string]bool{}
-	for i, m := range c.Modules {
-		if i > 0 && c.Modules[i-1].ID == m.ID {
-			several[m.ID] = true
-		}
-	}
-	return func(m *catalog.Module) string {
-		if several[m.ID] {
-			return m.ID + "@" + m.Version
-		}
-		return m.ID
-	}
-}
-
 func (k *checker) add(s Severity, kind Kind, m *catalog.Module, because []string, format string, args ...any) {
-	k.report.Findings = append(k.report.Findings, Finding{s, kind, k.name(m), m.File, fmt.Sprintf(format, args...), because})
+	k.report.Findings = append(k.report.Findings, Finding{s, kind, k.catalog.Name(m), m.File, fmt.Sprintf(format, args...), because})
 }
 
 // words looks at what manifests name: capabilities, modules and targets.
@@ -231,7 +219,7 @@ func (k *checker) slots() {
 			var with []string
 			for _, o := range list[:i] {
 				if !m.ConflictsWith(o) && slices.ContainsFunc(api.Targets(), func(t string) bool { return m.Fits(t) && o.Fits(t) }) {
-					with = append(with, k.name(o))
+					with = append(with, k.catalog.Name(o))
 				}
 			}
 			if len(with) > 0 {
@@ -248,23 +236,23 @@ func (k *checker) targets(ctx context.Context) error {
 	if len(k.catalog.Modules) > maxStrong {
 		k.report.NotLooked = fmt.Sprintf("strong dependencies and conflicts are looked for among at most %d modules", maxStrong)
 	}
-	for _, target := range api.Targets() {
-		r := newImages(k.catalog, target)
-		found, err := r.repo.Check(ctx, repo.CheckOptions{Budget: k.budget})
+	for _, o := range k.offers {
+		target := o.Target
+		found, err := o.Repo.Check(ctx, repo.CheckOptions{Budget: k.budget})
 		if err != nil {
 			return err
 		}
 		for _, p := range found.Undecided {
-			k.add(Warning, Undecided, r.modules[p], nil, "whether an image for %s can hold it was not decided within %d conflicts: raise --budget", target, k.budget)
+			k.add(Warning, Undecided, o.Modules[p], nil, "whether an image for %s can hold it was not decided within %d conflicts: raise --budget", target, k.budget)
 		}
 		for _, p := range found.Broken {
-			m := r.modules[p]
+			m := o.Modules[p]
 			broken[m] = append(broken[m], target)
 			if why[m] != nil || k.unprovided[m] || k.explained == maxExplained {
 				continue
 			}
 			k.explained++
-			if why[m], err = k.explain(ctx, r, p); err != nil {
+			if why[m], err = k.explain(ctx, o, p); err != nil {
 				return err
 			}
 		}
@@ -272,7 +260,7 @@ func (k *checker) targets(ctx context.Context) error {
 			return err
 		}
 		if k.report.NotLooked == "" {
-			if err := k.strong(ctx, r); err != nil {
+			if err := k.strong(ctx, o); err != nil {
 				return err
 			}
 		}
@@ -299,12 +287,12 @@ func (k *checker) targets(ctx context.Context) error {
 }
 
 // strong finds what always and what never comes together.
-func (k *checker) strong(ctx context.Context, r *images) error {
-	a := r.repo.Analyse(nil, k.budget)
-	for p := range r.modules {
+func (k *checker) strong(ctx context.Context, o *solver.Offer) error {
+	a := o.Repo.Analyse(nil, k.budget)
+	for p := range o.Modules {
 		on, err := a.StrongDependencies(ctx, repo.Package(p))
 		if errors.Is(err, repo.ErrBudget) {
-			k.add(Warning, Undecided, r.modules[p], nil, "what is in every image for %s that holds it was not decided within %d conflicts: raise --budget", r.target, k.budget)
+			k.add(Warning, Undecided, o.Modules[p], nil, "what is in every image for %s that holds it was not decided within %d conflicts: raise --budget", o.Target, k.budget)
 			continue
 		}
 		if err != nil {
@@ -313,15 +301,15 @@ func (k *checker) strong(ctx context.Context, r *images) error {
 		if len(on) == 0 {
 			continue
 		}
-		s := Strong{Module: k.name(r.modules[p]), Target: r.target}
+		s := Strong{Module: k.catalog.Name(o.Modules[p]), Target: o.Target}
 		for _, q := range on {
-			s.On = append(s.On, k.name(r.modules[q]))
+			s.On = append(s.On, k.catalog.Name(o.Modules[q]))
 		}
 		slices.Sort(s.On)
-		led := r.led(repo.Package(p))
+		led := led(o, o.Modules[p])
 		for _, q := range on {
-			if !led[q] {
-				s.Implied = append(s.Implied, k.name(r.modules[q]))
+			if !led[o.Modules[q]] {
+				s.Implied = append(s.Implied, k.catalog.Name(o.Modules[q]))
 			}
 		}
 		slices.Sort(s.Implied)
@@ -329,16 +317,16 @@ func (k *checker) strong(ctx context.Context, r *images) error {
 	}
 	pairs, err := a.StrongConflicts(ctx)
 	if errors.Is(err, repo.ErrBudget) {
-		k.report.NotLooked = fmt.Sprintf("which modules can never be together for %s was not decided within %d conflicts: raise --budget", r.target, k.budget)
+		k.report.NotLooked = fmt.Sprintf("which modules can never be together for %s was not decided within %d conflicts: raise --budget", o.Target, k.budget)
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	for _, pair := range pairs {
-		x, y := r.modules[pair[0]], r.modules[pair[1]]
+		x, y := o.Modules[pair[0]], o.Modules[pair[1]]
 		if x.ID != y.ID {
-			k.report.Conflicts = append(k.report.Conflicts, Pair{r.target, k.name(x), k.name(y), x.ConflictsWith(y)})
+			k.report.Conflicts = append(k.report.Conflicts, Pair{o.Target, k.catalog.Name(x), k.catalog.Name(y), x.ConflictsWith(y)})
 		}
 	}
 	return nil

@@ -30,7 +30,7 @@ func (k *checker) cycles() {
 		slices.Sort(group)
 		var names []string
 		for _, i := range group[:min(len(group), 10)] {
-			names = append(names, k.name(k.catalog.Modules[i]))
+			names = append(names, k.catalog.Name(k.catalog.Modules[i]))
 		}
 		if len(group) > 10 {
 			names = append(names, "…")

@@ -29,17 +29,11 @@ func New(c *catalog.Catalog, modules []*catalog.Module) *Graph {
 	}
 	g := &Graph{modules: modules}
 	at := map[*catalog.Module]int{}
-	ids := map[string]int{}
 	for i, m := range modules {
 		at[m] = i
-		ids[m.ID]++
 	}
 	for i, m := range modules {
-		name := m.ID
-		if ids[m.ID] > 1 {
-			name += "@" + m.Version
-		}
-		g.names = append(g.names, name)
+		g.names = append(g.names, c.Name(m))
 		seen := map[int]int{}
 		for _, clause := range m.Requires {
 			meeting := c.Meeting(clause)

@@ -217,37 +217,22 @@ it. The attack surface is taken apart by the formula of docs/catalog.md.`,
 
 func showModule(all *catalog.Catalog, m *catalog.Module) moduleShown {
 	s := moduleShown{moduleListed: listModule(m)}
-	several := versions(all)
 	for _, clause := range m.Requires {
 		n := moduleNeed{Any: clause, Providers: []string{}}
 		for _, p := range all.Meeting(clause) {
-			n.Providers = append(n.Providers, several(p))
+			n.Providers = append(n.Providers, all.Name(p))
 		}
 		s.Needs = append(s.Needs, n)
 	}
 	for _, o := range all.Modules {
 		if o != m && slices.ContainsFunc(o.Requires, func(x catalog.Clause) bool { return x.MetBy(m) }) {
-			s.RequiredBy = append(s.RequiredBy, several(o))
+			s.RequiredBy = append(s.RequiredBy, all.Name(o))
 		}
 		if m.ConflictsWith(o) {
-			s.Excludes = append(s.Excludes, several(o))
+			s.Excludes = append(s.Excludes, all.Name(o))
 		}
 	}
 	return s
-}
-
-// versions names modules: by id, and version where there are several.
-func versions(all *catalog.Catalog) func(m *catalog.Module) string {
-	seen := map[string]int{}
-	for _, m := range all.Modules {
-		seen[m.ID]++
-	}
-	return func(m *catalog.Module) string {
-		if seen[m.ID] > 1 {
-			return m.ID + "@" + m.Version
-		}
-		return m.ID
-	}
 }
 
 // providers says which modules provide a capability.
