@@ -9,8 +9,8 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
 
+	"lorica.dev/lorica/abi"
 	"lorica.dev/lorica/api"
 )
 
@@ -137,7 +137,7 @@ func (a *application) readContent() error {
 		switch {
 		case err != nil:
 			return err
-		case name != "." && strings.HasPrefix(d.Name(), "."):
+		case abi.Hidden(name):
 			if d.IsDir() {
 				return fs.SkipDir
 			}

@@ -2,8 +2,8 @@
 // modules that serve them.
 //
 // Everything is looked up in a table made at construction: no path of a request
-// ever reaches a file system. There are no directory listings, and files whose
-// name, or a folder's name above them, starts with a dot do not exist.
+// ever reaches a file system. There are no directory listings, and what is hidden does
+// not exist.
 package files
 
 import (
@@ -16,8 +16,9 @@ import (
 	"net/http"
 	"net/url"
 	"path"
-	"strings"
 	"time"
+
+	"lorica.dev/lorica/abi"
 )
 
 // index is the file that stands for its folder.
@@ -51,7 +52,7 @@ func Load(files fs.FS, dir string) (*Site, error) {
 		switch {
 		case err != nil:
 			return err
-		case name != "." && strings.HasPrefix(d.Name(), "."):
+		case abi.Hidden(name):
 			if d.IsDir() {
 				return fs.SkipDir
 			}
