@@ -148,3 +148,22 @@ func parseConfig(f File) (list []api.Module, err error) {
 	}
 	return list, nil
 }
+
+// Own returns the modules of the user's own that may be in an image of the deployment, as
+// its workload and its policy name them. They judge besides the policy: what they decide,
+// nothing here knows.
+func (d *Deployment) Own() []api.ModuleName {
+	var list []api.ModuleName
+	for i := range d.Workload.Modules {
+		m := &d.Workload.Modules[i]
+		list = append(list, api.ModuleName{Pos: m.Pos, Name: m.Source()})
+	}
+	if p := d.Policy.Modules; p != nil {
+		for _, x := range p.Require {
+			if host, _, _ := strings.Cut(x.Name, "/"); strings.Contains(host, ".") { // Lorica's names have none
+				list = append(list, x)
+			}
+		}
+	}
+	return list
+}

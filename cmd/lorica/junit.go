@@ -22,6 +22,7 @@ type junitSuite struct {
 	Failures int         `xml:"failures,attr"`
 	Errors   int         `xml:"errors,attr"`
 	Cases    []junitCase `xml:"testcase"`
+	Said     string      `xml:"system-out,omitempty"`
 }
 
 type junitCase struct {
@@ -69,6 +70,9 @@ func writeJUnit(path string, r *tested) error {
 				s.Cases = append(s.Cases, junitCase{Class: p.Policy + " coverage", Name: u.Rule, Failure: &junitProblem{"decides no test", u.Line}})
 			}
 		}
+		var said strings.Builder
+		printNotAsked(&said, p.NotAsked)
+		s.Said = said.String()
 		add(s)
 	}
 	if len(r.Errors) > 0 {

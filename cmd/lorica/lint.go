@@ -28,7 +28,8 @@ that shows it (>), and what to do (=). A warning is hardly meant; a note often i
 
 Findings are exact: that a rule never decides is said only where all packets or requests
 were looked at. What takes more than --budget steps, or computes with values, is listed
-as not analysed. Steps are counted, so that every machine gives the same answer.`,
+as not analysed, and so are modules of your own, which may deny more. Steps are counted,
+so that every machine gives the same answer.`,
 		Example: `  lorica lint -f examples/payments
   lorica lint -f examples/payments --fail-on warning`,
 		Args: args(cobra.NoArgs),

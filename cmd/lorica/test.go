@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,6 +30,7 @@ type testedPolicy struct {
 	Tests            []testedCase `json:"tests"`
 	Coverage         *covered     `json:"coverage,omitempty"`
 	CoverageRequired bool         `json:"coverageRequired,omitempty"`
+	NotAsked         []string     `json:"notAsked,omitempty"` // modules of the user's own, which may deny more
 }
 
 func (p *testedPolicy) ok() bool {
@@ -74,7 +76,8 @@ func (c *cli) testCommand() *cobra.Command {
 		Short:   "Run the tests in the policies",
 		Long: `Runs the tests that travel with the policies and shows those that fail: what was
 expected, what decided instead and where that is written, and for a denial what was
-missing. It asks the reference evaluator: nothing needs to run.
+missing. It asks the reference evaluator: nothing needs to run. Modules of your own are
+not asked, and are named where an image may have some: they may deny more.
 
 With --coverage it lists the rules that decide no test. A policy with
 'coverage: Required' is held to that here and by every check, plan, build and up.
@@ -174,6 +177,7 @@ func (t *testRun) results(b *policy.Bundle, pattern *regexp.Regexp) (tested, err
 		}
 		all, ran = all+len(d.Policy.Tests), ran+len(results)
 		p.LeftOut = len(d.Policy.Tests) - len(results)
+		p.NotAsked = ownNames(slices.DeleteFunc(slices.Clone(b.Deployments), func(o *policy.Deployment) bool { return o.Policy != d.Policy })...)
 		p.CoverageRequired = d.Policy.CoverageRequired && p.LeftOut == 0
 		if t.coverage || p.CoverageRequired {
 			p.Coverage = coverageOf(d, results)
@@ -239,6 +243,7 @@ func (p *testedPolicy) summary(w io.Writer, coverage bool) {
 		fmt.Fprintf(w, "; %d left out", p.LeftOut)
 	}
 	fmt.Fprintln(w)
+	printNotAsked(w, p.NotAsked)
 	c := p.Coverage
 	if c == nil || !coverage && p.ok() {
 		return

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +35,7 @@ type explained struct {
 	Considered []outcome     `json:"considered,omitempty"`
 	DryRun     *audit.DryRun `json:"dryRun,omitempty"` // what it would be if what is tried were enforced
 	Smallest   *smallest     `json:"smallestChange,omitempty"`
+	NotAsked   []string      `json:"notAsked,omitempty"` // modules of the user's own, which may deny more
 }
 
 // A smallest is the least that would have to be otherwise for a denied call to be allowed.
@@ -56,7 +58,7 @@ type outcome struct {
 }
 
 func explanation(ctx context.Context, d *policy.Deployment, a *policy.Answer) explained {
-	x := explained{d.Name(), a.Verdict.String(), a.Stage, a.Rule.ID, a.Rule.Line, a.Level, a.Route, a.Reason, a.Missing, nil, nil, nil, nil}
+	x := explained{d.Name(), a.Verdict.String(), a.Stage, a.Rule.ID, a.Rule.Line, a.Level, a.Route, a.Reason, a.Missing, nil, nil, nil, nil, ownNames(d)}
 	if t := a.DryRun; t != nil {
 		x.DryRun = &audit.DryRun{Decision: t.Verdict.String(), Stage: t.Stage, Rule: t.Rule.ID, Line: t.Rule.Line, Reason: t.Reason}
 	}
@@ -88,8 +90,9 @@ func (c *cli) whyCommand() *cobra.Command {
 		Short:   "Explain a decision: what decides, where it is written, what was missing",
 		Long: `Says what the policy decides about a request or a packet, by which rule and line; for
 a denial, what would have to be otherwise; for a default denial, that nothing matched.
-It asks the reference evaluator: nothing needs to run. The exit code says whether the
-question could be answered, not what the answer is.
+It asks the reference evaluator: nothing needs to run. Modules of your own are not asked,
+and are named where the image may have some: they may deny more. The exit code says
+whether the question could be answered, not what the answer is.
 
 With --live it explains a decision that an instance made: its id is in the header
 Lorica-Decision of every response, and in every record; the first 8 characters are
@@ -220,7 +223,28 @@ func printAnswer(w io.Writer, x *explained) {
 		fmt.Fprintf(w, "  %s\n", plain(x.Reason))
 	}
 	printDryRun(w, x.DryRun)
+	printNotAsked(w, x.NotAsked)
 	printReasons(w, x)
+}
+
+// ownNames are the modules of the user's own, of which only a running image knows what they
+// decide.
+func ownNames(of ...*policy.Deployment) []string {
+	var list []string
+	for _, d := range of {
+		for _, m := range d.Own() {
+			if !slices.Contains(list, m.Name) {
+				list = append(list, m.Name)
+			}
+		}
+	}
+	return list
+}
+
+func printNotAsked(w io.Writer, own []string) {
+	if len(own) > 0 {
+		fmt.Fprintf(w, "  modules of your own were not asked, and may deny more: %s\n", plain(strings.Join(own, ", ")))
+	}
 }
 
 // printDryRun says what a decision would be if what is tried were enforced.

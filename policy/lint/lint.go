@@ -70,6 +70,7 @@ func Lint(ctx context.Context, b *policy.Bundle, steps int64) (*Report, error) {
 		x.d = d.Written() // what is tried is meant to be enforced one day
 		x.p = x.d.Policy
 		x.enforced()
+		x.own(d)
 		if seen[d.Policy] {
 			continue
 		}
@@ -89,6 +90,15 @@ func Lint(ctx context.Context, b *policy.Bundle, steps int64) (*Report, error) {
 	})
 	slices.SortStableFunc(x.r.NotAnalysed, func(a, b *policy.Error) int { return before(a.Pos, b.Pos) })
 	return &x.r, ctx.Err()
+}
+
+// own says of modules of the user's own that findings are of the policy without them.
+func (x *linting) own(d *policy.Deployment) {
+	for _, m := range d.Own() {
+		if !slices.ContainsFunc(x.r.NotAnalysed, func(e *policy.Error) bool { return e.Pos == m.Pos }) {
+			x.unknown(m.Pos, "what %s decides, a module of your own: all findings are of the policy without it", m.Name)
+		}
+	}
 }
 
 func before(a, b api.Pos) int {
