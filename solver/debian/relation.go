@@ -174,7 +174,7 @@ func (r *Relation) On(arch string) bool {
 	}
 	not := r.Archs[0][0] == '!'
 	for _, a := range r.Archs {
-		if strings.TrimPrefix(a, "!") == arch {
+		if means(strings.TrimPrefix(a, "!"), arch) {
 			return !not
 		}
 	}
