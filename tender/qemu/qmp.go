@@ -19,6 +19,10 @@ import (
 // maxLine bounds one line of QEMU, in bytes.
 const maxLine = 64 << 10
 
+// unaskedPause is how long QEMU is not listened to after it has said what nobody asked
+// for: one that says such things without end is not to keep its tender busy.
+const unaskedPause = time.Millisecond
+
 // A message is one line: exactly one of its fields is there, and ID with an answer.
 type message struct {
 	Greeting json.RawMessage `json:"QMP"`
@@ -108,6 +112,9 @@ func (m *monitor) read(in *bufio.Reader) {
 			m.fail(err)
 			return
 		}
+		if msg.Event != "" {
+			time.Sleep(unaskedPause)
+		}
 	}
 }
 
@@ -158,9 +165,8 @@ func (m *monitor) do(ctx context.Context, command string, result any) error {
 	m.due = m.last
 	line := fmt.Appendf(nil, "{\"execute\":%q,\"id\":%d}\n", command, m.due)
 	m.mu.Unlock()
-	if deadline, ok := ctx.Deadline(); ok {
-		m.conn.SetWriteDeadline(deadline)
-	}
+	deadline, _ := ctx.Deadline()
+	m.conn.SetWriteDeadline(deadline) // or none, where one of an earlier command may be over
 	if _, err := m.conn.Write(line); err != nil {
 		return m.fail(fmt.Errorf("%s: %w", command, err))
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -158,6 +159,59 @@ func TestCommandsAreOneAtATime(t *testing.T) {
 	if err := m.do(ctx, "late", nil); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("a closed one: %v", err)
 	}
+}
+
+// A command without a deadline is not bound by that of one before.
+func TestADeadlineIsThatOfItsCommand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		m, err := spoken(t, first, func(ask func() string, say func(string, ...any)) {
+			say(greeting)
+			for id := 1; ask() != ""; id++ {
+				say(`{"return": {}, "id": %d}`+"\n", id)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.close()
+		time.Sleep(2 * time.Second)
+		if err := m.do(t.Context(), "query-status", nil); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Whatever QEMU says without being asked, and however much, its tender takes it at a pace,
+// and hears what it asked for.
+func TestQEMUKeepsNobodyBusy(t *testing.T) {
+	const times = 1000
+	synctest.Test(t, func(t *testing.T) {
+		m, err := spoken(t, t.Context(), func(ask func() string, say func(string, ...any)) {
+			say(greeting)
+			ask()
+			say(`{"return": {}, "id": 1}` + "\n")
+			ask()
+			say(strings.Repeat(`{"event": "RTC_CHANGE"}`+"\n", times) + `{"return": {}, "id": 2}` + "\n")
+			ask()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.close()
+		start := time.Now()
+		if err := m.do(t.Context(), "query-status", nil); err != nil || time.Since(start) < times*unaskedPause {
+			t.Errorf("%d events took %v: %v", times, time.Since(start), err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		new(tail).readFrom(strings.NewReader(strings.Repeat("x", times*keptText)))
+		if took := time.Since(start); took < times*unaskedPause {
+			t.Errorf("%d bytes of standard error took %v", times*keptText, took)
+		}
+	})
 }
 
 func TestTextOfQEMU(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 	"unicode"
 )
 
@@ -42,6 +43,7 @@ func (t *tail) readFrom(r io.Reader) {
 		if err != nil {
 			return
 		}
+		time.Sleep(unaskedPause)
 	}
 }
 
