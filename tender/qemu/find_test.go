@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"lorica.dev/lorica/internal/notrun"
 )
@@ -84,6 +85,24 @@ func TestProbe(t *testing.T) {
 	r = Probe(fake(t, "[ $1 != --version ] || { echo QEMU emulator version 8.0; exit; }; echo no firmware >&2; exit 1"), b.launch, b.confine)
 	if r.Supported || r.Findings[0].OK || !strings.Contains(r.Findings[0].Detail, "failed with exit status 1: no firmware") {
 		t.Errorf("a QEMU that fails: %+v", r)
+	}
+}
+
+// A guest that is tried is waited for so long, and what it ends with is looked at.
+func TestGuestsThatDoNotEndAsTheyShould(t *testing.T) {
+	b := newBench(t)
+	for _, c := range []struct {
+		code   []byte
+		within time.Duration
+		want   string
+	}{
+		{idle(), 300 * time.Millisecond, "did not end within 300ms"},
+		{exitWith(7), patience, "the image exited with code 7"},
+		{[]byte{0x0f, 0x0b}, patience, "triple fault"}, // ud2
+	} {
+		if err := b.host.boot(b.launch, b.confine, TCG, c.code, c.within); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v; want %q", err, c.want)
+		}
 	}
 }
 

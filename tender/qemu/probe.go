@@ -72,9 +72,14 @@ func kvmGroups(accel string) []int {
 	return []int{int(s.Gid)}
 }
 
-// try boots a tiny guest, confined as others are.
+// try boots a tiny guest.
 func (h *Host) try(l *process.Launcher, c process.Confinement, accel string) error {
-	image, err := memory(tinyGuest(slices.Concat(vectors, exitWith(probeCode))))
+	return h.boot(l, c, accel, slices.Concat(vectors, exitWith(probeCode)), bootWithin)
+}
+
+// boot runs code as a guest, confined as others are, which is to end in time with probeCode.
+func (h *Host) boot(l *process.Launcher, c process.Confinement, accel string, code []byte, within time.Duration) error {
+	image, err := memory(tinyGuest(code))
 	if err != nil {
 		return err
 	}
@@ -94,11 +99,11 @@ func (h *Host) try(l *process.Launcher, c process.Confinement, accel string) err
 		return err
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- v.Watch(bootWithin/100, bootWithin) }()
+	go func() { failed <- v.Watch(within/100, within) }()
 	select {
 	case err = <-failed:
-	case <-time.After(bootWithin):
-		err = fmt.Errorf("it did not end within %s", bootWithin)
+	case <-time.After(within):
+		err = fmt.Errorf("it did not end within %s", within)
 	}
 	v.Kill()
 	<-v.Done()
