@@ -97,6 +97,16 @@ func create(fd int, name string, raw bool) error {
 	return nil
 }
 
+// persist says whether the interface stays when nobody has its descriptor any more. An image's
+// QEMU, which has it too, may have said otherwise, once the image had taken it over.
+func (d *device) persist(stays bool) {
+	value := 0
+	if stays {
+		value = 1
+	}
+	_ = unix.IoctlSetInt(int(d.file.Fd()), unix.TUNSETPERSIST, value)
+}
+
 // hasIPv6 reports whether the kernel has IPv6 at all.
 func hasIPv6() bool {
 	_, err := os.Stat(sysctls + "ipv6")

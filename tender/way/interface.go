@@ -98,5 +98,8 @@ func (i *Interface) Listen() (net.Listener, error) {
 	return nil, fmt.Errorf("way: interface %s: an image there makes no connections: %w", i.name, errors.ErrUnsupported)
 }
 
-// Close implements Way.
-func (i *Interface) Close() error { return i.file.Close() }
+// Close implements Way. The device is the administrator's, and stays.
+func (i *Interface) Close() error {
+	i.persist(true)
+	return i.file.Close()
+}

@@ -61,6 +61,10 @@ func TestAnInterfaceIsOpenedAndNotMade(t *testing.T) {
 		if l.MAC[0]&3 != 2 || l.MAC == [6]byte{2, 5: 7} || l.MAC == imageMAC {
 			t.Errorf("its hardware address is %x", l.MAC)
 		}
+		// What an image's QEMU may do with its descriptor.
+		if err := unix.IoctlSetInt(int(i.File().Fd()), unix.TUNSETPERSIST, 0); err != nil {
+			t.Error(err)
+		}
 		if err := i.Close(); err != nil {
 			t.Error(err)
 		}

@@ -69,6 +69,10 @@ func TestAClosedLinkLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkLeftovers(t, m.thread, "interface lorica0", "lorica0", "lorica0-guard")
+	// What an image's QEMU may do with its descriptor.
+	if err := unix.IoctlSetInt(int(r.File().Fd()), unix.TUNSETPERSIST, 1); err != nil {
+		t.Fatal(err)
+	}
 	m.do(func() { err = errors.Join(r.Close(), r.Close()) })
 	if err != nil {
 		t.Error(err)

@@ -318,6 +318,7 @@ func (r *Routed) Close() error {
 	r.closed = true
 	var err error
 	if r.device != nil {
+		r.persist(false) // its guard goes now
 		err = r.tables.transact(func() (list []message, err error) {
 			names, err := r.tables.tables()
 			for _, name := range []string{r.name, r.name + guardSuffix} {
