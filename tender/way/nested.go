@@ -38,12 +38,14 @@ const (
 // A helper makes the sockets of a nested link: only a process that is in namespaces of
 // its own from its start is root of them.
 type helper struct {
-	mu   sync.Mutex // one order at a time
-	conn *net.UnixConn
-	pid  int
-	once sync.Once
-	gone chan struct{} // closed here
-	dead chan struct{} // it has ended
+	mu       sync.Mutex // one order at a time
+	conn     *net.UnixConn
+	pid      int
+	kill     func() error
+	patience time.Duration // with one order
+	once     sync.Once
+	gone     chan struct{} // closed here
+	dead     chan struct{} // it has ended
 }
 
 // OpenNested is OpenPrivate for an ordinary user, where that one may make namespaces
@@ -79,7 +81,7 @@ func startHelper() (*helper, error) {
 		ours.Close()
 		return nil, fmt.Errorf("user and network namespaces: %w", err)
 	}
-	h := &helper{conn: ours, pid: cmd.Process.Pid, gone: make(chan struct{}), dead: make(chan struct{})}
+	h := &helper{conn: ours, pid: cmd.Process.Pid, kill: cmd.Process.Kill, patience: helperWithin, gone: make(chan struct{}), dead: make(chan struct{})}
 	go func() {
 		cmd.Wait()
 		close(h.dead)
@@ -96,8 +98,6 @@ func (h *helper) open(s Spec) (*device, error) {
 	if s.IPv4 {
 		order[0] |= orderIPv4
 	}
-	h.conn.SetDeadline(time.Now().Add(helperWithin))
-	defer h.conn.SetDeadline(time.Time{})
 	fd, err := h.order(order)
 	if err != nil {
 		return nil, err
@@ -109,6 +109,7 @@ func (h *helper) open(s Spec) (*device, error) {
 func (h *helper) order(b []byte) (fd int, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.conn.SetDeadline(time.Now().Add(h.patience))
 	if _, err := h.conn.Write(b); err != nil {
 		return -1, h.ended(err)
 	}
@@ -126,12 +127,14 @@ func (h *helper) order(b []byte) (fd int, err error) {
 	return rights(space[:in])
 }
 
-// ended tells a link that was closed from a helper that has ended by itself.
+// ended tells a link that was closed from a helper that has ended by itself, or is to end,
+// since it does not answer.
 func (h *helper) ended(err error) error {
 	select {
 	case <-h.gone:
 		return net.ErrClosed
 	default:
+		h.kill()
 		return fmt.Errorf("the helper does not answer: %w", err)
 	}
 }

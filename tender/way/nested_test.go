@@ -119,6 +119,28 @@ func TestAHelperThatDiesIsNamed(t *testing.T) {
 	}
 }
 
+// A helper that hangs is not waited for, and ends: else nobody could end what waits for it.
+func TestAHelperThatHangsIsEnded(t *testing.T) {
+	w := openNested(t)
+	if w == nil {
+		return
+	}
+	h := w.(*dialled).sockets.(*helper)
+	h.patience = 100 * time.Millisecond
+	if err := unix.Kill(h.pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := w.Dial(t.Context(), netip.AddrPort{}, 80); !errors.Is(err, os.ErrDeadlineExceeded) || !strings.Contains(err.Error(), "the helper does not answer") {
+		t.Errorf("%v, %v", c, err)
+	}
+	checkGone(t, h.pid)
+	select {
+	case <-w.(*dialled).Done():
+	case <-time.After(patience):
+		t.Error("the link is not said to be over")
+	}
+}
+
 func TestTheHelperIsNotForHands(t *testing.T) {
 	if out, err := exec.Command("/proc/self/exe", HelperCommand).CombinedOutput(); err == nil || !strings.Contains(string(out), "not by hand") {
 		t.Errorf("%v: %s", err, out)
