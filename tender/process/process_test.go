@@ -252,14 +252,14 @@ func TestLandlockRulesFollowTheABI(t *testing.T) {
 
 func TestVerifyRefuses(t *testing.T) {
 	good := func() status {
-		return status{seccomp: "2", filters: 3, noNewPrivs: "1", uid: "65534\t65534\t65534\t65534",
+		return status{seccomp: "2", filters: 3, noNewPrivs: "1", uid: "65534\t65534\t65534\t65534", gid: "65534\t65534\t65534\t65534",
 			caps: map[string]string{"CapInh": none, "CapPrm": none, "CapEff": none, "CapAmb": none, "CapBnd": none}}
 	}
 	p := &Process{filters: 3}
 	if err := p.confined(good()); err != nil {
 		t.Fatal(err)
 	}
-	for name, change := range map[string]func(*status){
+	refused := map[string]func(*status){
 		"no filter":         func(s *status) { s.seccomp = "0" },
 		"strict mode":       func(s *status) { s.seccomp = "1" },
 		"nothing known":     func(s *status) { *s = status{} },
@@ -269,7 +269,13 @@ func TestVerifyRefuses(t *testing.T) {
 		"a capability":      func(s *status) { s.caps["CapEff"] = "0000000000000001" },
 		"a permitted one":   func(s *status) { s.caps["CapPrm"] = "0000000000200000" },
 		"no word about one": func(s *status) { delete(s.caps, "CapAmb") },
-	} {
+	}
+	if os.Geteuid() == 0 { // an ordinary user's image runs as that user
+		refused["root"] = func(s *status) { s.uid = "0\t0\t0\t0" }
+		refused["root, put away"] = func(s *status) { s.uid = "65534\t65534\t0\t65534" }
+		refused["the group of root"] = func(s *status) { s.gid = "0\t0\t0\t0" }
+	}
+	for name, change := range refused {
 		s := good()
 		change(&s)
 		if p.confined(s) == nil {

@@ -82,6 +82,10 @@ type order struct {
 // Limits that hold whatever the workload.
 const (
 	maxFiles = 65536
+	// toolFiles is for a tool, which has few files and no clients: what sockets and pipes
+	// hold in the kernel is no memory of a process, and limited by their number alone where
+	// there is no group.
+	toolFiles = 256
 	// runtimeData is what the Go runtime maps writable beside the heap: its
 	// tables, stacks and the arenas it grows by (measured: 20 to 70 MiB), and
 	// room for a collection that comes late.

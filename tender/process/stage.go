@@ -102,6 +102,10 @@ func (o *order) descriptors() error {
 }
 
 func (o *order) limits() error {
+	files := uint64(maxFiles)
+	if o.Tool != nil {
+		files = toolFiles
+	}
 	for _, l := range []struct {
 		name     string
 		resource int
@@ -109,7 +113,7 @@ func (o *order) limits() error {
 	}{
 		{"RLIMIT_CORE", unix.RLIMIT_CORE, 0},
 		{"RLIMIT_FSIZE", unix.RLIMIT_FSIZE, 0},
-		{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE, maxFiles},
+		{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE, files},
 		{"RLIMIT_NPROC", unix.RLIMIT_NPROC, o.Threads},
 		{"RLIMIT_MEMLOCK", unix.RLIMIT_MEMLOCK, 0},
 	} {

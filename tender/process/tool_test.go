@@ -128,8 +128,8 @@ words of the tender: no
 
 func TestAToolIsConfined(t *testing.T) {
 	c := Probe().Confinement
-	got, p := tried(t, c, `ulimit -c; ulimit -f; ulimit -d; exit 7`)
-	if got != "0\n0\n1048576\n" || p.ExitCode() != 7 || p.Signal() != 0 {
+	got, p := tried(t, c, `ulimit -c; ulimit -f; ulimit -d; ulimit -n; exit 7`)
+	if got != "0\n0\n1048576\n256\n" || p.ExitCode() != 7 || p.Signal() != 0 {
 		t.Errorf("it ended with %s: %q", p.Death(), got)
 	}
 }

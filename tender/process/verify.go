@@ -117,9 +117,10 @@ func (p *Process) confined(s status) error {
 		}
 	}
 	if os.Geteuid() == 0 {
-		id := strings.Fields(s.uid)
-		if len(id) == 0 || id[0] != strconv.Itoa(unprivileged) {
-			return fmt.Errorf("it runs as user %q", s.uid)
+		const four = 4 // real, effective, saved, of the file system
+		nobody := strings.TrimSpace(strings.Repeat(strconv.Itoa(unprivileged)+"\t", four))
+		if s.uid != nobody || s.gid != nobody {
+			return fmt.Errorf("it runs as user %q, group %q", s.uid, s.gid)
 		}
 	}
 	return nil

@@ -12,9 +12,9 @@ import (
 	"lorica.dev/lorica/tender/process"
 )
 
-// The test binary is also the stage, and a tender that is killed.
+// The test binary is also the stage, a tender that is killed, and somebody else.
 func TestMain(m *testing.M) {
-	roles := map[string]func() error{process.StageCommand: process.Stage, "parent": parent}
+	roles := map[string]func() error{process.StageCommand: process.Stage, "parent": parent, "stranger": stranger}
 	if len(os.Args) == 2 && roles[os.Args[1]] != nil {
 		if err := roles[os.Args[1]](); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -258,7 +259,7 @@ func TestQEMUIsConfined(t *testing.T) {
 	if env := read("environ"); env != "" {
 		t.Errorf("environment %q", env)
 	}
-	for name, want := range map[string]uint64{"Max core file size": 0, "Max file size": 0, "Max locked memory": 0, "Max data size": dataLimit} {
+	for name, want := range map[string]uint64{"Max core file size": 0, "Max file size": 0, "Max locked memory": 0, "Max data size": dataLimit, "Max open files": 256} {
 		_, rest, _ := strings.Cut(read("limits"), name)
 		if f := strings.Fields(rest); len(f) < 2 || f[0] != fmt.Sprint(want) || f[1] != f[0] {
 			t.Errorf("%s is %q, want %d", name, f[:min(2, len(f))], want)
@@ -306,6 +307,51 @@ func TestQEMUIsConfined(t *testing.T) {
 	}
 	if _, err := process.OpenGroup("x", 1); err != nil {
 		notrun.Say(t, "QEMU in a cgroup", err.Error())
+	}
+}
+
+// stranger tries to open what a process has, and says what it could.
+func stranger() error {
+	var pid int
+	if _, err := fmt.Scan(&pid); err != nil {
+		return err
+	}
+	names := []string{"mem", "environ", "root", "cwd", "exe"}
+	for fd := range 32 {
+		names = append(names, fmt.Sprintf("fd/%d", fd))
+	}
+	for _, name := range names {
+		for _, how := range []int{unix.O_RDONLY, unix.O_RDWR} {
+			if fd, err := unix.Open(fmt.Sprintf("/proc/%d/%s", pid, name), how|unix.O_NONBLOCK, 0); err == nil {
+				fmt.Println(name)
+				unix.Close(fd)
+			}
+		}
+	}
+	return nil
+}
+
+// Nobody else opens the memory of a guest, or anything of its QEMU's: not even who has
+// the user id that QEMU has where its tender is root.
+func TestTheMemoryIsOpenToNobodyElse(t *testing.T) {
+	b := newBench(t)
+	if os.Geteuid() != 0 || !b.confine.Namespaces {
+		notrun.Say(t, "the memory of a microVM, tried by another user", "it takes root, and namespaces")
+		return
+	}
+	g := b.mustStart(t, idle(), nil)
+	self, err := os.Open("/proc/self/exe") // which others may not find by its name
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer self.Close()
+	for _, id := range []uint32{65534, 64321} {
+		cmd := exec.Command("/proc/self/fd/3", "stranger")
+		cmd.ExtraFiles, cmd.Stdin = []*os.File{self}, strings.NewReader(fmt.Sprint(g.PID()))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
+		if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("user %d: %v: it opened\n%s", id, err, out)
+		}
 	}
 }
 
