@@ -96,9 +96,7 @@ func TestClientsWaitForTheNextLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It answers nothing from here on: these clients are on their way when it dies.
-	if err := syscall.Kill(s.PID, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	stop(t, s.PID)
 	var clients sync.WaitGroup
 	ask := func() {
 		clients.Go(func() {
