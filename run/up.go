@@ -71,7 +71,7 @@ type up struct {
 	locks  map[string]*os.File      // of the deployments that were held
 	dead   map[string]*held         // by folder, which is still there
 	again  chan string              // a deployment whose pause is over
-	pause  map[string]time.Duration // before the next start of one that died
+	pause  map[string]time.Duration // the last one of each that died
 	builds sync.WaitGroup           // ahead of the levels that need them
 }
 
@@ -180,7 +180,7 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 					return nil
 				}
 			default:
-				if time.Since(h.since) > goodLife {
+				if time.Since(h.since) > tender.GoodLife {
 					delete(u.pause, name)
 				}
 				h.release()
@@ -570,17 +570,10 @@ func (u *up) let(name string) {
 	u.emit(Event{Kind: EventDrained, Deployment: name})
 }
 
-// Pauses before a tender that died is started again.
-const (
-	firstPause = 250 * time.Millisecond
-	lastPause  = 30 * time.Second
-	goodLife   = time.Minute // after which pauses begin again with the first
-)
-
 // retry has a deployment started again after a pause, longer each time.
 func (u *up) retry(ctx context.Context, name, why string) {
-	pause := max(u.pause[name], firstPause)
-	u.pause[name] = min(2*pause, lastPause)
+	pause := tender.NextPause(u.pause[name])
+	u.pause[name] = pause
 	u.emit(Event{Kind: EventDied, Deployment: name, Text: why + "; starting it again in " + pause.String()})
 	time.AfterFunc(pause, func() {
 		select {

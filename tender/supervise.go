@@ -13,12 +13,15 @@ import (
 )
 
 // Restarts wait longer each time, up to a bound, and from the beginning again
-// once an image has lived for a while.
+// once what died has lived for a while.
 const (
 	firstPause = 250 * time.Millisecond
 	lastPause  = 30 * time.Second
-	goodLife   = time.Minute
+	GoodLife   = time.Minute
 )
+
+// NextPause returns the wait before a restart after one that waited for last; 0: the first.
+func NextPause(last time.Duration) time.Duration { return min(max(2*last, firstPause), lastPause) }
 
 // How often an image that serves is asked whether it does, and its programs and its
 // code are looked at where it could have written there.
@@ -52,7 +55,7 @@ const addressWithin = time.Minute
 // supervise launches the image, again when it dies, until an order ends it.
 func (t *tender) supervise(ready func()) error {
 	served := false
-	pause := firstPause
+	var pause time.Duration
 	for {
 		inst, err := t.launch()
 		if err == nil {
@@ -68,13 +71,14 @@ func (t *tender) supervise(ready func()) error {
 			if ended, err = t.watch(inst); ended {
 				return nil
 			}
-			if time.Since(born) > goodLife {
-				pause = firstPause
+			if time.Since(born) > GoodLife {
+				pause = 0
 			}
 		}
 		if !served {
 			return err
 		}
+		pause = NextPause(pause)
 		t.log(FromTender, "%v; starting it again in %s", err, pause)
 		t.died(err)
 		select {
@@ -83,7 +87,6 @@ func (t *tender) supervise(ready func()) error {
 			return nil
 		case <-time.After(pause):
 		}
-		pause = min(2*pause, lastPause)
 	}
 }
 

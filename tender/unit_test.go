@@ -146,6 +146,16 @@ func FuzzFrames(f *testing.F) {
 	})
 }
 
+// What dies again and again is started again later each time, and never much later.
+func TestPausesAreBounded(t *testing.T) {
+	var pause time.Duration
+	for n, want := range []string{"250ms", "500ms", "1s", "2s", "4s", "8s", "16s", "30s", "30s"} {
+		if pause = NextPause(pause); pause.String() != want {
+			t.Errorf("pause %d is %v, want %s", n+1, pause, want)
+		}
+	}
+}
+
 func TestThrottle(t *testing.T) {
 	th := throttle{limit: 3}
 	now := time.Unix(1000, 0)
