@@ -149,25 +149,40 @@ func (s *struck) instance(state string, not int) (found status) {
 	return found
 }
 
-// nascent stops the next tender that starts, as early as it is seen.
-func (s *struck) nascent(old int) (pid int) {
+// tenders are those that are there, also those that have given up their folder and are
+// about to end.
+func tenders() map[int]bool {
+	list := map[int]bool{}
+	for _, p := range leftovers() {
+		var pid int
+		if n, err := fmt.Sscanf(p, "%d "+binary+" tender", &pid); err == nil && n == 1 {
+			list[pid] = true
+		}
+	}
+	return list
+}
+
+// nascent stops the next tender that starts beside others, as early as it is seen.
+func (s *struck) nascent(others map[int]bool) int {
 	t := s.user.t
 	t.Helper()
 	for late := time.Now().Add(time.Minute); time.Now().Before(late); time.Sleep(time.Millisecond) {
-		for _, p := range leftovers() {
-			if n, err := fmt.Sscanf(p, "%d "+binary+" tender", &pid); err == nil && n == 1 && pid != old {
-				if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-					t.Fatal(err)
-				}
-				return pid
+		for pid := range tenders() {
+			if others[pid] {
+				continue
 			}
+			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			return pid
 		}
 	}
 	t.Fatal("no tender starts")
 	return 0
 }
 
-// slow begins a request whose body is judged, and returns what ends it.
+// slow begins a request whose body is judged, and returns what ends it, once the image
+// waits for that body.
 func (s *struck) slow() (end func()) {
 	t := s.user.t
 	t.Helper()
@@ -176,13 +191,20 @@ func (s *struck) slow() (end func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(c, "POST /accounts/7/transfers HTTP/1.1\r\nHost: a\r\nAuthorization: Basic %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+	fmt.Fprintf(c, "POST /accounts/7/transfers HTTP/1.1\r\nHost: a\r\nAuthorization: Basic %s\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n%s",
 		base64.StdEncoding.EncodeToString([]byte(teller)), len(body), body[:5])
 	sent, number := time.Now(), s.connection()
+	x := adopt(s.addr, c)
+	c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	defer c.SetReadDeadline(time.Time{})
+	const waits = "HTTP/1.1 100 Continue\r\n\r\n" // else it has answered, or has ended
+	if b, _ := x.in.Peek(len(waits)); string(b) == waits {
+		x.in.Discard(len(waits))
+	}
 	return sync.OnceFunc(func() {
 		defer c.Close()
 		io.WriteString(c, body[5:])
-		if a, err := adopt(s.addr, c).answer("POST"); err == nil {
+		if a, err := x.answer("POST"); err == nil {
 			s.note(reply{a, sent, time.Now(), number})
 		}
 	})
@@ -214,9 +236,9 @@ func TestKilledInEveryStateOfAReplacement(t *testing.T) {
 	// The new tender is stopped at its start.
 	for _, victim := range []string{"image", "tender", "new tender", "up"} {
 		t.Run("starting, "+victim, func(t *testing.T) {
-			old := s.instance("ready", 0)
+			old, before := s.instance("ready", 0), tenders()
 			s.change(!s.limited)
-			next := status{TenderPID: s.nascent(old.TenderPID)}
+			next := status{TenderPID: s.nascent(before)}
 			s.strike(victim, old, next)
 			syscall.Kill(next.TenderPID, syscall.SIGCONT)
 			s.mend(victim)
@@ -224,9 +246,9 @@ func TestKilledInEveryStateOfAReplacement(t *testing.T) {
 	}
 	// 'up' is stopped while the new tender starts: both serve when it is killed.
 	t.Run("handing over, up", func(t *testing.T) {
-		old := s.instance("ready", 0)
+		old, before := s.instance("ready", 0), tenders()
 		s.change(!s.limited)
-		next := s.nascent(old.TenderPID)
+		next := s.nascent(before)
 		s.x.cmd.Process.Signal(syscall.SIGSTOP)
 		syscall.Kill(next, syscall.SIGCONT)
 		s.instance("ready", old.TenderPID)
@@ -237,7 +259,6 @@ func TestKilledInEveryStateOfAReplacement(t *testing.T) {
 	for _, victim := range []string{"image", "tender", "new image", "new tender", "up"} {
 		t.Run("draining, "+victim, func(t *testing.T) {
 			end := s.slow()
-			time.Sleep(50 * time.Millisecond)
 			s.change(!s.limited)
 			old := s.instance("draining", 0)
 			s.strike(victim, old, s.instance("ready", old.TenderPID))

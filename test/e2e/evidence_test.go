@@ -279,6 +279,9 @@ func (e *evidence) answered(addr, path, user string, want int) (a answer) {
 	return a
 }
 
+// askWithin is more than a tender waits for what its image counts.
+const askWithin = 5 * time.Second
+
 // ask speaks to the tender that owns a runtime folder.
 func ask(dir string) (s status, err error) {
 	d, err := os.Open(dir) // a short name: a socket address holds 108 bytes
@@ -291,7 +294,7 @@ func ask(dir string) (s status, err error) {
 		return s, err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(time.Second))
+	c.SetDeadline(time.Now().Add(askWithin))
 	if _, err = io.WriteString(c, `{"op":"status"}`+"\n"); err != nil {
 		return s, err
 	}
@@ -317,9 +320,15 @@ func (u *user) folders() (list []string) {
 // process of the command, an image without its tender, somebody who listens.
 func (u *user) gone(addr string) {
 	u.t.Helper()
-	eventually(u.t, "no process is left", func() bool { return len(leftovers()) == 0 })
-	if left := u.folders(); len(left) > 0 {
-		u.t.Errorf("left behind: %v", left)
+	var left []string
+	defer func() {
+		if u.t.Failed() && len(left) > 0 {
+			u.t.Logf("processes that are left: %q", left)
+		}
+	}()
+	eventually(u.t, "no process is left", func() bool { left = leftovers(); return len(left) == 0 })
+	if list := u.folders(); len(list) > 0 {
+		u.t.Errorf("left behind: %v", list)
 	}
 	if c, err := net.DialTimeout("tcp", addr, time.Second); err == nil {
 		c.Close()
@@ -328,7 +337,8 @@ func (u *user) gone(addr string) {
 }
 
 // leftovers are the processes of the command under test, and images whose tender is
-// one of them or is gone. A tender leads a session of its own.
+// one of them or is gone. A tender leads a session of its own. A QEMU without a tender is an
+// image's if it has what only a tender's has: there may be others on the machine.
 func leftovers() (list []string) {
 	procs, _ := filepath.Glob("/proc/[0-9]*")
 	ours := func(proc string) bool {
@@ -346,7 +356,7 @@ func leftovers() (list []string) {
 		_, err = os.Stat(leader)
 		image := string(cmd) == "lorica-image\x00" && (err != nil || ours(leader))
 		name, _, _ := strings.Cut(string(cmd), "\x00")
-		machine := filepath.Base(name) == emulator && (f[1] == "1" || ours("/proc/"+f[1])) // it leads a session itself
+		machine := filepath.Base(name) == emulator && (ours("/proc/"+f[1]) || f[1] == "1" && strings.Contains(string(cmd), "lorica.window=")) // it leads a session itself
 		if f[0] != "Z" && (ours(p) || image || machine) {
 			list = append(list, filepath.Base(p)+" "+strings.ReplaceAll(string(cmd), "\x00", " "))
 		}
