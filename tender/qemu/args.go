@@ -40,8 +40,9 @@ func (s *Spec) command(monitor *os.File) *commandLine {
 		serial = "on"
 		c.add("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
 	}
-	// Without ACPI, devices are named on the guest's command line.
-	c.add("-machine", "microvm,acpi=off,auto-kernel-cmdline=on,usb=off,memory-backend=ram,isa-serial="+serial)
+	// Without ACPI, devices are named on the guest's command line. Of what the board has
+	// beside them, clocks are needed; interrupts come by the APICs.
+	c.add("-machine", "microvm,acpi=off,pic=off,auto-kernel-cmdline=on,usb=off,memory-backend=ram,isa-serial="+serial)
 	if s.Accel == KVM {
 		// Some hosts refuse the register of that feature, of which an image makes no use,
 		// and QEMU gives up.
