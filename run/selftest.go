@@ -50,16 +50,16 @@ func (m *Machine) Selftest(ctx context.Context, target, network string, progress
 // kernelTest boots the image that tests the kernel from inside, and passes on what
 // it says.
 func kernelTest(ctx context.Context, dir string, sink func(Check)) error {
+	host, err := qemu.Find("") // before anything is built for it
+	if err != nil {
+		return err
+	}
 	image, digest, err := builder.Selftest(ctx, dir)
 	if err != nil {
 		return err
 	}
 	report := process.Probe()
 	launcher, err := process.NewLauncher()
-	if err != nil {
-		return err
-	}
-	host, err := qemu.Find("")
 	if err != nil {
 		return err
 	}
