@@ -3,6 +3,7 @@ package redteam
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/tender"
 )
@@ -83,6 +85,59 @@ func mustProgram(t *testing.T, b *built) []byte {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// What an image is told is on no command line, in no environment and in no file: neither
+// its secrets nor its key, on either target.
+func TestWhatAnImageIsToldIsNowhereElse(t *testing.T) {
+	const secret = "tell-nobody-of-this"
+	targets := map[string]func(*tender.Config){api.TargetProcess: func(*tender.Config) {}}
+	if aMachine := machines(t); aMachine != nil {
+		targets[api.TargetMicroVM] = aMachine
+	}
+	for name, target := range targets {
+		t.Run(name, func(t *testing.T) {
+			l, err := live(target, func(c *tender.Config) {
+				c.Secrets = append(c.Secrets, control.Secret{Name: "kept", Value: []byte(secret)})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := l.end(); err != nil {
+					t.Error(err)
+				}
+			}()
+			s := status(t, l.Client)
+			var places []string
+			for _, pid := range []int{s.PID, s.TenderPID} {
+				places = append(places, fmt.Sprintf("/proc/%d/cmdline", pid), fmt.Sprintf("/proc/%d/environ", pid))
+			}
+			files, err := filepath.Glob(filepath.Join(l.dir, "*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, file := range files {
+				if info, err := os.Lstat(file); err == nil && info.Mode().IsRegular() {
+					places = append(places, file)
+				}
+			}
+			for _, place := range places {
+				b, err := os.ReadFile(place)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, told := range []string{secret, string(l.cfg.Trust)} {
+					for _, form := range []string{told, fmt.Sprintf("%x", told), fmt.Sprintf("%X", told), base64.StdEncoding.EncodeToString([]byte(told))} {
+						if strings.Contains(string(b), form) {
+							t.Errorf("%s has %q", place, form)
+						}
+					}
+				}
+			}
+			t.Logf("%d places", len(places))
+		})
+	}
 }
 
 // A machine has what it needs with the least memory that documents can ask for.
