@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -75,7 +77,8 @@ func TestMachinesThatFail(t *testing.T) {
 	u.gone("127.0.0.1:" + port)
 }
 
-// Whoever ends 'up' while its machine boots leaves no machine behind.
+// Whoever ends 'up' while its machine boots leaves no machine behind, and where the machine
+// ends or hangs 'up' does, and says so.
 func TestAMachineThatBootsIsEnded(t *testing.T) {
 	if !canHaveMachines(t, "microVMs that are ended while they boot") {
 		return
@@ -84,19 +87,28 @@ func TestAMachineThatBootsIsEnded(t *testing.T) {
 	port := freePort(t)
 	dir := u.example(port)
 	u.run(onMachines("build", "-f", dir)...)
-	for name, end := range map[string]func(up *exec.Cmd){
-		"Ctrl-C": func(up *exec.Cmd) { up.Process.Signal(syscall.SIGINT) },
-		"down":   func(*exec.Cmd) { u.command("down").Run() },
-		"killed": func(up *exec.Cmd) { up.Process.Kill() },
+	for name, c := range map[string]struct {
+		end  func(up *exec.Cmd, machine int)
+		says string
+	}{
+		"Ctrl-C":          {end: func(up *exec.Cmd, _ int) { up.Process.Signal(syscall.SIGINT) }},
+		"down":            {end: func(*exec.Cmd, int) { u.command("down").Run() }},
+		"killed":          {end: func(up *exec.Cmd, _ int) { up.Process.Kill() }},
+		"machine killed":  {func(_ *exec.Cmd, machine int) { syscall.Kill(machine, syscall.SIGKILL) }, "QEMU was killed by SIGKILL"},
+		"machine stopped": {func(_ *exec.Cmd, machine int) { syscall.Kill(machine, syscall.SIGSTOP) }, "nothing within"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			up := u.command(onMachines("up", "-f", dir)...)
+			var said bytes.Buffer
+			up.Stdout, up.Stderr = &said, &said
 			if err := up.Start(); err != nil {
 				t.Fatal(err)
 			}
+			machine := 0
 			boots := func() bool {
 				for _, p := range leftovers() {
 					if strings.Contains(p, "virtserialport") { // and is not the guest that KVM is tried with
+						fmt.Sscan(p, &machine)
 						return true
 					}
 				}
@@ -104,17 +116,20 @@ func TestAMachineThatBootsIsEnded(t *testing.T) {
 			}
 			for late := time.Now().Add(time.Minute); !boots(); time.Sleep(time.Millisecond) {
 				if time.Now().After(late) {
-					end(up)
+					up.Process.Kill()
 					t.Fatal("no machine boots")
 				}
 			}
-			end(up)
+			c.end(up, machine)
 			if name == "down" { // 'up' may have been too early to be found, and goes on
 				time.Sleep(500 * time.Millisecond)
 				u.command("down").Run()
 				up.Process.Signal(syscall.SIGINT)
 			}
-			up.Wait()
+			err := up.Wait()
+			if c.says != "" && (err == nil || !strings.Contains(said.String(), c.says)) {
+				t.Errorf("up ends with %v:\n%s", err, said.String())
+			}
 			if name == "killed" { // what it started waits for another 'up', for a while
 				u.run("down")
 			}
