@@ -139,6 +139,7 @@ func TestAnInterruptedProofLeavesNothing(t *testing.T) {
 		if left := naming(tmp); len(left) > 0 {
 			t.Errorf("at %q: still running: %q", at, left)
 		}
+		eventually(t, "no image that was tried is left", func() bool { return len(leftovers()) == 0 })
 	}
 }
 
