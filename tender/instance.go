@@ -118,7 +118,7 @@ func newInstance(p life, conn net.Conn, output *os.File, k keeper, plan [32]byte
 	i := &instance{proc: p, conn: conn, output: output, keeper: k, plan: plan, patience: patience,
 		hello: make(chan struct{}), ready: make(chan struct{})}
 	i.readers.Go(i.readFrames)
-	i.readers.Go(i.readOutput)
+	i.readers.Go(func() { i.readOutput(output) })
 	return i
 }
 
@@ -460,14 +460,17 @@ func (i *instance) inOrder() bool {
 const lastLines = 3
 
 // readOutput turns what the image writes to its output into lines of the log.
-func (i *instance) readOutput() {
-	in := bufio.NewReaderSize(i.output, maxText)
+func (i *instance) readOutput(r io.Reader) {
+	in, empty := bufio.NewReaderSize(r, maxText), 0
 	for {
 		line, _, err := in.ReadLine() // a longer line comes in pieces
 		if err != nil {
 			return
 		}
-		if len(line) == 0 {
+		if len(line) == 0 { // nobody counts them
+			if empty++; empty%restEvery == 0 {
+				time.Sleep(time.Millisecond)
+			}
 			continue
 		}
 		i.keeper.note(FromOutput, string(line))

@@ -104,6 +104,10 @@ func (t *tender) keep(records []audit.Record) error {
 	return err
 }
 
+// restEvery is after how many lines that are not kept an image is not read for a
+// millisecond.
+const restEvery = 64
+
 // note implements keeper: a line of the image. One that writes too many loses
 // some, and is read more slowly, though fast enough to die of a long trace.
 func (t *tender) note(from, line string) {
@@ -113,7 +117,7 @@ func (t *tender) note(from, line string) {
 	}
 	if excess == 0 {
 		t.log(from, "%s", line)
-	} else if excess%64 == 0 {
+	} else if excess%restEvery == 0 {
 		time.Sleep(time.Millisecond)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -144,6 +145,23 @@ func FuzzFrames(f *testing.F) {
 			t.Fatal("it was believed before it was ready")
 		}
 	})
+}
+
+// What an image writes keeps its tender busy for a part of the time, also where nothing of
+// it is kept.
+func TestOutputWithoutEndIsReadAtAPace(t *testing.T) {
+	for name, line := range map[string]string{"lines": "x\n", "empty lines": "\n", "no end of a line": strings.Repeat("x", maxText)} {
+		synctest.Test(t, func(t *testing.T) {
+			x := &tender{lines: throttle{limit: linesPerSecond}, logs: &spool{dir: t.TempDir(), prefix: logSpool, fileSize: logFile, files: logFiles, next: 1}}
+			defer x.logs.close()
+			const lines = 10_000
+			start := time.Now()
+			(&instance{keeper: x}).readOutput(strings.NewReader(strings.Repeat(line, lines)))
+			if took, least := time.Since(start), (lines-linesPerSecond)/restEvery*time.Millisecond; took < least {
+				t.Errorf("%s: %d took %v, want %v at least", name, lines, took, least)
+			}
+		})
+	}
 }
 
 // What dies again and again is started again later each time, and never much later.
