@@ -70,9 +70,6 @@ type Device struct {
 	dead  chan struct{} // closed then
 }
 
-// Kind returns what the device is for.
-func (d *Device) Kind() Kind { return d.kind }
-
 func (d *Device) String() string { return d.name }
 
 // identify returns the device in a slot, or nil where the slot is empty

@@ -52,7 +52,7 @@ func FuzzNet(f *testing.F) {
 	// 2 it takes one, 3 a lie about received frames, 4 one about sent ones, 5 other
 	// memory that it can write, 6 many small frames.
 	f.Add(uint64(allNet), []byte(goodConfig), []byte{0, 60, 0, 6, 1, 200, 0, 2, 0, 0, 64})
-	f.Add(uint64(allNet|netMTU), netConfig("\x02\x00\x00\x00\x00\x01", 1, 9000), []byte{0, 255, 255, 3, 2, 255, 255, 0, 1, 1})
+	f.Add(uint64(allNet|netMTU), netConfig("\x02\x00\x00\x00\x00\x01", 9000), []byte{0, 255, 255, 3, 2, 255, 255, 0, 1, 1})
 	f.Add(uint64(netMAC), []byte(goodConfig), []byte{0, 10, 0, 3, 1, 3, 40, 0, 3, 1, 3, 40, 0})
 	f.Add(uint64(allNet), []byte(goodConfig), []byte{1, 60, 0, 4, 1, 0, 0, 0, 4, 1, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, features uint64, config []byte, b []byte) {

@@ -18,14 +18,12 @@ const (
 	netHostTSO4  = 1 << 11
 	netHostTSO6  = 1 << 12
 	netMergeable = 1 << 15
-	netStatus    = 1 << 16
 )
 
 // Its configuration (section 5.1.4).
 const (
-	netConfigMAC    = 0
-	netConfigStatus = 6
-	netConfigMTU    = 10
+	netConfigMAC = 0
+	netConfigMTU = 10
 )
 
 // The header before each frame (section 5.1.6).
@@ -119,7 +117,7 @@ func NewNet(d *Device) (*Net, error) {
 }
 
 func (n *Net) open() (err error) {
-	want := uint64(netCsum | netGuestCsum | netMTU | netGuestTSO4 | netGuestTSO6 | netHostTSO4 | netHostTSO6 | netMergeable | netStatus)
+	want := uint64(netCsum | netGuestCsum | netMTU | netGuestTSO4 | netGuestTSO6 | netHostTSO4 | netHostTSO6 | netMergeable)
 	if err := n.d.negotiate(netMAC, want, netConsistent); err != nil {
 		return err
 	}
@@ -191,16 +189,6 @@ func (n *Net) Abilities() Abilities {
 		TCP6:     n.d.has(netHostTSO6),
 		Large:    n.d.has(netGuestTSO4) || n.d.has(netGuestTSO6),
 	}
-}
-
-// Linked asks the device whether the link is up. One that cannot tell has it up.
-func (n *Net) Linked() (bool, error) {
-	if err := n.d.failure(); err != nil || !n.d.has(netStatus) {
-		return err == nil, err
-	}
-	up := false
-	err := n.d.config(func(load func(offset, size int) uint32) { up = load(netConfigStatus, 2)&1 != 0 })
-	return up, err
 }
 
 // Send copies a frame for the device to send. It blocks while there is no room, until

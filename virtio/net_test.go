@@ -13,15 +13,14 @@ import (
 	"time"
 )
 
-const allNet = netCsum | netGuestCsum | netMAC | netGuestTSO4 | netGuestTSO6 | netHostTSO4 | netHostTSO6 | netMergeable | netStatus
+const allNet = netCsum | netGuestCsum | netMAC | netGuestTSO4 | netGuestTSO6 | netHostTSO4 | netHostTSO6 | netMergeable
 
 // netConfig is the configuration of a network device.
-func netConfig(mac string, status, mtu uint16) []byte {
-	b := binary.LittleEndian.AppendUint16([]byte(mac), status)
-	return binary.LittleEndian.AppendUint16(append(b, 0, 0), mtu)
+func netConfig(mac string, mtu uint16) []byte {
+	return binary.LittleEndian.AppendUint16(append([]byte(mac), 0, 0, 0, 0), mtu)
 }
 
-var goodConfig = netConfig("\x52\x54\x00\x12\x34\x56", 1, 0)
+var goodConfig = netConfig("\x52\x54\x00\x12\x34\x56", 0)
 
 // A fakeNet is a network device whose network is the test.
 type fakeNet struct {

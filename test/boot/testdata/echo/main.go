@@ -29,11 +29,9 @@ func main() {
 	net, err := virtio.NewNet(card)
 	check(err)
 	check(kernel.Seal())
-	up, err := net.Linked()
-	check(err)
 	free, total := kernel.Memory()
 	fmt.Printf("echo: %v\n", list)
-	fmt.Printf("echo: address %x, MTU %d, %+v, linked %v, %d KiB of %d free\n", net.MAC(), net.MTU(), net.Abilities(), up, free>>10, total>>10)
+	fmt.Printf("echo: address %x, MTU %d, %+v, %d KiB of %d free\n", net.MAC(), net.MTU(), net.Abilities(), free>>10, total>>10)
 	fmt.Println("echo: ready")
 
 	go func() {
