@@ -187,20 +187,8 @@ func (c *Console) Read(p []byte) (int, error) {
 		return 0, c.d.failure()
 	}
 	for len(c.rest) == 0 {
-		id, b, ok, err := c.in.take()
-		switch {
-		case err != nil:
+		if err := c.fetch(c.hungUp.Load()); err != nil {
 			return 0, err
-		case ok && len(b) == 0:
-			c.in.put(id)
-		case ok:
-			c.id, c.rest = id, b
-		case c.hungUp.Load():
-			return 0, c.d.end(io.EOF)
-		default:
-			if err := c.in.ring.wait(); err != nil {
-				return 0, err
-			}
 		}
 	}
 	n := copy(p, c.rest)
@@ -208,6 +196,25 @@ func (c *Console) Read(p []byte) (int, error) {
 		c.in.put(c.id)
 	}
 	return n, nil
+}
+
+// fetch takes what the host has sent next, or waits for it. There will be nothing more
+// where the host was gone before it looks: it may send its last word and go meanwhile.
+func (c *Console) fetch(gone bool) error {
+	id, b, ok, err := c.in.take()
+	switch {
+	case err != nil:
+		return err
+	case ok && len(b) == 0:
+		c.in.put(id)
+	case ok:
+		c.id, c.rest = id, b
+	case gone:
+		return c.d.end(io.EOF)
+	default:
+		return c.in.ring.wait()
+	}
+	return nil
 }
 
 // Write returns when the device has taken all of p, so that nothing is lost where the

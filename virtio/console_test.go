@@ -229,6 +229,23 @@ func TestTheHostHangsUp(t *testing.T) {
 	}
 }
 
+// Who has looked for what the host sends just before it sent its last word and left looks
+// again.
+func TestTheLastWordIsRead(t *testing.T) {
+	f, c, _ := newFakeConsole(t)
+	b, _ := f.wait(consoleReceive)
+	c.hungUp.Store(true)
+	c.in.ring.signal()
+	if err := c.fetch(false); err != nil {
+		t.Fatal(err)
+	}
+	b.mem[0] = 'x'
+	f.push(consoleReceive, usedElem{uint32(b.id), 1})
+	if got, err := io.ReadAll(c); err != nil || string(got) != "x" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 func TestConsolesWithoutAPortAreRefused(t *testing.T) {
 	for _, c := range []struct {
 		name    string
