@@ -6,6 +6,8 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // Registers of a device (section 4.2.2). Its configuration follows.
@@ -52,6 +54,9 @@ const (
 // not to what was before it (section 6).
 const featureVersion1 = 1 << 32
 
+// lookAfter is how long after an interrupt for a queue the device may have given up unseen.
+const lookAfter = 100 * time.Millisecond
+
 // A Device is one that was found and that no more than one driver takes.
 type Device struct {
 	kind Kind
@@ -63,6 +68,8 @@ type Device struct {
 	features   uint64 // negotiated
 	queues     []*ring
 	interrupts io.ReadCloser
+
+	looks atomic.Bool // at its status, soon
 
 	mu    sync.Mutex
 	taken bool
@@ -197,7 +204,8 @@ func (d *Device) start() error {
 
 // serve wakes those who wait for a queue whenever the device has interrupted. An
 // interrupt for no queue is how a device says that it has given up (section 2.1.2),
-// which is worth a look at its status; otherwise that costs more than the interrupt.
+// which is worth a look at its status; otherwise that costs more than the interrupt, but
+// one may have been for both: the status is looked at once for all that soon follow.
 func (d *Device) serve() {
 	seen := make([]uint16, len(d.queues))
 	var count [8]byte
@@ -213,9 +221,21 @@ func (d *Device) serve() {
 			seen[i] = index
 			q.signal()
 		}
-		if !news && d.regs.Load(regStatus, 4)&statusNeedsReset != 0 {
-			d.fail("it has given up (its status is DEVICE_NEEDS_RESET)")
+		if !news {
+			d.look()
+		} else if !d.looks.Swap(true) {
+			time.AfterFunc(lookAfter, func() {
+				d.looks.Store(false)
+				d.look()
+			})
 		}
+	}
+}
+
+// look ends the use of a device that has given up.
+func (d *Device) look() {
+	if d.regs.Load(regStatus, 4)&statusNeedsReset != 0 {
+		d.fail("it has given up (its status is DEVICE_NEEDS_RESET)")
 	}
 }
 

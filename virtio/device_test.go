@@ -237,6 +237,20 @@ func TestADeviceThatGivesUp(t *testing.T) {
 	}
 }
 
+// One interrupt may say that a device has used a buffer, and that it has given up.
+func TestADeviceThatGivesUpWithNews(t *testing.T) {
+	f, n := newFakeNet(t, allNet, nil)
+	f.push(netReceive, usedElem{0, 60}) // nobody waits: this does not interrupt
+	f.mu.Lock()
+	f.status |= statusNeedsReset
+	f.mu.Unlock()
+	f.interrupt()
+	within(t, "giving up", n.d.dead)
+	if err := n.d.failure(); !strings.Contains(err.Error(), "given up") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestAnInterruptThatEnds(t *testing.T) {
 	f, n := newFakeNet(t, allNet, nil)
 	_, end := receive(n)
