@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -278,6 +279,18 @@ func TestConsolesWithoutAPortAreRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestNobodyOpensThePort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(Port, ^uint64(0), twoPorts)
+		if _, err := NewConsole(f.find(t)); err == nil || !strings.Contains(err.Error(), "nobody has opened its port 1 on the host in 30s") {
+			t.Errorf("got %v", err)
+		}
+		if f.status != statusFailed {
+			t.Errorf("its status is %d", f.status)
+		}
+	})
 }
 
 func TestAConsoleThatBreaksTheRules(t *testing.T) {

@@ -380,6 +380,38 @@ func TestDoorbellsThatNobodyWantsAreNotRung(t *testing.T) {
 	}
 }
 
+// What a frame costs is what it takes to copy it.
+func TestFramesDoNotAllocate(t *testing.T) {
+	f := newFake(Network, allNet, goodConfig)
+	n, err := NewNet(f.find(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	frame := &Frame{Parts: [][]byte{make([]byte, 54), make([]byte, 1000)}, Checksum: true, ChecksumStart: 34, ChecksumOffset: 16}
+	if got := testing.AllocsPerRun(2*netRing, func() {
+		if err := n.Send(frame); err != nil {
+			t.Fatal(err)
+		}
+		b, _ := f.pop(netTransmit)
+		f.push(netTransmit, usedElem{uint32(b.id), 0})
+	}); got > 0 {
+		t.Errorf("to send one takes %v allocations", got)
+	}
+	p, ids := Packet{parts: make([]memory, 0, 1)}, make([]uint16, 0, 1)
+	if got := testing.AllocsPerRun(2*netRing, func() {
+		b, _ := f.pop(netReceive)
+		b.mem.put16(headerBuffers, 1)
+		f.push(netReceive, usedElem{uint32(b.id), 60})
+		if ids, err = n.gather(&p, ids[:0]); err != nil {
+			t.Fatal(err)
+		}
+		n.in.put(ids[0])
+	}); got > 0 {
+		t.Errorf("to receive one takes %v allocations", got)
+	}
+}
+
 func TestClosingEndsReceivers(t *testing.T) {
 	f, n := newFakeNet(t, allNet, nil)
 	_, end := receive(n)
@@ -396,6 +428,44 @@ func TestClosingEndsReceivers(t *testing.T) {
 	within(t, "giving the interrupt back", f.closed)
 	if f.status != 0 {
 		t.Errorf("its status is %d; a reset makes it let go of the memory", f.status)
+	}
+}
+
+// Nobody waits for ever for a device that takes nothing: who does so is told when it is
+// closed, or has broken the rules.
+func TestSendersDoNotOutliveTheDevice(t *testing.T) {
+	for name, end := range map[string]func(f *fakeNet, n *Net){
+		"it is closed":        func(_ *fakeNet, n *Net) { n.Close() },
+		"it breaks the rules": func(f *fakeNet, _ *Net) { f.push(netTransmit, usedElem{netRing, 0}) },
+		"it gives up":         func(f *fakeNet, _ *Net) { f.mu.Lock(); f.status |= statusNeedsReset; f.mu.Unlock(); f.interrupt() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, n := newFakeNet(t, allNet, make(chan struct{}))
+			const senders = 3
+			ends := make(chan error, senders)
+			for range senders {
+				go func() {
+					var err error
+					for err == nil {
+						err = n.Send(&Frame{Parts: [][]byte{make([]byte, 60)}})
+					}
+					ends <- err
+				}()
+			}
+			_, avail, _ := f.ring(netTransmit)
+			for start := time.Now(); avail.load(0) != netRing<<16; runtime.Gosched() { // full, and it wants interrupts
+				if time.Since(start) > patience {
+					t.Fatal("nobody waits")
+				}
+			}
+			end(f, n)
+			first := within(t, "ending", ends)
+			for range senders - 1 {
+				if err := within(t, "ending", ends); err != first {
+					t.Errorf("one hears %v, another %v", first, err)
+				}
+			}
+		})
 	}
 }
 
