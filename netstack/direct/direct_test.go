@@ -138,6 +138,8 @@ func TestFramesOfOthersAreDropped(t *testing.T) {
 			"a part of an echo":            ethernet(myAddress, type4, ip4(client4, me4, ofICMP, echo(8)[:7])),
 			"a part of an echo, IPv6":      ethernet(myAddress, type6, ip6(client6, me6, ofICMP6, 64, echo(128)[:3])),
 			"an echo for a group":          ethernet(group, type6, v6(client6, all)),
+			"a path of few bytes":          ethernet(myAddress, type4, ip4(client4, me4, ofICMP, []byte{3, 4, 0, 0, 0, 0, leastPath >> 8, leastPath&0xff - 1})),
+			"a path of few bytes, IPv6":    ethernet(myAddress, type6, ip6(client6, me6, ofICMP6, 64, []byte{2, 0, 0, 0, 0, 0, 4, 0xff})),
 			"NDP from afar":                ethernet(solicited, type6, solicit(theirs6, me6, 254)),
 			"NDP of a stranger":            ethernet(solicited, type6, solicit(client6, me6, 255)),
 			"NDP of a group we are not in": ethernet("\x33\x33\xff\x00\x00\x03", type6, solicit(theirs6, other6, 255)),
@@ -225,11 +227,55 @@ func TestOffloads(t *testing.T) {
 	})
 }
 
-// connect is the handshake of a client, from port 40000 to 1024.
+// Who is told of a narrow path sends what fits there.
+func TestNarrowPaths(t *testing.T) {
+	onEach(t, func(t *testing.T, f families) {
+		for _, client := range f.clients() {
+			d := newDeck()
+			n := f.up(t, d, nil)
+			ln, err := n.Listen(0, launch.Listener{Name: "api", Bind: 1024})
+			if err != nil {
+				t.Fatal(err)
+			}
+			connect(t, d, client)
+			c, err := ln.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Write(make([]byte, 2000)); err != nil {
+				t.Fatal(err)
+			}
+			mine, kind, at := family(client)
+			sent := d.next(t, kind)
+			for len(sent) < 1400 {
+				sent = d.next(t, kind)
+			}
+			least, protocol, is := leastPath, byte(ofICMP), []byte{3, 4}
+			if client.Is6() {
+				least, protocol, is = 1280, ofICMP6, []byte{2, 0}
+			}
+			message := binary.BigEndian.AppendUint16(append(is, 0, 0, 0, 0), uint16(least))
+			message = append(message, sent[ethernetSize:at+8]...)
+			d.give(frameOf(ethernet(myAddress, kind, ipOf(client, mine, protocol, message))))
+			again := d.next(t, kind)
+			for !bytes.Equal(again[at+4:at+8], sent[at+4:at+8]) {
+				again = d.next(t, kind)
+			}
+			if got := len(again) - ethernetSize; got > least || got < least-64 {
+				t.Errorf("%v: a packet of %d bytes on a path of %d", client, got, least)
+			}
+		}
+	})
+}
+
+// connect is the handshake of a client, from port 40000 to 1024, that takes 1460 bytes in
+// a segment.
 func connect(t testing.TB, d *deck, client netip.Addr) (seq uint32) {
 	t.Helper()
 	mine, kind, at := family(client)
-	d.give(frameOf(ethernet(myAddress, kind, ipOf(client, mine, ofTCP, segment(40000, 1024, 2, 100, 0, "")))))
+	syn := segment(40000, 1024, 2, 100, 0, "\x02\x04\x05\xb4")
+	syn[12] = 6 << 4
+	d.give(frameOf(ethernet(myAddress, kind, ipOf(client, mine, ofTCP, syn))))
 	b := d.next(t, kind)
 	for !bytes.Equal(b[at-len(client.AsSlice()):at], client.AsSlice()) { // others may be answered once more
 		b = d.next(t, kind)

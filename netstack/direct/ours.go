@@ -9,6 +9,10 @@ import (
 	"lorica.dev/lorica/abi/link"
 )
 
+// leastPath is the least MTU that a router on the way may tell of, as it is Linux's. The
+// stack would believe any, and send every byte of a connection in a packet of its own.
+const leastPath = 552
+
 // ours reports whether a frame is one that this image has any use for, so that little
 // of the stack can be reached at all: ARP between us and a neighbour, or a whole packet of
 // IP, without options, for an address of ours.
@@ -64,8 +68,10 @@ func (e *endpoint) ours4(frame, p []byte) bool {
 		if len(body) < header.ICMPv4MinimumSize {
 			return false
 		}
-		switch header.ICMPv4(body).Type() {
-		case header.ICMPv4Echo, header.ICMPv4DstUnreachable, header.ICMPv4TimeExceeded:
+		switch m := header.ICMPv4(body); m.Type() {
+		case header.ICMPv4DstUnreachable:
+			return m.Code() != header.ICMPv4FragmentationNeeded || m.MTU() >= leastPath
+		case header.ICMPv4Echo, header.ICMPv4TimeExceeded:
 			return true
 		}
 	}

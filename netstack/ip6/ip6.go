@@ -67,8 +67,10 @@ func (p *protocol) ours(to tcpip.LinkAddress, b []byte) bool {
 		if len(body) < header.ICMPv6MinimumSize {
 			return false
 		}
-		switch header.ICMPv6(body).Type() {
-		case header.ICMPv6EchoRequest, header.ICMPv6DstUnreachable, header.ICMPv6PacketTooBig, header.ICMPv6TimeExceeded, header.ICMPv6ParamProblem:
+		switch m := header.ICMPv6(body); m.Type() {
+		case header.ICMPv6PacketTooBig: // every link has the least MTU (RFC 8201, section 4)
+			return m.MTU() >= header.IPv6MinimumMTU
+		case header.ICMPv6EchoRequest, header.ICMPv6DstUnreachable, header.ICMPv6TimeExceeded, header.ICMPv6ParamProblem:
 			return true
 		}
 	}
