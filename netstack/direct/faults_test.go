@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -412,6 +414,89 @@ func TestAWindowThatWasOvertaken(t *testing.T) {
 	acks(100)
 	if !sends() {
 		t.Error("it does not send again")
+	}
+}
+
+// A device that takes nothing for a while holds up who sends, and loses nothing. Where it
+// breaks meanwhile, nobody waits any longer.
+func TestADeviceThatTakesNothing(t *testing.T) {
+	for _, breaks := range []bool{false, true} {
+		r := newRough(t, weather{}, weather{}, 1, 1500)
+		r.room = make(chan struct{}, 20)
+		for range cap(r.room) {
+			r.room <- struct{}{}
+		}
+		var next, holes uint32 // the sequence number that comes next
+		begun := false
+		r.out.lose = func(frame []byte) bool { // holds r.out.mu
+			if at := tcpAt(frame); at > 0 {
+				s := header.TCP(frame[at:])
+				seq := s.SequenceNumber()
+				end := seq + uint32(len(s.Payload())+bits.OnesCount8(uint8(s.Flags()&(header.TCPFlagSyn|header.TCPFlagFin))))
+				switch {
+				case begun && int32(seq-next) > 0:
+					holes++
+				case !begun || int32(end-next) > 0:
+					begun, next = true, end
+				}
+			}
+			return false
+		}
+		_, ln, p := meet(t, r, false, 0, 16<<20)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		client, err := p.dial(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		image, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		client.SetDeadline(time.Now().Add(patience))
+		arrived := make(chan error, 1)
+		go func() {
+			arrived <- carry(image, func() (net.Conn, error) { return client, nil }, content(1<<20, 1), false)
+		}()
+		for len(r.room) > 0 {
+			time.Sleep(time.Millisecond)
+		}
+		select {
+		case err := <-arrived:
+			t.Fatalf("more was sent than there is room for: %v", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+		if breaks {
+			ends := make(chan error)
+			go func() {
+				_, err := ln.Accept()
+				ends <- err
+			}()
+			go func() {
+				_, err := image.Read(make([]byte, 1))
+				ends <- err
+			}()
+			go func() {
+				_, err := image.Write(make([]byte, 1)) // behind another
+				ends <- err
+			}()
+			close(r.broke)
+			for range 3 {
+				if err := <-ends; err == nil || !strings.Contains(err.Error(), "it broke") {
+					t.Errorf("one hears %v", err)
+				}
+			}
+			continue
+		}
+		close(r.room)
+		if err := <-arrived; err != nil {
+			t.Error(err)
+		}
+		r.out.mu.Lock()
+		if holes > 0 {
+			t.Errorf("something was left out %d times", holes)
+		}
+		r.out.mu.Unlock()
 	}
 }
 

@@ -95,6 +95,31 @@ func TestTheFilterIsAsked(t *testing.T) {
 	})
 }
 
+// A fickle packet is another each time that somebody looks: the device can change it.
+type fickle struct {
+	frameOf
+	looked int
+}
+
+func (f *fickle) CopyTo(b []byte) int {
+	n := copy(b, f.frameOf)
+	if f.looked++; f.looked > 1 {
+		b[n-1] ^= 1
+	}
+	return n
+}
+
+// What was judged is what the stack gets.
+func TestFramesAreCopiedOnce(t *testing.T) {
+	d, j := newDeck(), &judge{in: pep.Pass, out: pep.Pass}
+	up(t, d, j)
+	p := &fickle{frameOf: ethernet(myAddress, type4, ip4(client4, mine4.Addr(), ofICMP, echo(8)))}
+	d.give(p)
+	if b := d.next(t, type4); p.looked != 1 || !bytes.HasSuffix(b, []byte("hi")) {
+		t.Errorf("copied %d times, and answered with %x", p.looked, b)
+	}
+}
+
 // Who is refused hears that an administrator prohibits it, once for each packet, and
 // nobody else does.
 func TestRefusals(t *testing.T) {

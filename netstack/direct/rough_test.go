@@ -33,6 +33,8 @@ type rough struct {
 	private bool // the image is told that nothing gets lost
 	in, out *way // seen from the image
 	ended   chan struct{}
+	room    chan struct{} // one for each frame that the image may send; nil has room for all
+	broke   chan struct{} // closed when the device has no use any more
 }
 
 // A way is one direction of a link. What becomes of its n-th packet follows from the
@@ -77,7 +79,7 @@ func (f *flight) Pop() any {
 }
 
 func newRough(t testing.TB, in, out weather, seed uint64, mtu int) *rough {
-	r := &rough{mtu: mtu, ended: make(chan struct{})}
+	r := &rough{mtu: mtu, ended: make(chan struct{}), broke: make(chan struct{})}
 	for i, w := range []weather{in, out} {
 		*[]**way{&r.in, &r.out}[i] = &way{weather: w, dice: rand.New(rand.NewPCG(seed, uint64(i))), wake: make(chan struct{}, 1)}
 	}
@@ -189,6 +191,13 @@ func (r *rough) Traits() Traits { return Traits{MAC: [6]byte([]byte(myAddress)),
 
 // Send implements Device.
 func (r *rough) Send(f *Frame) error {
+	if r.room != nil {
+		select {
+		case <-r.room:
+		case <-r.broke:
+			return errors.New("it broke")
+		}
+	}
 	r.out.send(bytes.Join(f.Parts, nil))
 	return nil
 }
