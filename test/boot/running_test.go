@@ -25,6 +25,8 @@ const echo = "./testdata/echo"
 type running struct {
 	console net.Conn
 	said    string // on the serial line, until it was ready
+	memory  string // the file that is its RAM
+	end     func() (said string, code int)
 }
 
 // start starts a machine of 24 MB with a network card, and waits until it is ready.
@@ -40,7 +42,9 @@ func start(t *testing.T, netdev, card string, files ...*os.File) *running {
 	}
 	defer listener.Close()
 
-	m := machine{image: image(t, echo), memory: "24M", args: []string{
+	memory := filepath.Join(t.TempDir(), "memory")
+	m := machine{image: image(t, echo), memory: "24M", board: "pit=on,rtc=on,memory-backend=ram", args: []string{
+		"-object", "memory-backend-file,id=ram,size=24M,share=on,mem-path=" + memory,
 		"-chardev", "socket,id=console,path=" + socket, "-device", "virtio-serial-device,max_ports=2", "-device", "virtserialport,chardev=console,nr=1",
 		"-netdev", netdev + ",id=link", "-device", "virtio-net-device,netdev=link,mac=" + net.HardwareAddr(guestMAC).String() + card}}
 	cmd := m.command(t.Context())
@@ -70,17 +74,20 @@ func start(t *testing.T, netdev, card string, files ...*os.File) *running {
 		ended <- said.String()
 		close(ready)
 	}()
-	stop := sync.OnceFunc(func() {
-		cmd.Process.Kill()
+	end := sync.OnceValues(func() (string, int) {
 		last := <-ended
 		cmd.Wait()
 		if last != "" || complaints.Len() > 0 {
 			t.Logf("the machine: %s%s", last, &complaints)
 		}
+		return last, cmd.ProcessState.ExitCode() / 2
 	})
-	t.Cleanup(stop)
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		end()
+	})
 
-	r := &running{}
+	r := &running{memory: memory, end: end}
 	select {
 	case said, ok := <-ready:
 		if !ok {
