@@ -28,7 +28,9 @@ func newFakeConsole(t *testing.T) (f *fakeDevice, c *Console, out chan []byte) {
 		f.hear(consolePort, portReady)
 		f.tell(consolePort, 4, 1)         // a console
 		f.tell(consolePort, 7, 1, "name") // of this name
-		f.tell(0, 5, 0, "\x50\x00\x18\x00")
+		for range 2 * consoleRing {       // sizes: more than the driver can hear at a time
+			f.tell(0, 5, 0, "\x50\x00\x18\x00")
+		}
 		f.hear(consolePort, portOpen)
 		f.tell(consolePort, portOpen, 1)
 	}()
