@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	images.dir, images.built = dir, map[string]string{}
-	if err := readSources("../../kernel", "testdata"); err != nil {
+	if err := readSources("../../kernel", "../../virtio", "../../netstack", "../../pep", "../../abi", "testdata"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
