@@ -103,6 +103,9 @@ func (m *Machine) Instances(ctx context.Context) ([]*Instance, error) {
 			continue
 		}
 		status, err := client.Status(ctx)
+		if errors.Is(err, tender.ErrNotReady) {
+			return nil, err // it may serve: nobody is to take its place
+		}
 		if err != nil {
 			continue
 		}

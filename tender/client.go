@@ -20,7 +20,14 @@ const maxAnswer = 1 << 20
 
 // A Client reaches the tender of one instance. Every call is a connection of
 // its own; safe for concurrent use.
-type Client struct{ dir string }
+type Client struct {
+	dir string
+	pid int32 // of the tender
+}
+
+// statusWithin is when a tender that says nothing of its state is taken for one that is
+// stopped or hangs: it asks nobody for that.
+const statusWithin = 10 * time.Second
 
 // Dial returns a client for the tender that owns the runtime folder dir, or an
 // error where none answers there.
@@ -30,7 +37,12 @@ func Dial(dir string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn.Close()
+	defer conn.Close()
+	cred, err := peerOf(conn)
+	if err != nil {
+		return nil, err
+	}
+	c.pid = cred.Pid
 	return c, nil
 }
 
@@ -83,13 +95,22 @@ func (c *Client) fault(ctx context.Context, err error) error {
 	return fmt.Errorf("tender: the tender in %s broke off: %w", c.dir, err)
 }
 
+// A refusal is the error of a tender.
+type refusal struct {
+	text     string
+	notReady bool
+}
+
+func (r refusal) Error() string        { return r.text }
+func (r refusal) Is(target error) bool { return r.notReady && target == ErrNotReady }
+
 func parseResponse(line []byte) (response, error) {
 	var r response
 	if err := json.Unmarshal(line, &r); err != nil {
 		return response{}, fmt.Errorf("tender: the answer: %w", err)
 	}
 	if r.Error != "" {
-		return response{}, errors.New(r.Error)
+		return response{}, refusal{r.Error, r.NotReady}
 	}
 	return r, nil
 }
@@ -115,22 +136,38 @@ func (c *Client) call(ctx context.Context, r request, out any) error {
 	return nil
 }
 
-// Status returns the state of the instance.
-func (c *Client) Status(ctx context.Context) (Status, error) {
-	var s Status
-	return s, c.call(ctx, request{Op: opStatus}, &s)
+// Status returns the state of the instance. A tender that does not answer is ErrNotReady.
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	soon, cancel := context.WithTimeout(ctx, statusWithin)
+	defer cancel()
+	err = c.call(soon, request{Op: opStatus}, &s)
+	if err != nil && soon.Err() != nil && ctx.Err() == nil {
+		err = silent(fmt.Sprintf("tender: the tender in %s has not answered for %s: it is stopped, or hangs. Continue it (kill -CONT %d), or end it (kill -KILL %[3]d)", c.dir, statusWithin, c.pid))
+	}
+	return s, err
 }
+
+// A silent is the error of a tender that does not answer.
+type silent string
+
+func (s silent) Error() string        { return string(s) }
+func (s silent) Is(target error) bool { return target == ErrNotReady }
 
 // Replace puts a signed batch and its secrets in force, all or nothing, at the level
 // that is asked for: that of its first program, unless a level was set by hand or raised
 // by a trigger. A refusal is an error with the image's reason; what was before then stays.
+// ErrNotReady is one that may be none a moment later.
 func (c *Client) Replace(ctx context.Context, b Batch) (Applied, error) {
 	r := request{Op: opReplace, Program: b.Program, Secrets: b.Secrets}
 	for _, o := range b.Others {
 		r.Others = append(r.Others, behind{len(o.Program), o.Plan, o.Lacks, o.Program})
 	}
 	var a Applied
-	return a, c.call(ctx, r, &a)
+	err := c.call(ctx, r, &a)
+	if _, answered := errors.AsType[refusal](err); err != nil && !answered && ctx.Err() == nil {
+		err = fmt.Errorf("%w; %w", err, ErrNotReady)
+	}
+	return a, err
 }
 
 // SetLevel has another level in force: until it is set again, or for a time; with hold no

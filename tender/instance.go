@@ -132,6 +132,18 @@ func (i *instance) fail(err error) {
 	i.proc.Kill()
 }
 
+// ends reports whether the image has ended, or is about to.
+func (i *instance) ends() bool {
+	select {
+	case <-i.proc.Done():
+		return true
+	default:
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.failure != nil
+}
+
 // wait returns why the image ended, when it has and everything it said is kept.
 func (i *instance) wait() error {
 	<-i.proc.Done()

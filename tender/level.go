@@ -379,7 +379,7 @@ func (t *tender) govern(ctx context.Context) {
 		}
 		next, err := t.settle(ctx)
 		<-t.change
-		if err != nil && !errors.Is(err, errNotReady) && ctx.Err() == nil {
+		if err != nil && !errors.Is(err, ErrNotReady) && ctx.Err() == nil {
 			t.log(FromTender, "the level stays as it is, and is tried again: %v", err)
 		}
 		pause := time.Hour

@@ -190,8 +190,8 @@ func TestReplace(t *testing.T) {
 		"0 bytes":    {},
 	}
 	for want, b := range refused {
-		if _, err := c.Replace(background, tender.Batch{Program: b}); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, want %q", err, want)
+		if _, err := c.Replace(background, tender.Batch{Program: b}); err == nil || !strings.Contains(err.Error(), want) || errors.Is(err, tender.ErrNotReady) {
+			t.Errorf("got %v, want %q, for good", err, want)
 		}
 	}
 	if after := status(t, c); after.Program != s.Program || after.Restarts != 0 {
@@ -209,6 +209,39 @@ func TestReplace(t *testing.T) {
 	}
 	if after := status(t, c); after.Revision != 11 || after.Program == s.Program || after.PID != s.PID {
 		t.Errorf("status is %+v", after)
+	}
+}
+
+// A program that comes as the image dies, or when its tender has, was not refused for good.
+func TestAProgramForAnImageThatDies(t *testing.T) {
+	c := start(t, configure(t))
+	failed := make(chan error)
+	put := func(revision uint64) {
+		_, err := c.Replace(background, tender.Batch{Program: signed(t, revision, "/new")})
+		failed <- err
+	}
+	err, revision := error(nil), uint64(2)
+	for ; revision < 7 && err == nil; revision++ { // on a busy machine it may come too late
+		s := status(t, c)
+		syscall.Kill(s.PID, syscall.SIGSTOP)
+		go put(revision)
+		time.Sleep(100 * time.Millisecond)
+		syscall.Kill(s.PID, syscall.SIGKILL)
+		err = <-failed
+	}
+	if !errors.Is(err, tender.ErrNotReady) {
+		t.Errorf("the image died: %v", err)
+	}
+	eventually(t, "a program for the next image", func() bool { go put(revision); return <-failed == nil })
+	if err := c.Stop(background); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Wait(background); err != nil {
+		t.Fatal(err)
+	}
+	go put(revision + 1)
+	if err := <-failed; !errors.Is(err, tender.ErrNotReady) {
+		t.Errorf("the tender is gone: %v", err)
 	}
 }
 
@@ -447,6 +480,20 @@ func TestNoImageIsLeftBehind(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Nobody waits for ever for a tender that is stopped.
+func TestATenderThatIsStopped(t *testing.T) {
+	t.Parallel()
+	c := start(t, configure(t))
+	s := status(t, c)
+	syscall.Kill(s.TenderPID, syscall.SIGSTOP)
+	_, err := c.Status(background)
+	syscall.Kill(s.TenderPID, syscall.SIGCONT)
+	if !errors.Is(err, tender.ErrNotReady) || !strings.Contains(err.Error(), fmt.Sprintf("kill -CONT %d", s.TenderPID)) {
+		t.Error(err)
+	}
+	status(t, c)
 }
 
 func TestLease(t *testing.T) {

@@ -67,19 +67,25 @@ func (t *tender) replace(ctx context.Context, b Batch) (Applied, error) {
 	return a, nil
 }
 
-// errNotReady reports an image that cannot be given a program at this moment.
-var errNotReady = errors.New("programs are replaced while it is ready")
+// ErrNotReady reports an image that cannot be given a program at this moment: it starts, or
+// it or its tender has ended before it had it. The same may succeed a moment later.
+var ErrNotReady = errors.New("programs are replaced while it is ready")
 
 // enforce puts the program of a level in force, with its secrets, or changes nothing. It
 // needs change. A batch that is not verified yet is while the image looks at the program.
-func (t *tender) enforce(ctx context.Context, l *levelled, secrets []control.Secret, batch []*levelled) (Applied, error) {
+func (t *tender) enforce(ctx context.Context, l *levelled, secrets []control.Secret, batch []*levelled) (_ Applied, err error) {
 	signed := l.Program
 	t.mu.Lock()
 	inst, state := t.inst, t.status.State
 	t.mu.Unlock()
 	if inst == nil || state != Ready {
-		return Applied{}, fmt.Errorf("tender: the instance is %s; %w", state, errNotReady)
+		return Applied{}, fmt.Errorf("tender: the instance is %s; %w", state, ErrNotReady)
 	}
+	defer func() {
+		if err != nil && inst.ends() {
+			err = fmt.Errorf("%w; %w", err, ErrNotReady)
+		}
+	}()
 	if inst.target.intact != nil {
 		if err := inst.target.intact(); err != nil {
 			inst.fail(err)

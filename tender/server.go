@@ -3,6 +3,7 @@ package tender
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -70,9 +71,10 @@ type behind struct {
 }
 
 type response struct {
-	Error  string          `json:"error,omitempty"`
-	Result json.RawMessage `json:"result,omitempty"`
-	Last   bool            `json:"last,omitempty"`
+	Error    string          `json:"error,omitempty"`
+	NotReady bool            `json:"notReady,omitempty"` // the error is ErrNotReady
+	Result   json.RawMessage `json:"result,omitempty"`
+	Last     bool            `json:"last,omitempty"`
 }
 
 // parseRequest reads one request and refuses what it does not know.
@@ -175,22 +177,21 @@ func shortPath(dir string, f func(path string) error) error {
 
 // samePeer checks that the other end belongs to the same user.
 func samePeer(c *net.UnixConn) error {
+	cred, err := peerOf(c)
+	if err == nil && int(cred.Uid) != os.Geteuid() {
+		err = fmt.Errorf("tender: the peer is user %d", cred.Uid)
+	}
+	return err
+}
+
+// peerOf says who has, or listens at, the other end.
+func peerOf(c *net.UnixConn) (cred *unix.Ucred, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var cred *unix.Ucred
-	var failed error
-	if err := raw.Control(func(fd uintptr) { cred, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
-		return err
-	}
-	if failed != nil {
-		return failed
-	}
-	if int(cred.Uid) != os.Geteuid() {
-		return fmt.Errorf("tender: the peer is user %d", cred.Uid)
-	}
-	return nil
+	failed := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	return cred, cmp.Or(failed, err)
 }
 
 func (s *server) accept() {
@@ -265,7 +266,7 @@ func (s *server) answer(c *net.UnixConn) {
 	defer c.SetReadDeadline(time.Unix(1, 0))
 	result, err := s.do(ctx, c, r)
 	if err != nil {
-		say(c, response{Error: err.Error(), Last: true})
+		say(c, response{Error: err.Error(), NotReady: errors.Is(err, ErrNotReady), Last: true})
 		return
 	}
 	if result != nil {
