@@ -70,26 +70,26 @@ func initAPIC() { apic, ioapic = deviceBoot(apicPhys), deviceBoot(ioapicPhys) }
 
 //go:nosplit
 func startAPICTimer() {
-	st32(apic+apicSpurious, apicEnable|vecSpurious)
-	st32(apic+apicDivide, apicDivideBy1)
-	st32(apic+apicTimer, apicMasked)
-	st32(apic+apicInitial, 1<<32-1)
+	writeDevice(apic+apicSpurious, apicEnable|vecSpurious)
+	writeDevice(apic+apicDivide, apicDivideBy1)
+	writeDevice(apic+apicTimer, apicMasked)
+	writeDevice(apic+apicInitial, 1<<32-1)
 }
 
 //go:nosplit
-func apicCount() uint64 { return uint64(ld32(apic + apicCurrent)) }
+func apicCount() uint64 { return uint64(readDevice(apic + apicCurrent)) }
 
 //go:nosplit
-func stopAPICTimer() { st32(apic+apicInitial, 0) }
+func stopAPICTimer() { writeDevice(apic+apicInitial, 0) }
 
 //go:nosplit
 func initInterrupts() {
 	outb(pic1Mask, 0xff)
 	outb(pic2Mask, 0xff)
-	st32(apic+apicPriority, 0)
-	st32(apic+apicTimer, vecTimer) // once
-	st32(apic+apicLINT0, apicMasked)
-	st32(apic+apicLINT1, apicMasked)
+	writeDevice(apic+apicPriority, 0)
+	writeDevice(apic+apicTimer, vecTimer) // once
+	writeDevice(apic+apicLINT0, apicMasked)
+	writeDevice(apic+apicLINT1, apicMasked)
 	for p := uint64(0); p < pins; p++ {
 		unroute(p)
 	}
@@ -97,10 +97,10 @@ func initInterrupts() {
 
 //go:nosplit
 func setPin(pin uint64, low, high uint32) {
-	st32(ioapic+ioapicIndex, uint32(ioapicTable+pin*2+1))
-	st32(ioapic+ioapicWindow, high)
-	st32(ioapic+ioapicIndex, uint32(ioapicTable+pin*2))
-	st32(ioapic+ioapicWindow, low)
+	writeDevice(ioapic+ioapicIndex, uint32(ioapicTable+pin*2+1))
+	writeDevice(ioapic+ioapicWindow, high)
+	writeDevice(ioapic+ioapicIndex, uint32(ioapicTable+pin*2))
+	writeDevice(ioapic+ioapicWindow, low)
 }
 
 //go:nosplit
@@ -142,12 +142,12 @@ func interrupt(vector uint64) {
 		wakeExpired(now)
 	} else if fd := pinFD[vector-vecPin]; fd != noDescriptor {
 		regs := descriptors[fd].regs
-		if s := ld32(regs + virtioInterruptStatus); s != 0 {
-			st32(regs+virtioInterruptACK, s)
+		if s := readDevice(regs + virtioInterruptStatus); s != 0 {
+			writeDevice(regs+virtioInterruptACK, s)
 		}
 		raise(fd)
 	}
-	st32(apic+apicEOI, 0)
+	writeDevice(apic+apicEOI, 0)
 }
 
 // armTimer sets the timer for the next deadline or the end of the time slice, unless
@@ -168,5 +168,5 @@ func armTimer(now uint64) {
 	}
 	armed = now + wait
 	hi, lo := bits.Mul64(wait, ticksPerNS)
-	st32(apic+apicInitial, uint32(min(hi<<32|lo>>32, 1<<32-1))|1)
+	writeDevice(apic+apicInitial, uint32(min(hi<<32|lo>>32, 1<<32-1))|1)
 }

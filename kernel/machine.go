@@ -56,6 +56,18 @@ func ld8(a uint64) byte { return *(*byte)(at(a)) }
 //go:nosplit
 func st8(a uint64, v byte) { *(*byte)(at(a)) = v }
 
+// readDevice and writeDevice are one access each to a register of a device, or to memory
+// that one writes. The compiler cannot look into them: of stores to one register it would
+// leave out all but the last, and answer a load with what was stored before.
+//
+//go:noinline
+//go:nosplit
+func readDevice(a uint64) uint32 { return *(*uint32)(at(a)) }
+
+//go:noinline
+//go:nosplit
+func writeDevice(a uint64, v uint32) { *(*uint32)(at(a)) = v }
+
 // putString stores s with a zero byte behind it, and returns the address behind that.
 //
 //go:nosplit
@@ -77,8 +89,6 @@ var (
 	_ = nestedTrap
 	_ = dying
 	_ = entry
-	_ = &bootStack
-	_ = &deathStack
 	_ = &noTLS
 	_ = &noTable
 	_ = &callerSP

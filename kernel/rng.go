@@ -73,7 +73,7 @@ func findRNG() {
 			continue
 		}
 		r := mapRegisters(phys)
-		if r == 0 || ld32(r+vioMagic) != vioMagicValue || ld32(r+vioVersion) != vioModern || ld32(r+vioDevice) != vioEntropy {
+		if r == 0 || readDevice(r+vioMagic) != vioMagicValue || readDevice(r+vioVersion) != vioModern || readDevice(r+vioDevice) != vioEntropy {
 			continue
 		}
 		if startRNG(r) {
@@ -87,23 +87,23 @@ func findRNG() {
 //
 //go:nosplit
 func startRNG(r uint64) bool {
-	st32(r+vioStatus, 0)
-	st32(r+vioStatus, statusAck)
-	st32(r+vioStatus, statusAck|statusDriver)
-	st32(r+vioFeaturesSel, 1)
-	if ld32(r+vioFeatures)&vioVersion1 == 0 {
+	writeDevice(r+vioStatus, 0)
+	writeDevice(r+vioStatus, statusAck)
+	writeDevice(r+vioStatus, statusAck|statusDriver)
+	writeDevice(r+vioFeaturesSel, 1)
+	if readDevice(r+vioFeatures)&vioVersion1 == 0 {
 		return false
 	}
-	st32(r+vioDriverSel, 0)
-	st32(r+vioDriver, 0)
-	st32(r+vioDriverSel, 1)
-	st32(r+vioDriver, vioVersion1)
-	st32(r+vioStatus, statusAck|statusDriver|statusFeaturesOK)
-	if ld32(r+vioStatus)&statusFeaturesOK == 0 {
+	writeDevice(r+vioDriverSel, 0)
+	writeDevice(r+vioDriver, 0)
+	writeDevice(r+vioDriverSel, 1)
+	writeDevice(r+vioDriver, vioVersion1)
+	writeDevice(r+vioStatus, statusAck|statusDriver|statusFeaturesOK)
+	if readDevice(r+vioStatus)&statusFeaturesOK == 0 {
 		return false
 	}
-	st32(r+vioQueueSel, 0)
-	if ld32(r+vioQueueMax) < rngQueue || ld32(r+vioQueueReady) != 0 {
+	writeDevice(r+vioQueueSel, 0)
+	if readDevice(r+vioQueueMax) < rngQueue || readDevice(r+vioQueueReady) != 0 {
 		return false
 	}
 	p := allocPage()
@@ -111,12 +111,12 @@ func startRNG(r uint64) bool {
 		return false
 	}
 	rng.memory = direct + p
-	st32(r+vioQueueSize, rngQueue)
+	writeDevice(r+vioQueueSize, rngQueue)
 	setRing(r+vioDescriptors, p+rngDescriptors)
 	setRing(r+vioAvailable, p+rngAvailable)
 	setRing(r+vioUsed, p+rngUsed)
-	st32(r+vioQueueReady, 1)
-	st32(r+vioStatus, statusAck|statusDriver|statusFeaturesOK|statusDriverOK)
+	writeDevice(r+vioQueueReady, 1)
+	writeDevice(r+vioStatus, statusAck|statusDriver|statusFeaturesOK|statusDriverOK)
 
 	d := rng.memory + rngDescriptors
 	st(d, p+rngBuffer)
@@ -128,8 +128,8 @@ func startRNG(r uint64) bool {
 
 //go:nosplit
 func setRing(reg, p uint64) {
-	st32(reg, uint32(p))
-	st32(reg+4, uint32(p>>32))
+	writeDevice(reg, uint32(p))
+	writeDevice(reg+4, uint32(p>>32))
 }
 
 // askRNG makes the buffer available.
@@ -145,7 +145,7 @@ func askRNG() {
 	rng.index++
 	rng.asked = true
 	st32(rng.memory+rngAvailable, noInterrupt|uint32(rng.index&indexMask16)<<16)
-	st32(rng.regs+vioNotify, 0)
+	writeDevice(rng.regs+vioNotify, 0)
 }
 
 // answered reports whether a seed has come.
@@ -166,11 +166,11 @@ func answered() bool {
 //go:nosplit
 func judgeRNG() bool {
 	used := rng.memory + rngUsed
-	index := uint64(ld32(used)>>16) & indexMask16
+	index := uint64(readDevice(used)>>16) & indexMask16
 	if rng.broken || index == (rng.index-1)&indexMask16 {
 		return false
 	}
-	id, n := ld32(used+4), ld32(used+8)
+	id, n := readDevice(used+4), readDevice(used+8)
 	rng.asked, rng.length = false, uint64(n)
 	rng.broken = index != rng.index&indexMask16 || id != 0 || n == 0 || n > seedBytes
 	return !rng.broken

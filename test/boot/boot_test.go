@@ -176,6 +176,10 @@ func TestGuests(t *testing.T) {
 		{"5 GB", machine{line: "do=ram", memory: "5G", args: large}, 0, `total 51\d\d MB, a page above 4 GB: true\ndone`},
 		{"3.5 GB", machine{line: "do=memory", memory: "3584M"}, 0, `total 37\d{8}\ndone`},
 		{"no entropy", machine{line: "do=exit", noRNG: true}, codeEntropy, `^lorica kernel: no source of entropy: .*virtio-rng.*\n$`},
+		{"an entropy device that wants what the kernel does not do", machine{line: "do=exit", noRNG: true, args: []string{"-device", "virtio-rng-device,iommu_platform=on"}},
+			codeEntropy, `^lorica kernel: no source of entropy: `},
+		{"an entropy device that does not answer", machine{line: "do=exit", noRNG: true, args: []string{"-chardev", "null,id=nobody",
+			"-object", "rng-egd,id=silent,chardev=nobody", "-device", "virtio-rng-device,rng=silent"}}, codeEntropy, `^lorica kernel: no entropy: .*does not answer`},
 
 		{"no PIT", machine{line: "do=exit", board: "pit=off,rtc=on"}, codeBoot, `^lorica kernel: no clock: the PIT`},
 		{"no real-time clock", machine{line: "do=exit", board: "pit=on,rtc=off"}, codeBoot, `^lorica kernel: no wall clock: `},
@@ -245,6 +249,19 @@ func TestSelftest(t *testing.T) {
 				t.Errorf("code %d; the console says:\n%s", code, console)
 			}
 		})
+	}
+}
+
+// TestTheEntropyDeviceIsBroughtUp: in the steps of virtio 1.2, 3.1.1, none of which the
+// compiler may leave out.
+func TestTheEntropyDeviceIsBroughtUp(t *testing.T) {
+	console, code := machine{image: image(t, guest), line: "do=exit", args: []string{"-trace", "virtio_mmio_write_offset"}}.run(t)
+	var steps []string
+	for _, m := range regexp.MustCompile(`offset 0x70 value 0x([0-9a-f]+)`).FindAllStringSubmatch(console, -1) {
+		steps = append(steps, m[1])
+	}
+	if got, want := strings.Join(steps, " "), "0 1 3 b f"; got != want || code != 0 {
+		t.Errorf("code %d, the device's status was set to %s, not to %s; QEMU says:\n%s", code, got, want, console)
 	}
 }
 
