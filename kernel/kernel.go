@@ -15,8 +15,10 @@
 // The program shares the kernel's ring and its addresses. What holds against Go code
 // without package unsafe is what the processor enforces: text, constants and the
 // program window cannot be written, nothing that was written can be executed, and no
-// call undoes any of it. Who writes at addresses of his choosing, or brings machine
-// code, has the page tables in his reach, as in any kernel: it is kept out, not held.
+// call undoes any of it, or takes an address above the program's. Who writes at addresses
+// of his choosing, or brings machine code, has the page tables in his reach, as in any
+// kernel: it is kept out, not held. So has who knows where a variable of the kernel lies,
+// and by package syscall has a call store there: it is data of the program's as any other.
 package kernel
 
 import (

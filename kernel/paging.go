@@ -18,6 +18,7 @@ const (
 	// Addresses that belong to the image and its run time.
 	userStart = 0x1_0000
 	userEnd   = 0x7fff_ffff_f000
+	lowerEnd  = 0x8000_0000_0000 // of the addresses below the kernel's; the page between stays empty
 
 	// The kernel's growing tables and the registers of devices.
 	threadBase   = 0xffff_c000_0000_0000

@@ -141,6 +141,8 @@ func sysSigaltstack(t *thread, set, old uint64) uint64 {
 			t.altStack, t.altSize = 0, 0
 		case size < smallestStack:
 			return fail(eNOMEM)
+		case sp >= userEnd || size > userEnd-sp:
+			return fail(eFAULT) // the kernel writes frames there
 		default:
 			t.altStack, t.altSize = sp, size
 		}
@@ -229,7 +231,7 @@ func sysSigreturn(t *thread) {
 	if ip := t.reg[regIP]; ip >= userEnd {
 		t.reg[regIP] = 0 // faults where it can be handled
 	}
-	if fp := ld(sc + scFPState*8); fp != 0 {
+	if fp := ld(sc + scFPState*8); fp != 0 && fp < userEnd {
 		a := t.address() + threadXSAVE
 		copyWords(a, fp, xsaveSize/8)
 		st32(a+mxcsrAt, ld32(a+mxcsrAt)&mxcsrAllowed)

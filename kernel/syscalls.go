@@ -87,6 +87,9 @@ func systemCall() {
 //go:nosplit
 func dispatch(t *thread, nr uint64) (r uint64, left bool) {
 	a, b, c, d := t.reg[regDI], t.reg[regSI], t.reg[regDX], t.reg[regR10]
+	if foreign(t, nr, a, b, c, d) {
+		return fail(eFAULT), false
+	}
 	switch nr {
 	case nrFutex:
 		return sysFutex(t, a, b, c, d)
@@ -135,6 +138,33 @@ func dispatch(t *thread, nr uint64) (r uint64, left bool) {
 		return sysClockGettime(a, b), false
 	}
 	return rare(t, nr, a, b, c, d), false
+}
+
+// foreign reports whether a call names memory that no program has: the map of all memory,
+// with the page tables in it, and the kernel's threads are not for it to write by way of
+// the kernel. Where memory begins decides, since the page at userEnd is never mapped.
+//
+//go:nosplit
+func foreign(t *thread, nr, a, b, c, d uint64) bool {
+	switch nr {
+	case nrFutex:
+		return a >= userEnd || d >= userEnd
+	case nrRead, nrWrite, nrClockGettime, nrEpollPwait, nrEpollWait, nrPages, nrRegisters:
+		return b >= userEnd
+	case nrNanosleep, nrGetrandom, nrUname:
+		return a >= userEnd
+	case nrSigaltstack:
+		return a >= userEnd || b >= userEnd
+	case nrRtSigaction, nrRtSigprocmask:
+		return b >= userEnd || c >= userEnd
+	case nrSchedGetaffinity:
+		return c >= userEnd
+	case nrEpollCtl, nrPrlimit64:
+		return d >= userEnd
+	case nrRtSigreturn:
+		return t.reg[regSP] >= userEnd
+	}
+	return false
 }
 
 // rare runs the calls that do not need to be quick.

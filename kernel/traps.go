@@ -56,7 +56,7 @@ func nestedTrap() {
 	switch {
 	case vector >= vecTimer:
 		interrupt(vector) // while idle
-	case vector == vecPageFault && inCall && readCR2() < userEnd && !isGuard(roundDown(readCR2())):
+	case vector == vecPageFault && inCall && readCR2() < lowerEnd && !isGuard(roundDown(readCR2())):
 		inCall = false
 		threadAt(current).reg[regAX] = fail(eFAULT)
 		abandon()

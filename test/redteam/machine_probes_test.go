@@ -18,7 +18,7 @@ const (
 )
 
 // inAMachine are what was thought of for an application in ring 0. The programs begin
-// at 0x600000000000. What the image neither dies of nor changes by is tried on one
+// at 0x600000000000, all memory is at 0xffff800000000000. What the image neither dies of nor changes by is tried on one
 // machine, one after another.
 var inAMachine = []probe{
 	{tried: "`Pages` after the seal", calls: "pages 1 buf"},
@@ -43,6 +43,8 @@ var inAMachine = []probe{
 	{tried: "with a length that overflows", calls: "munmap 0x600100000000 -0x100000000"},
 	{tried: "into the programs", calls: "getrandom 0x600000000000 64 0"},
 	{tried: "into the programs", calls: "clock_gettime 0 0x600000000000"},
+	{tried: "into the map of all memory, where page tables are", calls: "clock_gettime 0 -0x7fffff800000"},
+	{tried: "the same", calls: "getrandom -0x7fffff800000 64 0"},
 	{tried: "its input", calls: "read 0 buf 64", gives: "harmless: there is none"},
 	{tried: "of what is not open", calls: "read 60 buf 64"},
 	{tried: "from the programs to its output", calls: "write 1 0x600000000000 64", gives: "possible: it publishes what it can read in its own log"},

@@ -206,7 +206,8 @@ func reuse(int) error {
 
 func at(a uintptr) *byte { return (*byte)(unsafe.Add(unsafe.Pointer(nil), a)) }
 
-// badPointers must come back as errors.
+// badPointers must come back as errors: those of nothing, of text, of nobody and of the
+// kernel.
 func badPointers(int) error {
 	text := **(**uintptr)(unsafe.Pointer(&[]func(int) error{badPointers}[0]))
 	fd, e := call(syscall.SYS_EVENTFD2, 0, 0)
@@ -217,21 +218,46 @@ func badPointers(int) error {
 	if _, e := call(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(&one)), 8); e != 0 {
 		return e
 	}
-	for _, p := range []uintptr{0, 8, 0x1234_5678_9000, text} {
+	virt, _, err := kernel.Pages(1)
+	if err != nil {
+		return err
+	}
+	const (
+		threads = 0xffff_c000_0000_0000 // of the kernel
+		upper   = 1 << 47               // where addresses below the kernel's end
+	)
+	for _, p := range []uintptr{0, 8, 0x1234_5678_9000, text, upper - 4096, upper - 4, upper, 1 << 63, virt, threads, ^uintptr(7)} {
 		errs := map[string]syscall.Errno{}
 		_, errs["clock_gettime"] = call(syscall.SYS_CLOCK_GETTIME, 1, p)
 		_, errs["getrandom"] = call(318, p, 64)
 		_, errs["read"] = call(syscall.SYS_READ, fd, p, 8)
+		_, errs["uname"] = call(syscall.SYS_UNAME, p)
+		_, errs["sched_getaffinity"] = call(syscall.SYS_SCHED_GETAFFINITY, 0, 8, p)
 		if p != text { // which can be read
 			_, errs["write"] = call(syscall.SYS_WRITE, 1, p, 8)
 			_, errs["nanosleep"] = call(syscall.SYS_NANOSLEEP, p, 0)
 			_, errs["futex"] = call(syscall.SYS_FUTEX, p, 0, 1)
+			_, errs["epoll_ctl"] = call(syscall.SYS_EPOLL_CTL, 0, 1, fd, p)
+		}
+		if p != 0 { // which stands for nothing
+			_, errs["rt_sigaction"] = call(syscall.SYS_RT_SIGACTION, 10, 0, p, 8)
+			_, errs["rt_sigprocmask"] = call(syscall.SYS_RT_SIGPROCMASK, 0, 0, p, 8)
+			_, errs["sigaltstack"] = call(syscall.SYS_SIGALTSTACK, 0, p)
+			_, errs["prlimit64"] = call(syscall.SYS_PRLIMIT64, 0, 7, 0, p)
+		}
+		if p >= upper {
+			stack := [3]uintptr{p, 0, 1 << 16}
+			_, errs["sigaltstack there"] = call(syscall.SYS_SIGALTSTACK, uintptr(unsafe.Pointer(&stack)), 0)
+			_, errs["epoll_wait"] = call(syscall.SYS_EPOLL_WAIT, 3, p, 8, 1)
 		}
 		for name, e := range errs {
 			if e != syscall.EFAULT {
 				return fmt.Errorf("%s with pointer %#x: %v", name, p, e)
 			}
 		}
+	}
+	if _, e := call(syscall.SYS_CLOCK_GETTIME, 1, upper-4096-4); e != syscall.EFAULT {
+		return fmt.Errorf("clock_gettime across the end of memory: %v", e)
 	}
 	return nil
 }
