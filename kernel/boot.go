@@ -12,11 +12,11 @@ func boot(p uint64) {
 	initConsole()
 	readBoot(p)
 	initTables()
+	initProcessor()
 	initMemory()
 	initPaging()
 	booted = true
 	lockTables()
-	initProcessor()
 	initAreas()
 	initAPIC()
 	initClock()

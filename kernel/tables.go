@@ -47,10 +47,14 @@ const (
 
 // Model-specific registers: Intel SDM volume 4.
 const (
+	msrEFER   = 0xc000_0080
 	msrSTAR   = 0xc000_0081
 	msrLSTAR  = 0xc000_0082
 	msrFMASK  = 0xc000_0084
 	msrFSBase = 0xc000_0100
+
+	// EFER: SYSCALL, long mode and that it is active, as the shim left them; no execution.
+	efer = 1<<0 | 1<<8 | 1<<10 | 1<<11
 
 	// What SYSCALL clears: trap, interrupt, direction, nested task, alignment check.
 	fmask = 1<<8 | 1<<9 | 1<<10 | 1<<14 | 1<<18
@@ -65,6 +69,8 @@ const (
 
 	cpuidExtended = 7
 	cpuidXSAVE    = 0xd
+	cpuidLongMode = 0x8000_0001
+	featureNX     = 1 << 20 // EDX of the leaf of long mode
 	featureXSAVE  = 1 << 26 // ECX of leaf 1
 	featureSMEP   = 1 << 7  // EBX of leaf 7
 	featureSMAP   = 1 << 20
@@ -160,10 +166,15 @@ func stackOf(vector uint64) uint64 {
 }
 
 // initProcessor turns on what the processor offers to hold the kernel in, and the
-// registers that programs use.
+// registers that programs use. It comes before the page tables, which say of most memory
+// that it is not to be executed.
 //
 //go:nosplit
 func initProcessor() {
+	if _, _, _, d := cpuid(cpuidLongMode, 0); d&featureNX == 0 {
+		die(exitBoot, "the processor has no NX: all memory could be executed", noValue)
+	}
+	wrmsr(msrEFER, efer)
 	_, _, c, _ := cpuid(cpuidFeatures, 0)
 	if c&featureXSAVE == 0 {
 		die(exitBoot, "the processor has no XSAVE", noValue)

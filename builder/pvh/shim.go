@@ -54,7 +54,7 @@ func shim(entry uint64, info []uint64) []byte {
 		upper          = 256 * 8
 
 		cr4  = 1<<5 | 1<<9 | 1<<10                       // PAE, OSFXSR, OSXMMEXCPT
-		efer = 1<<0 | 1<<8 | 1<<11                       // SCE, LME, NXE
+		efer = 1<<0 | 1<<8                               // SCE, LME; the kernel adds NXE
 		cr0  = 1<<0 | 1<<1 | 1<<4 | 1<<5 | 1<<16 | 1<<31 // PE, MP, ET, NE, WP, PG
 
 		eferMSR            = 0xc000_0080

@@ -20,3 +20,32 @@ TEXT ·interruptTable(SB),NOSPLIT,$16-8
 	MOVQ	2(SP), AX
 	MOVQ	AX, ret+0(FP)
 	RET
+
+// func control() (cr0, cr4, efer uint64)
+TEXT ·control(SB),NOSPLIT,$0-24
+	MOVQ	CR0, AX
+	MOVQ	AX, cr0+0(FP)
+	MOVQ	CR4, AX
+	MOVQ	AX, cr4+8(FP)
+	MOVL	$0xc0000080, CX // IA32_EFER
+	RDMSR
+	SHLQ	$32, DX
+	ORQ	DX, AX
+	MOVQ	AX, efer+16(FP)
+	RET
+
+// func features() (b, c uint32)
+// returns what leaf 7 of CPUID says in EBX and ECX, 0 where it does not exist.
+TEXT ·features(SB),NOSPLIT,$0-8
+	XORL	AX, AX
+	CPUID
+	XORL	BX, BX
+	XORL	CX, CX
+	CMPL	AX, $7
+	JLT	done
+	MOVL	$7, AX
+	CPUID
+done:
+	MOVL	BX, b+0(FP)
+	MOVL	CX, c+4(FP)
+	RET

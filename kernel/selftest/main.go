@@ -23,6 +23,7 @@ type check struct {
 func checks() []check {
 	return []check{
 		{"machine", machine},
+		{"processor", processor},
 		{"goroutines", goroutines},
 		{"maps", maps},
 		{"gc", collector},

@@ -62,6 +62,35 @@ func faultsAt(a uintptr, f func()) (detail string, err error) {
 	return "", errors.New("nothing happened")
 }
 
+func control() (cr0, cr4, efer uint64) // what ring 0 is held by
+func features() (b, c uint32)          // what the processor offers of it
+
+// processor looks whether the protections that the processor offers are on.
+func processor() (string, error) {
+	cr0, cr4, efer := control()
+	b, c := features()
+	var on []string
+	for _, p := range []struct {
+		name      string
+		offered   bool
+		word, bit uint64
+	}{
+		{"WP", true, cr0, 16},
+		{"NXE", true, efer, 11},
+		{"SMEP", b>>7&1 == 1, cr4, 20},
+		{"SMAP", b>>20&1 == 1, cr4, 21},
+		{"UMIP", c>>2&1 == 1, cr4, 11},
+	} {
+		switch is := p.word>>p.bit&1 == 1; {
+		case is != p.offered:
+			return "", fmt.Errorf("%s: offered %v, on %v", p.name, p.offered, is)
+		case is:
+			on = append(on, p.name)
+		}
+	}
+	return strings.Join(on, ", "), nil
+}
+
 func textAddress() uintptr {
 	f := divide
 	return **(**uintptr)(unsafe.Pointer(&f))

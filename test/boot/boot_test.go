@@ -184,6 +184,7 @@ func TestGuests(t *testing.T) {
 		{"no PIT", machine{line: "do=exit", board: "pit=off,rtc=on"}, codeBoot, `^lorica kernel: no clock: the PIT`},
 		{"no real-time clock", machine{line: "do=exit", board: "pit=on,rtc=off"}, codeBoot, `^lorica kernel: no wall clock: `},
 		{"an old processor", machine{line: "do=exit", args: []string{"-cpu", "qemu64"}}, codeBoot, `^lorica kernel: the processor has no XSAVE`},
+		{"a processor without NX", machine{line: "do=exit", args: []string{"-cpu", "max,nx=off"}}, codeBoot, `^lorica kernel: the processor has no NX: .*\n$`},
 		{"option ROMs", machine{line: "do=exit", board: "pit=on,rtc=on,x-option-roms=on"}, 0, `^$`},
 
 		{"out of memory", machine{line: "do=eat", memory: "32M"}, codeMemory, `^lorica kernel: out of memory: .*\n$`},
