@@ -46,9 +46,16 @@
 	ADDQ	$16, SP \
 	IRETQ
 
+// STACK is for code that cannot trust a variable to say where its stack is: top is from
+// the first whole page of room on.
+#define STACK(top) \
+	LEAQ	·room+const_pageMask(SB), SP \
+	ANDQ	$~const_pageMask, SP \
+	ADDQ	$top, SP
+
 // entry: long mode, interrupts off, DI = boot information.
 TEXT ·entry(SB),NOSPLIT|NOFRAME,$0
-	LEAQ	·bootStack+const_bootStackSize(SB), SP
+	STACK(const_kernelTop)
 	MOVQ	DI, R12
 	// Wrappers of Go functions load g from below FS.
 	LEAQ	·noTLS+64(SB), AX
@@ -190,7 +197,7 @@ TEXT ·die(SB),NOSPLIT,$0-32
 	MOVQ	text_base+8(FP), BX
 	MOVQ	text_len+16(FP), CX
 	MOVQ	value+24(FP), DX
-	LEAQ	·deathStack+const_deathStackSize(SB), SP
+	STACK(const_deathTop)
 	SUBQ	$32, SP
 	MOVQ	AX, 0(SP)
 	MOVQ	BX, 8(SP)

@@ -35,14 +35,19 @@ const (
 )
 
 // The stacks and tables lie among the image's variables, which have no second
-// mapping. Below each stack is a page that is not mapped.
+// mapping: the stack of the kernel, which boots on it, those of the table, and the one
+// that it dies on. Below each is a page that is not mapped.
 const (
 	kernelStackPages = 16
 	istPages         = 4
-	stackPages       = 1 + kernelStackPages + ists*(1+istPages)
+	istStride        = (1 + istPages) * pageSize
 	tablePages       = 2 // interrupt descriptors; then the others
-	bootStackSize    = 16 << 10
-	deathStackSize   = 16 << 10
+
+	// Where stacks begin, from the first whole page of room on.
+	kernelTop = (1 + kernelStackPages) * pageSize
+	deathTop  = kernelTop + (ists+1)*istStride
+
+	pageMask = pageSize - 1
 )
 
 // Model-specific registers: Intel SDM volume 4.
@@ -81,13 +86,11 @@ const (
 )
 
 var (
-	bootStack  [bootStackSize]byte
-	deathStack [deathStackSize]byte
-	noTLS      [128]byte // what wrappers find below FS before there are threads
-	noTable    [16]byte
-	operands   [2][2]uint64 // of LGDT and LIDT
+	noTLS    [128]byte // what wrappers find below FS before there are threads
+	noTable  [16]byte
+	operands [2][2]uint64 // of LGDT and LIDT
 
-	room        [(stackPages + tablePages + 1) * pageSize]byte
+	room        [deathTop + tablePages*pageSize + pageMask]byte
 	kernelStack uint64 // top
 	istTops     [ists + 1]uint64
 	stacksStart uint64
@@ -98,13 +101,12 @@ var (
 //go:nosplit
 func layOut() {
 	stacksStart = roundUp(addr(unsafe.Pointer(&room)))
-	kernelStack = stacksStart + (1+kernelStackPages)*pageSize
-	top := kernelStack
-	for i := 1; i <= ists; i++ {
-		top += (1 + istPages) * pageSize
-		istTops[i] = top
+	kernelStack = stacksStart + kernelTop
+	for i := range istTops {
+		istTops[i] = kernelStack + uint64(i)*istStride
 	}
-	tablesStart, tablesEnd = top, top+tablePages*pageSize
+	tablesStart = stacksStart + deathTop
+	tablesEnd = tablesStart + tablePages*pageSize
 }
 
 // isGuard reports whether the page at a lies below a stack.
@@ -114,7 +116,7 @@ func isGuard(a uint64) bool {
 	if a == stacksStart {
 		return true
 	}
-	return a >= kernelStack && a < tablesStart && (a-kernelStack)%((1+istPages)*pageSize) == 0
+	return a >= kernelStack && a < tablesStart && (a-kernelStack)%istStride == 0
 }
 
 //go:nosplit

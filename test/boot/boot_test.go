@@ -156,6 +156,8 @@ func (m machine) run(t *testing.T) (console string, code int) {
 // large is 5 GB that the host need not have: almost nothing of it is touched.
 var large = []string{"-object", "memory-backend-ram,id=ram,size=5G,reserve=off", "-machine", "memory-backend=ram"}
 
+const overflowed = `^lorica kernel: a kernel stack overflowed: vector 14 `
+
 func TestGuests(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -199,7 +201,12 @@ func TestGuests(t *testing.T) {
 		{"a clock that was set stays set", machine{line: "do=clock"}, 0, `^done`},
 		{"interrupts", machine{line: "do=interrupts arg=200", args: []string{"-device", "virtio-rng-device"}}, 0, `^interrupts true\ndone`},
 
-		{"a kernel stack overflows", machine{line: "do=overflow"}, codeTrap, `^lorica kernel: a kernel stack overflowed: vector 14 `},
+		{"the kernel's stack overflows", machine{line: "do=overflow arg=0"}, codeTrap, overflowed},
+		{"the stack of interrupts overflows", machine{line: "do=overflow arg=1"}, codeTrap, overflowed},
+		{"the stack of page faults overflows", machine{line: "do=overflow arg=2"}, codeTrap, overflowed},
+		{"the stack of exceptions overflows", machine{line: "do=overflow arg=3"}, codeTrap, overflowed},
+		{"the stack of what is fatal overflows", machine{line: "do=overflow arg=4"}, codeTrap, overflowed},
+		{"the stack to die on overflows", machine{line: "do=overflow arg=5"}, codeTrap, overflowed},
 		{"a trap in the kernel", machine{line: "do=trap"}, codeTrap, `^lorica kernel: a trap in the kernel: vector 14 .* address 0x123456789000\n`},
 		{"a trap that no program handles", machine{line: "do=nmi"}, codeTrap, `^lorica kernel: a trap that the image does not handle: vector 2 `},
 		{"a fault in a fault", machine{line: "do=refault"}, codeTrap, `^lorica kernel: a page fault while serving one: vector 14 `},

@@ -48,7 +48,7 @@ func main() {
 		"interrupts": interrupts,
 		"ram":        ram,
 		"clock":      clock,
-		"overflow":   func(int) error { overflow(); return nil },
+		"overflow":   func(n int) error { overflow(uint64(n)); return nil },
 		"trap":       func(int) error { trap(); return nil },
 		"nmi":        func(int) error { nmi(); return nil },
 		"refault":    func(int) error { refault(); return nil },
@@ -66,10 +66,10 @@ func main() {
 }
 
 // What only assembly can do: each ends the machine.
-func overflow() // pushes until the kernel's stack ends
-func trap()     // reads a wild address as the kernel
-func nmi()      // an exception that no program handles
-func refault()  // a page fault while one is served
+func overflow(n uint64) // pushes until the kernel's stack (0), one of the table, or the last (5) ends
+func trap()             // reads a wild address as the kernel
+func nmi()              // an exception that no program handles
+func refault()          // a page fault while one is served
 
 func call(nr uintptr, args ...uintptr) (uintptr, syscall.Errno) {
 	var a [6]uintptr

@@ -1,9 +1,15 @@
 #include "textflag.h"
 
-TEXT ·overflow(SB),NOSPLIT|NOFRAME,$0-0
+// func overflow(n uint64)
+TEXT ·overflow(SB),NOSPLIT|NOFRAME,$0-8
+	MOVQ	n+0(FP), AX
 	CLI
 	MOVQ	$1, lorica·dev∕lorica∕kernel·inKernel(SB)
-	MOVQ	lorica·dev∕lorica∕kernel·kernelStack(SB), SP
+	LEAQ	lorica·dev∕lorica∕kernel·istTops(SB), CX
+	MOVQ	(CX)(AX*8), SP
+	CMPQ	AX, $4
+	JLS	again
+	MOVQ	lorica·dev∕lorica∕kernel·tablesStart(SB), SP
 again:
 	BYTE	$0x50 // PUSHQ AX
 	JMP	again
