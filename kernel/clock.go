@@ -37,6 +37,12 @@ const (
 	msrKVMSystem     = 0x4b56_4d01
 	kvmSystemEnabled = 1
 
+	// The page that is lent to the hypervisor: what it writes, and from kvmCopy on copies.
+	kvmTimeAt = 64
+	kvmCopy   = 1024
+	kvmSize   = 32 // bytes of the larger structure
+	kvmTries  = 1 << 10
+
 	slowestTSC, fastestTSC = 50_000_000, 20_000_000_000 // Hz; what is outside is a bad measurement
 )
 
@@ -172,15 +178,17 @@ func kvmClock() uint64 {
 	if p == 0 {
 		return 0
 	}
-	wall, now := (*kvmWall)(at(direct+p)), (*kvmTime)(at(direct+p+64))
+	page := direct + p
 	wrmsr(msrKVMWall, p)
-	wrmsr(msrKVMSystem, (p+64)|kvmSystemEnabled)
-	mul, shift, tsc, system := uint64(now.mul), int(now.shift), now.tsc, now.system
-	sec, nsec, even := uint64(wall.sec), uint64(wall.nsec), (now.version|wall.version)&1 == 0
+	wrmsr(msrKVMSystem, (p+kvmTimeAt)|kvmSystemEnabled)
+	whole := copyVersion(page+kvmCopy, page) && copyVersion(page+kvmCopy+kvmTimeAt, page+kvmTimeAt)
 	wrmsr(msrKVMSystem, 0)
+	wall, now := (*kvmWall)(at(page+kvmCopy)), (*kvmTime)(at(page+kvmCopy+kvmTimeAt))
+	mul, shift, tsc, system := uint64(now.mul), int(now.shift), now.tsc, now.system
+	sec, nsec := uint64(wall.sec), uint64(wall.nsec)
 	freePage(p)
 	hz := kvmRate(mul, shift)
-	if sec == 0 || !even || hz < slowestTSC || hz > fastestTSC {
+	if sec == 0 || !whole || hz < slowestTSC || hz > fastestTSC {
 		return 0
 	}
 	// The wall clock is where system time was 0; system time was what it says at tsc.
@@ -193,18 +201,39 @@ func kvmClock() uint64 {
 	return hz
 }
 
+// copyVersion copies what the hypervisor writes at from, whole: its first word is the
+// version, odd while it is written and another one afterwards (Linux,
+// Documentation/virt/kvm/x86/msr.rst). It reports failure where that does not end.
+//
+//go:nosplit
+func copyVersion(to, from uint64) bool {
+	for range kvmTries {
+		version := readDevice(from)
+		for i := uint64(0); i < kvmSize; i += 8 {
+			st(to+i, ld(from+i))
+		}
+		if version&1 == 0 && readDevice(from) == version {
+			return true
+		}
+		pause()
+	}
+	return false
+}
+
 // kvmRate returns the Hz of a counter whose ticks are (ticks << shift) * mul >> 32
 // nanoseconds, 0 where that makes no sense.
 //
 //go:nosplit
 func kvmRate(mul uint64, shift int) uint64 {
-	switch {
-	case mul == 0 || shift < -31 || shift > 31:
+	if mul == 0 || shift < -31 || shift > 31 {
 		return 0
-	case shift < 0 && second<<32/mul > fastestTSC:
-		return 0
-	case shift < 0:
-		return second << 32 / mul << uint(-shift)
 	}
-	return second << 32 / mul >> uint(shift)
+	hz := second << 32 / mul
+	switch {
+	case shift >= 0:
+		return hz >> uint(shift)
+	case hz > fastestTSC>>uint(-shift):
+		return 0
+	}
+	return hz << uint(-shift)
 }

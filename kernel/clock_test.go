@@ -33,10 +33,34 @@ func TestRateOfKVM(t *testing.T) {
 	for _, c := range []struct {
 		mul   uint64
 		shift int
-	}{{0, 0}, {1, -1}, {1 << 31, -32}, {1 << 31, 32}, {1, -31}} {
-		if got := kvmRate(c.mul, c.shift); got != 0 && got < fastestTSC {
+	}{{0, 0}, {1, -1}, {1 << 31, -32}, {1 << 31, 32}, {1, -31}, {250_000_000, -30}, {249_999_999, -30}} {
+		if got := kvmRate(c.mul, c.shift); got != 0 {
 			t.Errorf("mul %#x, shift %d: %d Hz", c.mul, c.shift, got)
 		}
+	}
+}
+
+// TestWhatTheHypervisorWritesIsReadWhole: not while it writes, nor what it wrote before and
+// after in one.
+func TestWhatTheHypervisorWritesIsReadWhole(t *testing.T) {
+	mem := make([]byte, 256)
+	from, to := addrOf(mem)+64, addrOf(mem)+128
+	st(from, 1)
+	if copyVersion(to, from) {
+		t.Error("what is being written was taken")
+	}
+	st(from, 2)
+	st(from+kvmSize-8, 7)
+	if !copyVersion(to, from) || ld(to) != 2 || ld(to+kvmSize-8) != 7 || ld(to+kvmSize) != 0 {
+		t.Error("what was written was not taken, or more")
+	}
+	// The last word of a copy is where the version of this one was, which so is another
+	// behind it than before.
+	const later = 8
+	st(from+kvmSize-8, later)
+	to = from - (kvmSize - 8)
+	if !copyVersion(to, from) || ld(to) != later {
+		t.Errorf("the version of what was taken is %d, and was another one in the end", ld(to))
 	}
 }
 
