@@ -47,7 +47,6 @@ const (
 
 	firstMB = 1 << 20  // RAM below belongs to firmware
 	maxRAM  = 1 << 39  // what one entry of the top page table maps
-	maxRAMs = 8        // ranges that are used; more are left alone
 	minFree = 6 << 20  // bytes that a Go program needs to start at all
 	shimMap = 1 << 30  // what the shim maps: the first pages are taken below
 	maxLine = 4096 - 1 // bytes of the command line
@@ -62,7 +61,7 @@ var (
 	image       span // of memory that belongs to the image's segments, virtual and physical
 	imageEnd    uint64
 	window      span // physical
-	ram         [maxRAMs]span
+	ram         [maxMemoryMap]span
 	rams        int
 	holes       [3]span // RAM that the allocator never sees: shim, image, window
 	totalBytes  uint64
@@ -122,7 +121,7 @@ func readImage() {
 //go:nosplit
 func addRAM(start, end uint64) {
 	start, end = roundUp(max(start, firstMB)), roundDown(end)
-	if start >= end || rams == maxRAMs {
+	if start >= end {
 		return
 	}
 	i := rams

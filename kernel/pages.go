@@ -11,7 +11,7 @@ const (
 	// no more memory.
 	reserve = 64
 
-	maxRanges = maxRAMs + 3
+	maxRanges = maxMemoryMap + 3 // each hole cuts one in two at most
 )
 
 type physRange struct{ next, end uint64 }
@@ -25,9 +25,6 @@ var (
 
 //go:nosplit
 func addPages(start, end uint64) {
-	if nranges == maxRanges {
-		return
-	}
 	ranges[nranges].next, ranges[nranges].end = start, end
 	nranges++
 	freePages += (end - start) / pageSize

@@ -110,7 +110,7 @@ func TestFreePartsOfRAM(t *testing.T) {
 }
 
 func TestRAMIsSortedAndCut(t *testing.T) {
-	defer func() { ram, rams, totalBytes = [maxRAMs]span{}, 0, 0 }()
+	defer func() { ram, rams, totalBytes = [maxMemoryMap]span{}, 0, 0 }()
 	addRAM(1<<32, 1<<32+1<<20)
 	addRAM(0, 0xa_0000)            // below the first megabyte
 	addRAM(0x10_0001, 0x200_0fff)  // not whole pages
@@ -131,5 +131,46 @@ func TestRAMIsSortedAndCut(t *testing.T) {
 		if got := inRAM(c.start, c.end); got != c.want {
 			t.Errorf("[%#x, %#x): %v", c.start, c.end, got)
 		}
+	}
+}
+
+// TestAllRAMIsUsed, of a memory map of as many pieces as there may be, in any order, on
+// both sides of 4 GB and at the end of what can be mapped: each page once, and none of
+// the holes.
+func TestAllRAMIsUsed(t *testing.T) {
+	defer func() {
+		ram, rams, totalBytes, holes = [maxMemoryMap]span{}, 0, 0, [3]span{}
+		ranges, nranges, freePages = [maxRanges]physRange{}, 0, 0
+	}()
+	holes = [3]span{{shimStart, shimEnd}, {0x40_0000, 0x60_0000}, {0xbfe0_0000, 0xc000_0000}}
+	addRAM(1<<32, 5<<30)
+	addRAM(firstMB, 0xc000_0000)
+	addRAM(maxRAM-largePage, maxRAM)
+	for i := uint64(maxMemoryMap); i > 3; i-- {
+		addRAM(6<<30+i*3*pageSize, 6<<30+(i*3+1)*pageSize)
+	}
+	initMemory()
+	var held, inHoles uint64
+	for _, h := range holes {
+		inHoles += h.end - h.start
+	}
+	for i, r := range ranges[:nranges] {
+		held += r.end - r.next
+		if !inRAM(r.next, r.end) {
+			t.Errorf("[%#x, %#x) is no RAM", r.next, r.end)
+		}
+		for _, h := range holes {
+			if overlap(r.next, r.end, h.start, h.end) {
+				t.Errorf("[%#x, %#x) is a hole", r.next, r.end)
+			}
+		}
+		for _, o := range ranges[:i] {
+			if overlap(r.next, r.end, o.next, o.end) {
+				t.Errorf("[%#x, %#x) is used twice", r.next, r.end)
+			}
+		}
+	}
+	if rams != maxMemoryMap || held != totalBytes-inHoles || held != freePages*pageSize {
+		t.Errorf("%d ranges, %#x bytes in use and %#x counted, of %#x with holes of %#x", rams, held, freePages*pageSize, totalBytes, inHoles)
 	}
 }
