@@ -243,7 +243,9 @@ func setFS(v uint64) {
 	wrmsr(msrFSBase, v)
 }
 
-// newThread returns nil where there is no memory for one, or too many.
+// newThread returns nil where there are too many. Where memory is used up it ends the
+// machine, as any other need of a page does: the runtime would end it by a trace of all
+// goroutines, and a code that says nothing of memory.
 //
 //go:nosplit
 func newThread() *thread {
@@ -255,8 +257,11 @@ func newThread() *thread {
 		t.id, t.deadline = id, never
 		return t
 	}
-	if threads == maxThreads || freePages <= reserve {
+	if threads == maxThreads {
 		return nil
+	}
+	if freePages <= reserve {
+		die(exitMemory, "out of memory: no page is left for thread ", threads+1)
 	}
 	a := threadBase + threads*pageSize
 	if !mapNew(a) {

@@ -38,6 +38,7 @@ func main() {
 		"deadlock":   func(int) error { select {} },
 		"memory":     memory,
 		"eat":        eat,
+		"brink":      brink,
 		"unknown":    unknown,
 		"threads":    threads,
 		"fds":        descriptors,
@@ -96,6 +97,18 @@ func eat(int) error {
 		held = append(held, b)
 		runtime.KeepAlive(held)
 	}
+}
+
+// brink takes all memory but what the kernel keeps for itself, and wants a thread then.
+func brink(int) error {
+	var phys uintptr
+	for n := uintptr(1 << 20); n > 0; {
+		if _, _, e := syscall.RawSyscall(0x4c00, n, uintptr(unsafe.Pointer(&phys)), 0); e != 0 {
+			n /= 2
+		}
+	}
+	_, _, e := syscall.RawSyscall(syscall.SYS_CLONE, 0x1_0100, 0, 0)
+	return e
 }
 
 func unknown(int) error {
