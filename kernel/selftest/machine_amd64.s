@@ -14,10 +14,19 @@ TEXT ·touch(SB),NOSPLIT,$0-24
 	MOVQ	AX, last+16(FP)
 	RET
 
-// func interruptTable() uintptr
-TEXT ·interruptTable(SB),NOSPLIT,$16-8
+// func descriptors() (interrupts, segments uintptr)
+TEXT ·descriptors(SB),NOSPLIT,$16-16
 	MOVQ	IDTR, 0(SP)
 	MOVQ	2(SP), AX
+	MOVQ	AX, interrupts+0(FP)
+	MOVQ	GDTR, 0(SP)
+	MOVQ	2(SP), AX
+	MOVQ	AX, segments+8(FP)
+	RET
+
+// func topTable() uint64
+TEXT ·topTable(SB),NOSPLIT,$0-8
+	MOVQ	CR3, AX
 	MOVQ	AX, ret+0(FP)
 	RET
 

@@ -48,7 +48,7 @@ func checks() []check {
 		{"read-null-page", readNullPage},
 		{"write-window", writeWindow},
 		{"write-descriptors", writeDescriptors},
-		{"alias", noAlias},
+		{"page-tables", pageTables},
 		{"execute-data", executeData},
 		{"executable-memory", executableMemory},
 		{"untouchable", untouchable},

@@ -130,34 +130,20 @@ func writeWindow() (string, error) {
 	return faultsAt(uintptr(unsafe.Pointer(&w[0])), func() { store(&w[0]) })
 }
 
-// writeDescriptors writes where the processor says its interrupt descriptors are.
+// writeDescriptors writes where the processor says that its tables are.
 func writeDescriptors() (string, error) {
-	a := interruptTable()
-	load(at(a))
-	return faultsAt(a, func() { store(at(a)) })
-}
-
-// interruptTable is what SIDT says.
-func interruptTable() uintptr
-
-// noAlias looks for text and window in the kernel's map of all memory, where they
-// would be if they had a second mapping.
-func noAlias() (string, error) {
-	const direct = 0xffff_8000_0000_0000
-	addresses := []uintptr{direct + textAddress(), direct + uintptr(unsafe.Pointer(&code))}
-	var window, size uintptr
-	for _, w := range strings.Fields(kernel.CommandLine()) {
-		if n, _ := fmt.Sscanf(w, "lorica.window=0x%x,0x%x", &window, &size); n == 2 {
-			addresses = append(addresses, direct+window, direct+window+size-1)
-		}
-	}
 	var errs []error
-	for _, a := range addresses {
-		_, err := faultsAt(a, func() { load(at(a)) })
+	interrupts, segments := descriptors()
+	for _, a := range []uintptr{interrupts, segments} {
+		load(at(a))
+		_, err := faultsAt(a, func() { store(at(a)) })
 		errs = append(errs, err)
 	}
-	return fmt.Sprintf("%d addresses", len(addresses)), errors.Join(errs...)
+	return fmt.Sprintf("%#x, %#x", interrupts, segments), errors.Join(errs...)
 }
+
+// descriptors is what SIDT and SGDT say.
+func descriptors() (interrupts, segments uintptr)
 
 var code = [16]byte{0xc3} // RET
 

@@ -245,7 +245,7 @@ func TestSelftest(t *testing.T) {
 		m     machine
 	}{
 		{"as built for use", nil, machine{line: window}},
-		{"without optimization", []string{"-gcflags=lorica.dev/lorica/...=-N -l"}, machine{line: window}},
+		{"without optimization", []string{"-gcflags=all=-N -l"}, machine{line: window}},
 		{"with 5 GB and the window above 4 GB", nil, machine{line: "lorica.window=0x150000000,0x200000", memory: "5G", args: large}},
 		{"without AVX", nil, machine{line: window, args: []string{"-cpu", "max,avx=off,avx2=off"}}},
 		{"without SMEP, SMAP and UMIP", nil, machine{line: window, args: []string{"-cpu", "max,smep=off,smap=off,umip=off,rdrand=off"}}},
