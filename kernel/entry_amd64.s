@@ -5,7 +5,7 @@
 // at the start of its page in the order of the constants regR15... Everything in
 // the kernel runs with interrupts off, on one stack, so that there are no locks.
 
-#define FRAME 176 // bytes of the registers of a thread
+#define FRAME (const_registers*8) // bytes of the registers of a thread
 #define FXSIZE 512 // bytes of the area of FXSAVE
 
 // The order of constants, for PUSHQ and POPQ.
@@ -97,7 +97,9 @@ TEXT ·resume(SB),NOSPLIT|NOFRAME,$0
 	CMPQ	(const_regVector*8)(SP), $const_vecSyscall
 	JNE	interrupted
 	// A system call leaves CX, R11 and the flags to the kernel, and returns to
-	// where interrupts are on: no IRETQ. STI takes effect behind the jump.
+	// where interrupts are on: no IRETQ. STI takes effect behind the jump. Go keeps
+	// no vectors over a call but X15, which is zero: so the wrappers of systemCall and
+	// trap have left it, whoever ran before.
 	POPQ	R15
 	POPQ	R14
 	POPQ	R13
@@ -162,7 +164,7 @@ general:
 	MOVQ	SP, SI
 	MOVQ	·current(SB), DI
 	MOVQ	DI, R12
-	MOVQ	$(FRAME/8), CX
+	MOVQ	$const_registers, CX
 	REP; MOVSQ
 	MOVQ	$1, thread_vectors(R12)
 	LEAQ	const_threadXSAVE(R12), BX

@@ -14,6 +14,29 @@ TEXT ·touch(SB),NOSPLIT,$0-24
 	MOVQ	AX, last+16(FP)
 	RET
 
+// func sleepZero(time *[2]int64) (last uint64)
+// sleeps by nanosleep, and returns what is in X15 then.
+TEXT ·sleepZero(SB),NOSPLIT,$0-16
+	MOVQ	time+0(FP), DI
+	XORL	SI, SI
+	MOVL	$35, AX
+	SYSCALL
+	MOVQ	X15, AX
+	MOVQ	AX, last+8(FP)
+	RET
+
+// func spinFull(stop *uint32)
+// has X15 full until stop is set.
+TEXT ·spinFull(SB),NOSPLIT,$0-8
+	MOVQ	stop+0(FP), DI
+	MOVQ	$0x0123456789abcdef, AX
+	MOVQ	AX, X15
+again:
+	PAUSE
+	CMPL	(DI), $0
+	JEQ	again
+	RET
+
 // func descriptors() (interrupts, segments uintptr)
 TEXT ·descriptors(SB),NOSPLIT,$16-16
 	MOVQ	IDTR, 0(SP)

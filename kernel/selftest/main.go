@@ -37,6 +37,7 @@ func checks() []check {
 		{"preempt-float", preemptFloat},
 		{"preempt-vector", preemptVector},
 		{"fault-vector", faultVector},
+		{"call-vector", callVector},
 		{"locked-threads", lockedThreads},
 		{"panic-nil", panicNil},
 		{"panic-divide", panicDivide},

@@ -328,6 +328,27 @@ func faultVector() (string, error) {
 	return strconv.Itoa(pages) + " pages", syscall.Munmap(b)
 }
 
+func sleepZero(time *[2]int64) (last uint64) // what X15 is after a system call that waits
+func spinFull(stop *uint32)                  // computes with X15 until it is told to stop
+
+// callVector: Go code has X15 zero, and keeps no other vector over a call. Whoever else
+// used it while a system call waited must not be seen.
+func callVector() (string, error) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	const calls = 20
+	var stop uint32
+	var spinner sync.WaitGroup
+	spinner.Go(func() { spinFull(&stop) })
+	defer spinner.Wait()
+	defer atomic.StoreUint32(&stop, 1)
+	for range calls {
+		if last := sleepZero(&[2]int64{0, int64(time.Millisecond)}); last != 0 {
+			return "", fmt.Errorf("%#x", last)
+		}
+	}
+	return strconv.Itoa(calls) + " calls", nil
+}
+
 func lockedThreads() (string, error) {
 	const n = 100
 	var wg sync.WaitGroup
