@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"lorica.dev/lorica/builder/pvh"
+	"lorica.dev/lorica/internal/notrun"
 )
 
 const qemu = "qemu-system-x86_64"
@@ -78,7 +79,7 @@ func image(t *testing.T, pkg string, flags ...string) string {
 	t.Helper()
 	images.Lock()
 	defer images.Unlock()
-	key := fmt.Sprint(pkg, flags)
+	key := fmt.Sprint(os.Getenv(toolchain), pkg, flags)
 	if file := images.built[key]; file != "" {
 		return file
 	}
@@ -253,12 +254,32 @@ func TestSelftest(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			c.m.image = image(t, selftest, c.flags...)
-			console, code := c.m.run(t)
-			if code != 0 || !regexp.MustCompile(`\nselftest: \d\d passed, 0 failed\n$`).MatchString(console) || strings.Contains(console, "no window") {
-				t.Errorf("code %d; the console says:\n%s", code, console)
-			}
+			passes(t, c.m)
 		})
 	}
+}
+
+func passes(t *testing.T, m machine) {
+	t.Helper()
+	console, code := m.run(t)
+	if code != 0 || !regexp.MustCompile(`\nselftest: \d\d passed, 0 failed\n$`).MatchString(console) || strings.Contains(console, "no window") {
+		t.Errorf("code %d; the console says:\n%s", code, console)
+	}
+}
+
+// toolchain is the variable that chooses the Go to build with, nextGo the release after
+// the one that images are built with.
+const toolchain, nextGo = "GOTOOLCHAIN", "go1.27.3"
+
+func TestSelftestOfTheNextGo(t *testing.T) {
+	t.Setenv(toolchain, nextGo)
+	offline := exec.Command("go", "version")
+	offline.Env = append(os.Environ(), "GOPROXY=off")
+	if out, err := offline.CombinedOutput(); err != nil || !strings.Contains(string(out), nextGo) {
+		notrun.Say(t, "the kernel with the next release of Go", "it is not in the module cache: "+toolchain+"="+nextGo+" go version")
+		return
+	}
+	passes(t, machine{image: image(t, selftest), line: window})
 }
 
 // TestTheEntropyDeviceIsBroughtUp: in the steps of virtio 1.2, 3.1.1, none of which the
