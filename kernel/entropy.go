@@ -127,11 +127,16 @@ func initEntropy() {
 	}
 }
 
-// reseed mixes in what the device has answered.
+// reseed mixes in what the device has answered, and keeps nothing of it: from the first
+// answer alone, which was mixed into a key of zeroes, all that was given out could be
+// computed.
 //
 //go:nosplit
 func reseed() {
 	random.mix(rng.memory + rngBuffer)
+	for i := uint64(0); i < seedBytes; i += 8 {
+		st(rng.memory+rngBuffer+i, 0)
+	}
 	mixProcessor()
 	requests, lastSeeded = 0, nanotime()
 }

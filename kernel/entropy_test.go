@@ -94,6 +94,21 @@ func TestNothingOfTheOutputIsKept(t *testing.T) {
 	}
 }
 
+// TestNoSeedIsKept: not where the device wrote it, from where all could be computed.
+func TestNoSeedIsKept(t *testing.T) {
+	page := make([]byte, pageSize)
+	defer func() { random, rng.memory, lastSeeded = generator{}, 0, 0 }()
+	random, rng.memory = generator{}, addrOf(page)
+	copy(page[rngBuffer:], bytes.Repeat([]byte{0x5a}, seedBytes))
+	reseed()
+	if random.key == [keyWords]uint32{} || random.key == seeded(0).key {
+		t.Error("the answer was not mixed in")
+	}
+	if !bytes.Equal(page, make([]byte, pageSize)) {
+		t.Error("the answer is kept")
+	}
+}
+
 func TestEverySeedCounts(t *testing.T) {
 	a, b := seeded(1), seeded(2)
 	same := bytes.Repeat([]byte{9}, seedBytes)

@@ -139,9 +139,6 @@ func askRNG() {
 	if rng.broken {
 		return
 	}
-	for i := uint64(0); i < seedBytes; i += 8 {
-		st(rng.memory+rngBuffer+i, 0)
-	}
 	rng.index++
 	rng.asked = true
 	st32(rng.memory+rngAvailable, noInterrupt|uint32(rng.index&indexMask16)<<16)
