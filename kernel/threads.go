@@ -77,6 +77,8 @@ type thread struct {
 	pending  uint64 // sent signals
 }
 
+const _ = threadXSAVE - unsafe.Sizeof(thread{}) // it does not reach into the area
+
 // A queue of threads, first come, first served.
 type queue struct{ head, tail uint64 }
 
