@@ -184,6 +184,21 @@ func TestCheckRefuses(t *testing.T) {
 		{"another machine", "EM_AARCH64", func(b []byte) []byte { b[18] = byte(elf.EM_AARCH64); return b }},
 		{"writable text", "writable and executable", func(b []byte) []byte { prog(b, 3)[4] = 7; return b }},
 		{"moved text", "physically", func(b []byte) []byte { le.PutUint64(prog(b, 3)[24:], 0x80_0000); return b }},
+		{"text below the shim", "first GB", func(b []byte) []byte {
+			le.PutUint64(prog(b, 3)[16:], 0x1000)
+			le.PutUint64(prog(b, 3)[24:], 0x1000)
+			return b
+		}},
+		{"data above 1 GB", "first GB", func(b []byte) []byte { le.PutUint64(prog(b, 4)[40:], mapped); return b }},
+		{"data without an end", "first GB", func(b []byte) []byte { le.PutUint64(prog(b, 4)[40:], 1<<64-1); return b }},
+		{"data over text", "shares a page", func(b []byte) []byte {
+			le.PutUint64(prog(b, 4)[16:], textAt+0x800)
+			le.PutUint64(prog(b, 4)[24:], textAt+0x800)
+			return b
+		}},
+		{"more of the file than memory", "not all in the file", func(b []byte) []byte { le.PutUint64(prog(b, 4)[40:], 0x10); return b }},
+		{"a note of another owner", "note", func(b []byte) []byte { b[le.Uint64(prog(b, 0)[8:])+12] = 'Y'; return b }},
+		{"a note of another kind", "note", func(b []byte) []byte { b[le.Uint64(prog(b, 0)[8:])+8]++; return b }},
 		{"another entry", "note", func(b []byte) []byte { le.PutUint64(b[24:], textAt); return b }},
 		{"another entry in the note", "note", func(b []byte) []byte { b[le.Uint64(prog(b, 0)[8:])+16]++; return b }},
 		{"a shim that is not executable", "not in the shim", func(b []byte) []byte { prog(b, 1)[4] = 4; return b }},
