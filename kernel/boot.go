@@ -4,7 +4,8 @@ import "unsafe"
 
 // boot takes the machine from the shim to the first instruction of the Go runtime.
 // The order matters: boot data is read before its memory is unmapped, exceptions are
-// reported from the second step on, and entropy needs clocks for its patience.
+// reported once there are tables for them, no page is marked NX before that means
+// something, and entropy needs clocks for its patience.
 //
 //go:nosplit
 func boot(p uint64) {
