@@ -65,8 +65,8 @@ func TestFutexes(t *testing.T) {
 			}
 			th := free[0]
 			free = free[1:]
-			if _, blocked := sysFutex(th, a, futexWait|128, 1, 0); blocked {
-				t.Fatal("waits although the word is another")
+			if r, blocked := sysFutex(th, a, futexWait|128, 1, 0); blocked || r != fail(eAGAIN) {
+				t.Fatalf("waits %v although the word is another: %d", blocked, int64(r))
 			}
 			if _, blocked := sysFutex(th, a, futexWait|128, 0, 0); !blocked {
 				t.Fatal("does not wait")
@@ -160,6 +160,27 @@ func TestFutexesOfOneQueue(t *testing.T) {
 	sysFutex(list[1], b, futexWait, 0, 0)
 	if n, _ := sysFutex(nil, b, futexWake, 10, 0); n != 1 || list[0].state != threadFutex {
 		t.Errorf("woke %d", n)
+	}
+}
+
+// TestDeadlines: no time of a program's makes a deadline of the past.
+func TestDeadlines(t *testing.T) {
+	for _, c := range []struct{ s, ns, want uint64 }{
+		{0, 0, 0},
+		{0, 1, 1},
+		{3, 999_999_999, 3_999_999_999},
+		{0, second, never},
+		{never/second - 1, 999_999_999, never/second*second - 1},
+		{never / second, 0, never},
+		{1 << 63, 0, never},
+		{^uint64(0), ^uint64(0), never},
+	} {
+		timespec := make([]byte, 16)
+		st(addrOf(timespec), c.s)
+		st(addrOf(timespec)+8, c.ns)
+		if got := after(addrOf(timespec)); got != c.want { // it is 0: no clock runs
+			t.Errorf("%d s and %d ns: %d, want %d", c.s, c.ns, got, c.want)
+		}
 	}
 }
 
