@@ -74,18 +74,27 @@ func readSources(folders ...string) error {
 	return nil
 }
 
-// image returns the bootable image of a package, built with flags.
+// image returns the bootable image of a package, built with flags, and with those that
+// are variables of the environment.
 func image(t *testing.T, pkg string, flags ...string) string {
 	t.Helper()
 	images.Lock()
 	defer images.Unlock()
-	key := fmt.Sprint(os.Getenv(toolchain), pkg, flags)
+	key := fmt.Sprint(pkg, flags)
 	if file := images.built[key]; file != "" {
 		return file
 	}
 	file := filepath.Join(images.dir, fmt.Sprintf("%d.elf", len(images.built)))
-	cmd := exec.Command("go", append(append([]string{"build", "-o", file}, flags...), pkg)...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	args, env := []string{"build", "-o", file}, append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	for _, f := range flags {
+		if strings.HasPrefix(f, "-") {
+			args = append(args, f)
+		} else {
+			env = append(env, f)
+		}
+	}
+	cmd := exec.Command("go", append(args, pkg)...)
+	cmd.Env = env
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", cmd, err, out)
 	}
@@ -269,19 +278,18 @@ func passes(t *testing.T, m machine) {
 	}
 }
 
-// toolchain is the variable that chooses the Go to build with, nextGo the release after
-// the one that images are built with.
-const toolchain, nextGo = "GOTOOLCHAIN", "go1.27.3"
+// nextGo chooses the release after the one that images are built with.
+const nextGo = "GOTOOLCHAIN=go1.27.3"
 
 func TestSelftestOfTheNextGo(t *testing.T) {
-	t.Setenv(toolchain, nextGo)
+	t.Parallel()
 	offline := exec.Command("go", "version")
-	offline.Env = append(os.Environ(), "GOPROXY=off")
-	if out, err := offline.CombinedOutput(); err != nil || !strings.Contains(string(out), nextGo) {
-		notrun.Say(t, "the kernel with the next release of Go", "it is not in the module cache: "+toolchain+"="+nextGo+" go version")
+	offline.Env = append(os.Environ(), nextGo, "GOPROXY=off")
+	if err := offline.Run(); err != nil {
+		notrun.Say(t, "the kernel with the next release of Go", "it is not in the module cache: "+nextGo+" go version")
 		return
 	}
-	passes(t, machine{image: image(t, selftest), line: window})
+	passes(t, machine{image: image(t, selftest, nextGo), line: window})
 }
 
 // TestTheEntropyDeviceIsBroughtUp: in the steps of virtio 1.2, 3.1.1, none of which the
@@ -294,6 +302,38 @@ func TestTheEntropyDeviceIsBroughtUp(t *testing.T) {
 	}
 	if got, want := strings.Join(steps, " "), "0 1 3 b f"; got != want || code != 0 {
 		t.Errorf("code %d, the device's status was set to %s, not to %s; QEMU says:\n%s", code, got, want, console)
+	}
+}
+
+// TestBootInformation that no builder wrote is refused. It begins with its magic, and its
+// fifth word is the number of segments.
+func TestBootInformation(t *testing.T) {
+	whole, err := os.ReadFile(image(t, guest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(whole, []byte("LORICA01"))
+	if at < 0 {
+		t.Fatal("there is none")
+	}
+	for name, change := range map[string]func(info []byte){
+		"of another version": func(info []byte) { info[7]++ },
+		"of no segments":     func(info []byte) { info[32] = 0 },
+		"of many segments":   func(info []byte) { info[32] = 9 },
+		"of countless":       func(info []byte) { info[39] = 0x80 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := bytes.Clone(whole)
+			change(b[at:])
+			file := filepath.Join(t.TempDir(), "image")
+			if err := os.WriteFile(file, b, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			console, code := machine{image: file, line: "do=exit"}.run(t)
+			if code != codeBoot || !strings.HasPrefix(console, "lorica kernel: bad boot information") {
+				t.Errorf("code %d; the console says:\n%s", code, console)
+			}
+		})
 	}
 }
 
