@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"math/bits"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -44,6 +45,7 @@ func TestRateOfKVM(t *testing.T) {
 // after in one.
 func TestWhatTheHypervisorWritesIsReadWhole(t *testing.T) {
 	mem := make([]byte, 256)
+	defer runtime.KeepAlive(mem)
 	from, to := addrOf(mem)+64, addrOf(mem)+128
 	st(from, 1)
 	if copyVersion(to, from) {

@@ -50,6 +50,7 @@ func checks() []check {
 		{"write-window", writeWindow},
 		{"write-descriptors", writeDescriptors},
 		{"page-tables", pageTables},
+		{"protect", protect},
 		{"execute-data", executeData},
 		{"executable-memory", executableMemory},
 		{"untouchable", untouchable},

@@ -195,6 +195,45 @@ func executableMemory() (string, error) {
 		syscall.Munmap(page))
 }
 
+// protect looks whether a page is what the last call made it, though the processor has
+// just had it otherwise.
+func protect() (string, error) {
+	page, err := syscall.Mmap(-1, 0, 4096, writable, anonymous)
+	if err != nil {
+		return "", err
+	}
+	p := &page[0]
+	a := uintptr(unsafe.Pointer(p))
+	store(p)
+	var errs []error
+	for _, step := range []struct {
+		name string
+		call func() error
+		f    func() // what faults then, or
+		want byte   // what is there
+	}{
+		{"read-only", func() error { return syscall.Mprotect(page, readable) }, func() { store(p) }, 0},
+		{"still there", func() error { return nil }, nil, 0x90},
+		{"inaccessible", func() error { return syscall.Mprotect(page, 0) }, func() { load(p) }, 0},
+		{"writable again", func() error { return syscall.Mprotect(page, writable) }, nil, 0x90},
+		{"given back", func() error { store(p); return syscall.Madvise(page, syscall.MADV_DONTNEED) }, nil, 0},
+		{"gone", func() error { store(p); return syscall.Munmap(page) }, func() { load(p) }, 0},
+	} {
+		err := step.call()
+		switch {
+		case err != nil:
+		case step.f != nil:
+			_, err = faultsAt(a, step.f)
+		case load(p) != step.want:
+			err = fmt.Errorf("it has %#x", load(p))
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", step.name, err))
+		}
+	}
+	return "", errors.Join(errs...)
+}
+
 // untouchable tries every memory call on text, rodata, data, and the window.
 func untouchable() (string, error) {
 	s := "constant"
