@@ -45,21 +45,32 @@ func isRegister(va uint64) bool {
 	return va >= registerBase+2*pageSize && va < registerBase+nregisters*pageSize // behind the APICs
 }
 
-// sysRegisters maps what is neither RAM nor part of the interrupt controllers.
+// isDevice reports whether phys is in a page that is neither RAM nor firmware's nor part
+// of the interrupt controllers.
 //
 //go:nosplit
-func sysRegisters(phys, result uint64) uint64 {
+func isDevice(phys uint64) bool {
 	page := roundDown(phys)
-	switch {
-	case sealed:
-		return fail(ePERM)
-	case phys >= maxRAM || page < firstMB || page == apicPhys || page == ioapicPhys:
-		return fail(eINVAL)
+	if phys >= maxRAM || page < firstMB || page == apicPhys || page == ioapicPhys {
+		return false
 	}
 	for i := 0; i < rams; i++ {
 		if overlap(page, page+pageSize, ram[i].start, ram[i].end) {
-			return fail(eINVAL)
+			return false
 		}
+	}
+	return true
+}
+
+// sysRegisters maps registers of devices.
+//
+//go:nosplit
+func sysRegisters(phys, result uint64) uint64 {
+	switch {
+	case sealed:
+		return fail(ePERM)
+	case !isDevice(phys):
+		return fail(eINVAL)
 	}
 	va := mapRegisters(phys)
 	if va == 0 {

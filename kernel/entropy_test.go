@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"runtime"
 	"testing"
 	"unsafe"
 )
@@ -106,6 +107,81 @@ func TestNoSeedIsKept(t *testing.T) {
 	}
 	if !bytes.Equal(page, make([]byte, pageSize)) {
 		t.Error("the answer is kept")
+	}
+}
+
+// newRNG is a device in memory, which answers when a test does.
+func newRNG(t *testing.T) (memory []byte) {
+	pages := make([]byte, 2*pageSize)
+	rng.regs, rng.memory, random = addrOf(pages), addrOf(pages)+pageSize, *seeded(3)
+	t.Cleanup(func() {
+		rng.regs, rng.memory, rng.index, rng.asked, rng.broken = 0, 0, 0, false, false
+		random, requests, lastSeeded, hasRDRAND = generator{}, 0, 0, false
+		runtime.KeepAlive(pages)
+	})
+	return pages[pageSize:]
+}
+
+// TestReseeding: the device is asked again after so many requests, or so long, and what it
+// answers counts. No clock runs here: it is 0.
+func TestReseeding(t *testing.T) {
+	memory := newRNG(t)
+	var b [8]byte
+	get := func() { sysGetrandom(addrOf(b[:]), 8) }
+	for n := range reseedRequests {
+		if get(); rng.asked {
+			t.Fatalf("asked after %d requests", n+1)
+		}
+	}
+	get()
+	available := binary.LittleEndian.Uint32(memory[rngAvailable:])
+	if !rng.asked || available != noInterrupt|1<<16 {
+		t.Fatalf("not asked: %#x is available", available)
+	}
+	get()
+	if available != binary.LittleEndian.Uint32(memory[rngAvailable:]) {
+		t.Error("asked twice")
+	}
+	copy(memory[rngBuffer:], bytes.Repeat([]byte{0x5a}, seedBytes))
+	binary.LittleEndian.PutUint32(memory[rngUsed:], 1<<16)
+	binary.LittleEndian.PutUint32(memory[rngUsed+8:], seedBytes)
+	alike := random // but for the answer
+	alike.fill(addrOf(b[:]), 8)
+	if get(); rng.asked || requests != 0 || random.key == alike.key {
+		t.Errorf("the answer does not count: asked %v, %d requests", rng.asked, requests)
+	}
+	lastSeeded = 0
+	lastSeeded -= reseedAfter // so long ago
+	if get(); rng.asked {
+		t.Error("asked too early")
+	}
+	lastSeeded--
+	if get(); !rng.asked {
+		t.Error("not asked in time")
+	}
+	rng.asked, rng.broken = false, true
+	if askRNG(); rng.asked {
+		t.Error("asked although it lies")
+	}
+}
+
+func TestTheProcessorsRandomIsMixedIn(t *testing.T) {
+	if _, _, c, _ := cpuid(cpuidFeatures, 0); c&featureRDRAND == 0 {
+		t.Fatal("this processor has no RDRAND, with which this is to be shown")
+	}
+	newRNG(t)
+	without := *seeded(3)
+	without.mix(addrOf(make([]byte, seedBytes)))
+	if reseed(); random.key != without.key {
+		t.Error("a processor without RDRAND gives something")
+	}
+	hasRDRAND = true
+	random = *seeded(3)
+	reseed()
+	first := random.key
+	random = *seeded(3)
+	if reseed(); first == without.key || first == random.key {
+		t.Error("RDRAND does not count")
 	}
 }
 

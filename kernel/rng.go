@@ -69,7 +69,7 @@ func findRNG() {
 			return
 		}
 		phys, ok := parseDevice(w)
-		if !ok || phys%4 != 0 || phys < firstMB || phys >= maxRAM || inRAM(roundDown(phys), roundDown(phys)+pageSize) {
+		if !ok || phys%4 != 0 || !isDevice(phys) {
 			continue
 		}
 		r := mapRegisters(phys)

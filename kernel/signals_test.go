@@ -181,7 +181,8 @@ func TestPendingSignals(t *testing.T) {
 	current = th.address()
 	const first, second, masked = 1 << 22, 1 << 30, 1 << 2
 	th.pending, th.mask = first|second|masked, masked
-	deliverPending()
+	th.reg[regAX] = nrGettid
+	systemCall() // which is where they come
 	if th.reg[regDI] != 23 || th.pending != second|masked {
 		t.Errorf("signal %d comes, and %#x are left", th.reg[regDI], th.pending)
 	}

@@ -46,6 +46,15 @@ func TestTheKernelsMemoryIsNotForCalls(t *testing.T) {
 	}
 }
 
+// TestBasesOfFS: the processor would not take one.
+func TestBasesOfFS(t *testing.T) {
+	for _, c := range [][2]uint64{{archSetFS, userEnd}, {archSetFS, direct}, {archSetFS, ^uint64(0)}, {archSetFS - 1, 0}, {archSetFS + 1, 0}} {
+		if r := rare(&thread{}, nrArchPrctl, c[0], c[1], 0, 0); r != fail(eINVAL) {
+			t.Errorf("arch_prctl %#x, %#x: %d", c[0], c[1], int64(r))
+		}
+	}
+}
+
 // TestSignalStacks: signals come to memory of programs only.
 func TestSignalStacks(t *testing.T) {
 	for _, c := range []struct{ sp, size, want uint64 }{

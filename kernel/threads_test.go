@@ -163,6 +163,43 @@ func TestFutexesOfOneQueue(t *testing.T) {
 	}
 }
 
+// TestClone: a new thread goes on as the one that made it, with a stack and a base of FS
+// of its own, and with nothing of who had its page before.
+func TestClone(t *testing.T) {
+	list := newThreads(t, 2)
+	parent, used := list[0], list[1]
+	t.Cleanup(func() { currentFS = 0 })
+	const stack, tls, thread = 0x10_0000, 0x20_0000, cloneVM | cloneThread
+	for _, c := range []struct{ flags, tls uint64 }{
+		{0, 0}, {cloneVM, 0}, {cloneThread, 0}, {17, 0},
+		{thread | cloneSetTLS, userEnd}, {thread | cloneSetTLS, direct}, {thread | cloneSetTLS, ^uint64(0)},
+	} {
+		if r := sysClone(parent, c.flags, stack, c.tls); r != fail(eINVAL) {
+			t.Errorf("flags %#x, FS %#x: %d", c.flags, c.tls, int64(r))
+		}
+	}
+	for i := range parent.reg {
+		parent.reg[i] = 0x1000 + uint64(i)
+	}
+	parent.mask, currentFS = testMask, 0x30_0000
+	for _, c := range []struct{ flags, fs uint64 }{{thread, 0x30_0000}, {thread | cloneSetTLS, tls}} {
+		used.pending, used.altSize, used.vectors, used.mask = 1, 1, 1, 1
+		sysExit(used)
+		if r := sysClone(parent, c.flags, stack, tls); r != used.id {
+			t.Fatalf("it is %d, not thread %d, whose page is free", int64(r), used.id)
+		}
+		take1(&runQueue)
+		want := parent.reg
+		want[regAX], want[regSP] = 0, stack
+		if used.reg != want || used.fs != c.fs || used.mask != testMask {
+			t.Errorf("registers %#x, want %#x; FS %#x, want %#x; mask %#x", used.reg, want, used.fs, c.fs, used.mask)
+		}
+		if used.pending|used.altSize|used.vectors != 0 || used.deadline != never {
+			t.Error("it has something of the one before")
+		}
+	}
+}
+
 // TestDeadlines: no time of a program's makes a deadline of the past.
 func TestDeadlines(t *testing.T) {
 	for _, c := range []struct{ s, ns, want uint64 }{
