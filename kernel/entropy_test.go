@@ -159,6 +159,10 @@ func TestReseeding(t *testing.T) {
 	if get(); !rng.asked {
 		t.Error("not asked in time")
 	}
+	big := make([]byte, 1<<20+1)
+	if n := sysGetrandom(addrOf(big), uint64(len(big))); n != 1<<20 || big[n-1]|big[n-2]|big[n-3] == 0 || big[n] != 0 {
+		t.Errorf("%d bytes at once, while interrupts are off", n)
+	}
 	rng.asked, rng.broken = false, true
 	if askRNG(); rng.asked {
 		t.Error("asked although it lies")
