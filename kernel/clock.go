@@ -191,14 +191,20 @@ func kvmClock() uint64 {
 	if sec == 0 || !whole || hz < slowestTSC || hz > fastestTSC {
 		return 0
 	}
-	// The wall clock is where system time was 0; system time was what it says at tsc.
-	since := (tsc - firstTSC) / (hz / 1000) * millisecond
-	if tsc < firstTSC {
-		since = 0
-	}
-	wallStart = sec*second + nsec + system - since
+	wallStart = kvmStart(sec*second+nsec, system, tsc, hz)
 	kvmClockSet = true
 	return hz
+}
+
+// kvmStart returns the wall clock at firstTSC: wall is where system time was 0, and that
+// was what system says when the counter was at tsc.
+//
+//go:nosplit
+func kvmStart(wall, system, tsc, hz uint64) uint64 {
+	if tsc < firstTSC {
+		return wall + system
+	}
+	return wall + system - (tsc-firstTSC)/(hz/1000)*millisecond
 }
 
 // copyVersion copies what the hypervisor writes at from, whole: its first word is the

@@ -66,6 +66,22 @@ func TestWhatTheHypervisorWritesIsReadWhole(t *testing.T) {
 	}
 }
 
+func TestWallClockOfKVM(t *testing.T) {
+	defer func() { firstTSC = 0 }()
+	const hz, wall = 2_500_000_000, 1_800_000_000 * second
+	firstTSC = 7 * hz
+	for _, c := range []struct{ tsc, want uint64 }{
+		{firstTSC, wall + 40*second},
+		{firstTSC + 3*hz, wall + 37*second},
+		{firstTSC + hz/1000, wall + 40*second - millisecond},
+		{firstTSC - hz, wall + 40*second}, // it was said before the kernel began
+	} {
+		if got := kvmStart(wall, 40*second, c.tsc, hz); got != c.want {
+			t.Errorf("system time said at %d: it began at %d, want %d", c.tsc, got, c.want)
+		}
+	}
+}
+
 func TestAgreement(t *testing.T) {
 	for _, c := range []struct {
 		a, b uint64
