@@ -110,8 +110,8 @@ func TestFutexes(t *testing.T) {
 			for _, d := range deadlines {
 				first = min(first, d)
 			}
-			if nextWake > first {
-				t.Fatalf("step %d: sleeps until %d, past %d", step, nextWake, first)
+			if nextWake > first || nextWake <= now {
+				t.Fatalf("step %d: at %d it sleeps until %d, and the first deadline is %d", step, now, nextWake, first)
 			}
 		}
 	}
@@ -160,6 +160,37 @@ func TestFutexesOfOneQueue(t *testing.T) {
 	sysFutex(list[1], b, futexWait, 0, 0)
 	if n, _ := sysFutex(nil, b, futexWake, 10, 0); n != 1 || list[0].state != threadFutex {
 		t.Errorf("woke %d", n)
+	}
+}
+
+// TestTimeSlices: the timer interrupts a thread for another that is ready, and is set again
+// in any case.
+func TestTimeSlices(t *testing.T) {
+	list := newThreads(t, 3)
+	apic, ticksPerNS, currentFS = direct+allocPage(), 1<<32, 0
+	t.Cleanup(func() { apic, ticksPerNS, armed, current = 0, 0, never, 0 })
+	running, sleeping, other := list[0], list[1], list[2]
+	current, running.reg[regVector] = running.address(), vecTimer
+	wait(sleeping, threadSleeping, nil, nanotime()+1000*second)
+	goesOn := func(when string, want *thread) {
+		t.Helper()
+		armed = nanotime()
+		st32(apic+apicInitial, 0)
+		trap()
+		if current != want.address() || ld32(apic+apicInitial) == 0 || armed == never {
+			t.Errorf("%s: thread %d goes on, want %d; the timer is set to %d", when, threadAt(current).id, want.id, ld32(apic+apicInitial))
+		}
+	}
+	goesOn("nobody else is ready", running)
+	ready(other)
+	goesOn("another is ready", other)
+	other.reg[regVector] = vecTimer
+	goesOn("the first is ready again", running)
+	other.leave()
+	running.reg[regVector] = vecTimer
+	setDeadline(sleeping, nanotime())
+	if goesOn("one has slept enough", sleeping); sleeping.reg[regAX] != 0 {
+		t.Errorf("it is told %d", sleeping.reg[regAX])
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"testing"
+	"unsafe"
 )
 
 // TestVDSO reads the image as the runtime does (runtime/vdso_linux.go), by its
@@ -55,6 +56,36 @@ func TestVDSO(t *testing.T) {
 	}
 	if got := loadAt + le.Uint64(b[s+8:]); got != base+clock {
 		t.Errorf("the clock is at %#x", got-base)
+	}
+}
+
+// TestTheClockOfTheVDSO is that of the kernel, and never goes back.
+func TestTheClockOfTheVDSO(t *testing.T) {
+	defer func() { firstTSC, lastTSC, nsPerTick, wallStart = 0, 0, 0, 0 }()
+	firstTSC, nsPerTick, wallStart = rdtsc(), 1<<31, 1_800_000_000*second+999_999_999
+	code := vdsoClockAt()
+	entry := &code
+	// The fourth and fifth arguments of Go's calling convention are in the registers of the
+	// first and second one of C's.
+	call := *(*func(a, b, c, clock uint64, timespec *[2]uint64))(unsafe.Pointer(&entry))
+	read := func(clock uint64) uint64 {
+		var now [2]uint64
+		call(0, 0, 0, clock, &now)
+		if now[1] >= second {
+			t.Errorf("%d ns beside the seconds", now[1])
+		}
+		return now[0]*second + now[1]
+	}
+	for range 1000 {
+		before, now, after := nanotime(), read(1), nanotime()
+		if now < before || now > after {
+			t.Fatalf("%d is not between %d and %d", now, before, after)
+		}
+	}
+	lastTSC += 1 << 40 // as if the counter had gone back
+	want := (lastTSC - firstTSC) / 2
+	if a, b := read(1), read(0); a != want || b != want+wallStart {
+		t.Errorf("%d and %d, want %d and %d", a, b, want, want+wallStart)
 	}
 }
 
