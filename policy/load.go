@@ -147,9 +147,38 @@ func Parse(files []File) (*Bundle, error) {
 // parse also returns the names of the files that it left alone because they are
 // not resources, where that is allowed.
 func parse(files []File, mixed, untested bool) (*Bundle, []string, error) {
-	p, count := parsing{untested: untested}, 0
-	var other []string
-	var sources []*source
+	p := parsing{untested: untested}
+	sources, other := p.decode(files, mixed)
+	if len(other) == len(files) {
+		return &Bundle{}, other, nil
+	}
+	b := p.bundle()
+	if es := p.sorted(); len(es) > 0 {
+		return nil, other, es
+	}
+	b.Warnings, b.sources = inOrder(p.warnings), sources
+	return b, other, nil
+}
+
+// Decoded returns what the documents that Load reads say, as far as it can be read, however
+// wrong: for who watches the files that they name.
+func Decoded(path string) (workloads []*api.Workload, policies []*api.SecurityPolicy) {
+	files, folder, _ := Files(path)
+	var p parsing
+	p.decode(files, folder)
+	for _, w := range p.workloads {
+		workloads = append(workloads, w.Workload)
+	}
+	for _, s := range p.policies {
+		policies = append(policies, s.SecurityPolicy)
+	}
+	return workloads, policies
+}
+
+// decode reads the documents of files, and returns those that are resources, and the names
+// of the others, where there may be some.
+func (p *parsing) decode(files []File, mixed bool) (sources []*source, other []string) {
+	count := 0
 	for _, f := range files {
 		if int64(len(f.Data)) > MaxFileSize {
 			p.errs = append(p.errs, tooLarge(f.Name, int64(len(f.Data))))
@@ -171,15 +200,7 @@ func parse(files []File, mixed, untested bool) (*Bundle, []string, error) {
 			p.resource(&decoder{report: &p.report, src: src, bad: make(map[string]bool)}, n)
 		}
 	}
-	if len(other) == len(files) {
-		return &Bundle{}, other, nil
-	}
-	b := p.bundle()
-	if es := p.sorted(); len(es) > 0 {
-		return nil, other, es
-	}
-	b.Warnings, b.sources = inOrder(p.warnings), sources
-	return b, other, nil
+	return sources, other
 }
 
 // parsing is the state of one call of Parse.

@@ -120,12 +120,9 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 		return err
 	}
 	var watched atomic.Pointer[[]string]
-	look := func(b *policy.Bundle) {
-		list := inputs(b)
-		watched.Store(&list)
-	}
+	look := func(list []string) { watched.Store(&list) }
 	paths := func() []string { return append(documents(o.Path), *watched.Load()...) }
-	look(bundle)
+	look(inputs(bundle))
 	taken := stampOf(paths())
 	if bundle, err = u.load(); err != nil {
 		return err
@@ -140,14 +137,24 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 	changes := watch(ctx, taken, paths)
 	refresh := time.NewTicker(refreshInterval)
 	defer refresh.Stop()
+	var refused builder.Stamp // of what was wrong
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changes:
+			if u.wrong && stampOf(paths()) == refused {
+				continue // more is watched, and nothing changed
+			}
 			next, err := u.load()
+			if err != nil { // what mends it may be a file that nothing named before
+				look(append(inputs(bundle), named(policy.Decoded(o.Path))...))
+				refused = stampOf(paths())
+				next, err = u.load()
+			}
 			if err == nil {
-				look(next) // watched even if it cannot be applied
+				look(inputs(next)) // watched even if it cannot be applied
+				refused = builder.Stamp{}
 				err = u.apply(ctx, next)
 			}
 			if err == nil {
@@ -230,33 +237,45 @@ func documents(path string) []string {
 
 // inputs are the files and folders beside the documents that decide what runs.
 func inputs(b *policy.Bundle) []string {
-	var list []string
-	at := func(dir, p string) string {
-		if filepath.IsAbs(p) {
-			return p
-		}
-		return filepath.Join(dir, p)
-	}
+	var workloads []*api.Workload
+	var policies []*api.SecurityPolicy
 	for _, d := range b.Deployments {
-		switch app := d.Workload.App; {
-		case app.Static != nil:
-			list = append(list, at(d.Workload.Dir, app.Static.Dir))
-		case app.Handler != nil:
-			list = append(list, at(d.Workload.Dir, app.Handler.Module))
-		case app.Proxy != nil && app.Proxy.Trust != "":
-			list = append(list, at(d.Workload.Dir, app.Proxy.Trust))
+		workloads, policies = append(workloads, d.Workload), append(policies, d.Policy)
+	}
+	return named(workloads, policies)
+}
+
+// named lists the files and folders that documents name.
+func named(workloads []*api.Workload, policies []*api.SecurityPolicy) []string {
+	var list []string
+	add := func(dir, p string) {
+		if !filepath.IsAbs(p) {
+			p = filepath.Join(dir, p)
 		}
-		for i := range d.Workload.Modules {
-			if m := &d.Workload.Modules[i]; m.Path != "" {
-				list = append(list, at(m.Dir, m.Path))
+		list = append(list, p)
+	}
+	for _, w := range workloads {
+		switch {
+		case w.App.Static != nil:
+			add(w.Dir, w.App.Static.Dir)
+		case w.App.Handler != nil:
+			add(w.Dir, w.App.Handler.Module)
+		case w.App.Proxy != nil && w.App.Proxy.Trust != "":
+			add(w.Dir, w.App.Proxy.Trust)
+		}
+		for i := range w.Modules {
+			if m := &w.Modules[i]; m.Path != "" {
+				add(m.Dir, m.Path)
 			}
 		}
-		if len(d.Workload.Modules) > 0 {
-			list = append(list, at(d.Workload.Dir, lock.Name))
+		if len(w.Modules) > 0 {
+			add(w.Dir, lock.Name)
 		}
-		for _, s := range d.Policy.Secrets {
+	}
+	for _, p := range policies {
+		for _, s := range p.Secrets {
 			if s.File != "" {
-				list = append(list, at(d.Policy.Dir, s.File))
+				add(p.Dir, s.File)
 			}
 		}
 	}

@@ -196,6 +196,24 @@ func TestBadChangeIsRefused(t *testing.T) {
 	if e := x.wait("applied"); e.Change != "none" || e.Status.PID != first.PID {
 		t.Errorf("after all was as before: %s, %+v", e.Change, e.Status)
 	}
+
+	// What a policy names and lacks may come after it.
+	users, err := os.ReadFile(filepath.Join(dir, "users.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	edit(t, filepath.Join(dir, "policy.yaml"), "users.txt", "others.txt")
+	if e := x.wait("refused"); !strings.Contains(e.Text, "others.txt does not exist") {
+		t.Errorf("users who are not there were refused with %q", e.Text)
+	}
+	write(t, filepath.Join(dir, "others.txt"), "nothing of users")
+	if e := x.wait("refused"); !strings.Contains(e.Text, "others.txt:1") {
+		t.Errorf("users who are none were refused with %q", e.Text)
+	}
+	write(t, filepath.Join(dir, "others.txt"), string(users))
+	if e := x.wait("applied"); e.Status.PID != first.PID {
+		t.Errorf("users who came later: %s, %+v", e.Change, e.Status)
+	}
 }
 
 // A user who is taken off the list is refused from the next request on, without
