@@ -72,6 +72,7 @@ type Workload struct {
 	Interface *Interface // with NetDirect, where one is written
 	Modules   []Module   // of the user's own, in file order
 
+	TargetPos  Pos // where Target is written
 	NetworkPos Pos // where Network is written
 }
 

@@ -79,7 +79,7 @@ func repeats(d *policy.Deployment, field string, s authz.Source) bool {
 // i-th level.
 func requirements(d *policy.Deployment, nets *netting, i int) []catalog.Requirement {
 	w, p := d.Workload, d.Policy
-	list := []catalog.Requirement{{Any: catalog.Clause{"image/" + w.Target}, Why: "the workload runs on the " + w.Target + " target", Pos: w.Metadata.Pos}}
+	list := []catalog.Requirement{{Any: catalog.Clause{"image/" + w.Target}, Why: "the workload runs on the " + w.Target + " target", Pos: written(w.TargetPos, w.Metadata.Pos)}}
 	if len(w.Listen) > 0 {
 		list = append(list, catalog.Requirement{Any: catalog.Clause{"net"}, Why: fmt.Sprintf("the workload listens on port %d", w.Listen[0].Port), Pos: w.Listen[0].Pos})
 		list = append(list, kindOfNetwork(w)...)

@@ -72,7 +72,7 @@ func (b *Bundle) Retarget(target, network string) error {
 			continue
 		}
 		if target != "" && target != w.Target {
-			w.Target = target
+			w.Target, w.TargetPos = target, api.Pos{}
 			if network == "" && impossible(w) {
 				w.Network, w.NetworkPos = "", api.Pos{} // it was said of the other target
 			}

@@ -58,7 +58,10 @@ func (d *decoder) workload(n *yaml.Node, w *api.Workload) {
 	d.object(n, "spec",
 		field{name: "app", must: true, read: d.app(&w.App)},
 		field{name: "listen", must: true, read: d.list("spec.listen", func(n *yaml.Node) { w.Listen = append(w.Listen, d.listen(n)) })},
-		field{name: "target", read: d.choice(&w.Target, "spec.target", api.Targets())},
+		field{name: "target", read: func(n *yaml.Node) {
+			w.TargetPos = d.pos(n)
+			d.choice(&w.Target, "spec.target", api.Targets())(n)
+		}},
 		field{name: "network", read: d.link(w)},
 		field{name: "modules", read: d.list("spec.modules", func(n *yaml.Node) { w.Modules = d.module(w.Modules, n, "spec.modules") })},
 		field{name: "resources", read: func(n *yaml.Node) {

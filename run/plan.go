@@ -165,7 +165,7 @@ func (p *Plan) Level(name string) (*Level, error) {
 			return l, nil
 		}
 	}
-	return nil, fmt.Errorf("%s has no level %q; there are %v", p.Deployment.Name(), name, p.Deployment.Policy.Levels.Names)
+	return nil, fmt.Errorf("%s has no level %q: %s", p.Deployment.Name(), name, policy.DidYouMean(name, p.Deployment.Policy.Levels.Names))
 }
 
 // A Change is what applying a level would do to what runs.

@@ -115,7 +115,7 @@ func mark(ok bool) string {
 func probeGo() process.Finding {
 	path, err := exec.LookPath("go")
 	if err != nil {
-		return process.Finding{Name: "go", Detail: "not found; images that are in the store still run", Fix: "install Go 1.26 and add it to PATH (https://go.dev/dl)"}
+		return process.Finding{Name: "go", Detail: "not found: plan, build, up and selftest need it; what runs goes on", Fix: "install Go 1.26 and add it to PATH (https://go.dev/dl)"}
 	}
 	return process.Finding{Name: "go", OK: true, Detail: path}
 }

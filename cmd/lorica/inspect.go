@@ -115,12 +115,8 @@ func records(s *tender.Status) [][]string {
 
 func printInspected(w io.Writer, x *inspected) {
 	if s := x.Instance; s != nil {
-		tier := s.Tier
-		if s.Accel != "" {
-			tier += ", QEMU with " + strings.ToUpper(s.Accel)
-		}
 		rows := [][]string{
-			{"instance", s.Instance}, {"workload", s.Tenant + "/" + s.Workload}, {"state", string(s.State)}, {"tier", tier}, {"memory", s.Limits},
+			{"instance", s.Instance}, {"workload", s.Tenant + "/" + s.Workload}, {"state", string(s.State)}, {"target", runsOn(s)}, {"tier", s.Tier}, {"memory", s.Limits},
 			{"listens", addresses(s)}, {"network", network(s)}, {"policy", s.Policy}, {"enforced", enforcement(s)}, {"level", s.Level + ", " + why(&s.Standing)}, {"revision", fmt.Sprint(s.Revision)},
 			{"program", s.Program}, {"content", s.Content}, {"started", s.Started.Local().Format("2006-01-02 15:04:05")},
 			{"process", fmt.Sprintf("%d under tender %d", s.PID, s.TenderPID)}, {"restarts", fmt.Sprint(s.Restarts)}, {"last error", s.LastError},
@@ -130,6 +126,7 @@ func printInspected(w io.Writer, x *inspected) {
 		if b := bridge(&s.Standing); b != "" {
 			rows = append(rows, []string{"image", b})
 		}
+		rows = slices.DeleteFunc(rows, func(r []string) bool { return r[1] == "" }) // nothing to say
 		table(w, "", append(rows, packets(&s.Stats.Packets)...))
 		fmt.Fprintln(w)
 	}
@@ -144,7 +141,7 @@ func printInspected(w io.Writer, x *inspected) {
 	}
 	var linked []string
 	for _, p := range img.Packages {
-		if strings.Contains(p, ".") {
+		if host, _, _ := strings.Cut(p, "/"); strings.Contains(host, ".") { // what is vendored there is the library's own
 			linked = append(linked, p)
 		}
 	}

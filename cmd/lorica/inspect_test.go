@@ -24,7 +24,24 @@ func TestInspectShowsPackets(t *testing.T) {
 			t.Errorf("it does not say %q: %s", want, with)
 		}
 	}
-	if without := shown(&tender.Status{}); !strings.Contains(without, "network socket") || strings.Contains(without, "packets") {
+	without := shown(&tender.Status{})
+	if !strings.Contains(without, "network socket") || strings.Contains(without, "packets") {
 		t.Errorf("without a stack: %s", without)
+	}
+	if strings.Contains(without, "last error") {
+		t.Errorf("it says that there is nothing to say: %s", without)
+	}
+	machine := tender.Status{Target: "microvm", Accel: "tcg"}
+	if vm := shown(&machine); !strings.Contains(vm, "target microvm (TCG)") {
+		t.Errorf("of a microVM: %s", vm)
+	}
+}
+
+// What comes with Go is not told to come from outside of its library.
+func TestInspectKnowsTheStandardLibrary(t *testing.T) {
+	var b strings.Builder
+	printInspected(&b, &inspected{Image: &builder.Image{Packages: []string{"crypto/internal/entropy/v1.0.0", "vendor/golang.org/x/net/idna", "net/http", "lorica.dev/lorica/pep"}}})
+	if _, linked, _ := strings.Cut(b.String(), "linked from outside the standard library:"); strings.TrimSpace(linked) != "lorica.dev/lorica/pep" || !strings.Contains(b.String(), "4 linked, 1 of them outside") {
+		t.Errorf("it says %s", b.String())
 	}
 }

@@ -45,14 +45,22 @@ func (c *cli) psCommand() *cobra.Command {
 			for _, i := range list {
 				s := i.Status
 				states = append(states, s)
-				rows = append(rows, []string{s.Instance, i.Deployment(), state(&s), s.Tier, levelWord(&s), strconv.FormatUint(s.Revision, 10),
+				rows = append(rows, []string{s.Instance, i.Deployment(), state(&s), runsOn(&s), s.Tier, levelWord(&s), strconv.FormatUint(s.Revision, 10),
 					short(s.Program), short(s.ImageDigest), addresses(&s), age(s.Started), fmt.Sprintf("%d/%d", s.Stats.Allowed, s.Stats.Denied)})
 			}
 			return c.print(states, func(w io.Writer) {
-				table(w, "INSTANCE|WORKLOAD|STATE|TIER|LEVEL|REVISION|PROGRAM|IMAGE|LISTENS|AGE|ALLOWED/DENIED", rows)
+				table(w, "INSTANCE|WORKLOAD|STATE|TARGET|TIER|LEVEL|REVISION|PROGRAM|IMAGE|LISTENS|AGE|ALLOWED/DENIED", rows)
 			})
 		},
 	}
+}
+
+// runsOn is the target of an instance, and what carries a microVM.
+func runsOn(s *tender.Status) string {
+	if s.Accel == "" {
+		return s.Target
+	}
+	return s.Target + " (" + strings.ToUpper(s.Accel) + ")"
 }
 
 // levelWord is the level, and who put it in force where that is not the documents.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -32,6 +33,9 @@ func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Wr
 	err := root.ExecuteContext(ctx)
 	if err != nil && strings.HasPrefix(err.Error(), "unknown command") { // cobra's own
 		err = usageError{err}
+	}
+	if ctx.Err() != nil && err != nil && !errors.Is(err, errSilent) && !strings.HasPrefix(err.Error(), "interrupted") {
+		err = errors.New("interrupted") // and not how that cut off what was going on
 	}
 	c.report(err)
 	return exitCode(err)

@@ -209,8 +209,8 @@ func (u *upping) show(e run.Event) {
 		fmt.Fprintln(u.out, decisionText(e.Decision))
 	case run.EventReady:
 		s := e.Status
-		fmt.Fprintf(u.out, "%s ready  %s as %s on %s, tier %s, network %s, level %s\n%13s image %s, program %s, revision %d\n", stamp, e.Deployment, s.Instance,
-			addresses(s), s.Tier, network(s), s.Level, "", short(s.ImageDigest), short(s.Program), s.Revision)
+		fmt.Fprintf(u.out, "%s ready  %s as %s on %s, target %s, tier %s, network %s, level %s\n%13s image %s, program %s, revision %d\n", stamp, e.Deployment, s.Instance,
+			addresses(s), runsOn(s), s.Tier, network(s), s.Level, "", short(s.ImageDigest), short(s.Program), s.Revision)
 		u.dryRun(s)
 	case run.EventNotice:
 		fmt.Fprintf(u.out, "%s note   %s is %s\n", stamp, e.Deployment, e.Text)
