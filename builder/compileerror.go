@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/catalog"
@@ -15,6 +16,9 @@ var position = regexp.MustCompile(`^(?:\./)?([^\s:]+\.go):(\d+):(\d+): (.*)$`)
 // sourceError turns what the compiler said into the first error in the terms of
 // the user: in a file of theirs, or about the constructor they named.
 func (b *build) sourceError(failed *goError) error {
+	if full := syscall.ENOSPC; strings.Contains(failed.output, full.Error()) { // no line of the user's is the cause
+		return fmt.Errorf("builder: make room where %s is, and the Go caches: %w", b.tmp, full)
+	}
 	parts := b.plan.parts()
 	e := &SourceError{Pos: b.blame(failed.output).pos, Output: b.translate(failed.output)}
 	for line := range strings.Lines(failed.output) {

@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
@@ -68,6 +69,9 @@ func TestAFullDiskEndsABuild(t *testing.T) {
 			})
 			if err == nil || !strings.Contains(err.Error(), "no space left on device") {
 				t.Errorf("built %v, %v", img, err)
+			}
+			if errors.As(err, new(*SourceError)) {
+				t.Errorf("a line of the workload is to blame: %v", err)
 			}
 			empty()
 			if after := snapshot(t, s.dir); after != before {

@@ -8,6 +8,7 @@ package run
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 )
@@ -49,7 +50,7 @@ func DefaultPaths() (Paths, error) {
 func (p Paths) make() error {
 	for _, dir := range []string{p.Data, p.Runtime} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return err
+			return fmt.Errorf("no place for images, keys and what runs: %w (HOME, XDG_DATA_HOME and XDG_RUNTIME_DIR say where)", err)
 		}
 	}
 	return nil

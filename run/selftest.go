@@ -40,6 +40,7 @@ func (m *Machine) Selftest(ctx context.Context, target, network string, progress
 	}
 	defer os.RemoveAll(dir)
 	if target == api.TargetMicroVM {
+		progress(builder.Step{Name: builder.StepCompile, Detail: "what tests the kernel from inside"})
 		if err := kernelTest(ctx, dir, sink); err != nil {
 			return err
 		}

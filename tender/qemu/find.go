@@ -26,7 +26,7 @@ const (
 const oldestMajor, oldestMinor = 5, 2
 
 // ErrMissing reports a machine without QEMU.
-var ErrMissing = errors.New("qemu: there is no " + program + " (Debian, Ubuntu: sudo apt-get install qemu-system-x86)")
+var ErrMissing = errors.New("qemu: there is no " + program + " in " + strings.ReplaceAll(defaultPath, ":", ", ") + " (Debian, Ubuntu: sudo apt-get install qemu-system-x86)")
 
 // A Host is the QEMU of this machine, and what was found out about it. Safe for
 // concurrent use.

@@ -126,10 +126,24 @@ func TestTheAcceleratorIsFoundOutOnce(t *testing.T) {
 
 func TestFixesOfKVM(t *testing.T) {
 	for want, err := range map[string]error{
-		"usermod -aG kvm": fmt.Errorf("x: %w", os.ErrPermission), "chgrp kvm": errRootAlone,
+		"usermod -aG kvm": fmt.Errorf("x: %w", os.ErrPermission), "chgrp kvm": errRootAlone, "kvm && sudo usermod -aG kvm": errNoGroup,
 	} {
 		if got := kvmFix(err); !strings.Contains(got, want) {
 			t.Errorf("%v: %q", err, got)
+		}
+	}
+	device := filepath.Join(t.TempDir(), "kvm")
+	group := os.Getegid()
+	if os.Geteuid() == 0 {
+		group = 4242
+	}
+	for mode, mine := range map[os.FileMode]int{0o600: 0, 0o640: 0, 0o660: group} {
+		err := os.WriteFile(device, nil, mode)
+		if err = errors.Join(err, os.Chown(device, -1, group), os.Chmod(device, mode)); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(device); err != nil || groupOf(info) != mine {
+			t.Errorf("%o: group %d (%v)", mode, groupOf(info), err)
 		}
 	}
 	if os.Geteuid() != 0 && len(kvmGroups(KVM)) > 0 || len(kvmGroups(TCG)) > 0 {

@@ -21,7 +21,10 @@ const (
 	probeCode  = 42
 )
 
-var errRootAlone = errors.New(kvmDevice + " is for root alone, and QEMU does not run as root here")
+var (
+	errRootAlone = errors.New(kvmDevice + " is for root alone, and QEMU does not run as root here")
+	errNoGroup   = errors.New(kvmDevice + " is for root alone")
+)
 
 // Accel returns the accelerator to use: KVM where a guest really runs under it,
 // and TCG with the reason why not. It is found out once.
@@ -53,6 +56,9 @@ func kvmOpens() error {
 		return nil
 	}
 	if err := unix.Access(kvmDevice, unix.R_OK|unix.W_OK); err != nil {
+		if groupOf(info) == 0 {
+			return errNoGroup
+		}
 		return fmt.Errorf("%s: %w", kvmDevice, err)
 	}
 	return nil
@@ -65,11 +71,19 @@ func kvmGroups(accel string) []int {
 	if accel != KVM || os.Geteuid() != 0 || err != nil {
 		return nil
 	}
-	s, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || s.Gid == 0 || info.Mode()&0o060 != 0o060 {
-		return nil
+	if g := groupOf(info); g != 0 {
+		return []int{g}
 	}
-	return []int{int(s.Gid)}
+	return nil
+}
+
+// groupOf returns the group whose members may use a device, 0 where none but root's may.
+func groupOf(info fs.FileInfo) int {
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || info.Mode()&0o060 != 0o060 {
+		return 0
+	}
+	return int(s.Gid)
 }
 
 // try boots a tiny guest.
@@ -171,6 +185,8 @@ func kvmFix(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return "sudo usermod -aG kvm $USER, and log in again"
+	case errors.Is(err, errNoGroup): // to be in it would be no help as it is
+		return "sudo chgrp kvm /dev/kvm && sudo chmod 660 /dev/kvm && sudo usermod -aG kvm $USER, and log in again"
 	case errors.Is(err, errRootAlone):
 		return "sudo chgrp kvm /dev/kvm && sudo chmod 660 /dev/kvm"
 	}
