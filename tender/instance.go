@@ -187,7 +187,11 @@ func (i *instance) send(f control.Frame) error {
 // connect begins to make the connections that the image asks for.
 func (i *instance) connect() {
 	if i.outlet != nil {
-		i.readers.Go(func() { i.leave(fmt.Errorf("dial socket: %w", i.outlet.serve())) })
+		i.readers.Go(func() {
+			if err := i.outlet.serve(); !errors.Is(err, net.ErrClosed) { // else wait closed it, and knows how the image ended
+				i.leave(fmt.Errorf("dial socket: %w", err))
+			}
+		})
 	}
 }
 
