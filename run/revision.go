@@ -93,8 +93,8 @@ func (l *ledger) next() (uint64, error) {
 }
 
 // lockUp takes the lock of whoever holds a deployment up, for as long as it does:
-// two would each end what the other started.
-func lockUp(data, deployment string) (*os.File, error) {
+// two would each end what the other started. command is what they are.
+func lockUp(data, deployment, command string) (*os.File, error) {
 	dir := filepath.Join(data, "deployments")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -109,7 +109,7 @@ func lockUp(data, deployment string) (*os.File, error) {
 			return nil, err
 		}
 		holder, _ := io.ReadAll(f)
-		return nil, fmt.Errorf("%s is held up by another 'lorica up' (process %s), which goes on: end that one first", deployment, holder)
+		return nil, fmt.Errorf("%s is held up by another 'lorica %s' (process %s), which goes on: end that one first", deployment, command, holder)
 	}
 	if err := f.Truncate(0); err != nil {
 		f.Close()

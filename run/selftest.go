@@ -24,6 +24,7 @@ type Check struct {
 }
 
 const (
+	selftestName   = "lorica/selftest" // of the deployment
 	selftestWithin = 5 * time.Minute
 	selftestMemory = 128 << 20
 	selftestWindow = 1 << 20
@@ -34,18 +35,27 @@ const (
 // that an image, run as any other, moves bytes and survives its application. sink is
 // told of each check as it ends. The error is about what kept checks from being made.
 func (m *Machine) Selftest(ctx context.Context, target, network string, progress func(builder.Step), sink func(Check)) error {
+	lock, err := lockUp(m.paths.Data, selftestName, "selftest")
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
 	dir, err := os.MkdirTemp("", "lorica-selftest-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	d, err := selftestProject(filepath.Join(dir, "project"), target, network)
+	if err != nil {
+		return err
+	}
 	if target == api.TargetMicroVM {
 		progress(builder.Step{Name: builder.StepCompile, Detail: "what tests the kernel from inside"})
 		if err := kernelTest(ctx, dir, sink); err != nil {
 			return err
 		}
 	}
-	return m.serviceTest(ctx, filepath.Join(dir, "project"), target, network, progress, sink)
+	return m.serviceTest(ctx, d, progress, sink)
 }
 
 // kernelTest boots the image that tests the kernel from inside, and passes on what

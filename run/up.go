@@ -342,7 +342,7 @@ func (u *up) one(ctx context.Context, d *policy.Deployment, leaving []*Instance,
 		sum.Write([]byte{0})
 	}
 	if u.locks[d.Name()] == nil {
-		lock, err := lockUp(u.paths.Data, d.Name())
+		lock, err := lockUp(u.paths.Data, d.Name(), "up")
 		if err != nil {
 			return err
 		}
