@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -44,5 +45,61 @@ spec:
 	})
 	if err != nil {
 		t.Errorf("%v\n%s", err, spec)
+	}
+}
+
+// What README.md shows of a new project is what commands print, in a folder where nothing
+// was before; its 'up' is of the plan that it shows. Digests are other ones with each change of
+// the source.
+func TestTheLinesOfTheReadme(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("HOME", t.TempDir())
+	for _, name := range []string{"XDG_DATA_HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"} {
+		t.Setenv(name, "")
+	}
+	t.Chdir(t.TempDir())
+	digest := regexp.MustCompile(`(plan|sha256):[0-9a-f]+`)
+	for _, c := range []struct {
+		shown string
+		args  []string
+		code  int
+		err   bool // it is said on standard error
+	}{
+		{"$ lorica init shop\n", []string{"init", "shop"}, exitOK, false},
+		{"$ lorica plan -f shop\n", []string{"plan", "-f", "shop"}, exitOK, false},
+		{"$ lorica why -f shop --packet 'tcp 192.0.2.7 -> :8080'\n", []string{"why", "-f", "shop", "--packet", "tcp 192.0.2.7 -> :8080"}, exitOK, false},
+		{"refused; what ran before still runs\n", []string{"plan", "-f", "shop"}, exitFailure, true},
+	} {
+		if c.err {
+			edit := func(b []byte) []byte { return bytes.Replace(b, []byte("action: Allow"), []byte("action: Alow"), 1) }
+			policy := filepath.Join("shop", "policy.yaml")
+			b, err := os.ReadFile(policy)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(policy, edit(b), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, block, found := strings.Cut(string(readme), c.shown)
+		block, _, _ = strings.Cut(block, "```")
+		var out, errs bytes.Buffer
+		if code := execute(t.Context(), c.args, strings.NewReader(""), &out, &errs); code != c.code || !found {
+			t.Fatalf("lorica %v: exit code %d, %s", c.args, code, errs.String())
+		}
+		printed := out.String()
+		if c.err {
+			printed = strings.TrimSuffix(errs.String(), "1 error\n")
+		}
+		if got, want := digest.ReplaceAllString(printed, "$1"), digest.ReplaceAllString(block, "$1"); got != want {
+			t.Errorf("lorica %v prints\n%s\nREADME.md shows\n%s", c.args, got, want)
+		}
+	}
+	plans := regexp.MustCompile(`plan:[0-9a-f]{64}`).FindAllString(string(readme), -1)
+	if len(plans) != 2 || plans[0] != plans[1] {
+		t.Errorf("README.md shows plan and start of %v", plans)
 	}
 }

@@ -107,9 +107,10 @@ func (c *cli) planCommand() *cobra.Command {
 		GroupID: "run",
 		Short:   "Show what would be generated, and what would change",
 		Long: `Shows for each workload and security level: the modules, the lines that each is there
-for and whether it is necessary or what it would cost to do without, what was left out, open ports, the system calls that will be allowed, where
-each rule is enforced, whether the image exists, and what changes against what runs.
-It builds nothing, and changes nothing that runs.
+for and whether it is necessary or what it would cost to do without, what was left out,
+open ports, the system calls that will be allowed (of a microVM, its devices), where each
+rule is enforced, whether the image exists, and what changes against what runs. It builds
+nothing, and changes nothing that runs.
 
 Where workloads name modules of your own, it writes lorica.lock beside them, which pins
 each module by a digest of its files, and Lorica's own modules by one of their
@@ -120,12 +121,13 @@ an error here as well, until --update accepts it; look at what changed before th
 image is built without one module after the other, with nothing else changed, and started
 for a moment on an address of loopback taken by chance: it does not build, does not start,
 or answers a request otherwise than the policy says. Other users of the machine could find
-and reach it while it lasts, and it lacks what would keep them out: ask where nobody else is. Where a module has a section of
-the program, that is left out as well then, to see what would come in. What is linked is
-read from the image, and held to what its modules and its application import. Nothing is
-kept, what runs is not touched, and the images may connect to nothing. Exit code 1 where
-nothing breaks without a module, or where anything else is linked; 3 where of some module
-neither is shown: where no image can be started here, or the policy enforces nothing.`,
+and reach it while it lasts, and it lacks what would keep them out: ask where nobody else
+is. Where a module has a section of the program, that is left out as well then, to see
+what would come in. What is linked is read from the image, and held to what its modules
+and its application import. Nothing is kept, what runs is not touched, and the images may
+connect to nothing. Exit code 1 where nothing breaks without a module, or where anything
+else is linked; 3 where of some module neither is shown: where no image can be started
+here, or the policy enforces nothing.`,
 		Example: `  lorica plan -f examples/payments
   lorica plan -f examples/module --locked
   lorica plan --prove -f examples/payments`,
