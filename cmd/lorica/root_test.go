@@ -9,7 +9,8 @@ import (
 
 // Whoever interrupts a command is told that, and not what it cut off.
 func TestInterrupted(t *testing.T) {
-	t.Setenv("HOME", t.TempDir())
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	t.Setenv("XDG_RUNTIME_DIR", "")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var errs bytes.Buffer
