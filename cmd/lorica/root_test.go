@@ -13,9 +13,11 @@ func TestInterrupted(t *testing.T) {
 	t.Setenv("XDG_RUNTIME_DIR", "")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	var errs bytes.Buffer
-	code := execute(ctx, []string{"plan", "-f", "starter"}, strings.NewReader(""), &bytes.Buffer{}, &errs)
-	if code != exitFailure || errs.String() != "lorica: interrupted\n" {
-		t.Errorf("exit code %d: %s", code, errs.String())
+	for _, args := range [][]string{{"plan", "-f", "starter"}, {"up", "-f", "starter", "-o", "json", "--try", "starter/requests.yaml", "--exit"}} {
+		var errs bytes.Buffer
+		code := execute(ctx, args, strings.NewReader(""), &bytes.Buffer{}, &errs)
+		if code != exitFailure || errs.String() != "lorica: interrupted\n" {
+			t.Errorf("lorica %v: exit code %d: %s", args, code, errs.String())
+		}
 	}
 }

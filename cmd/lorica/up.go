@@ -122,6 +122,9 @@ func (u *upping) run(ctx context.Context, o run.UpOptions) error {
 	var tryErr error
 	select {
 	case err := <-ended:
+		if err == nil && u.exit {
+			return errors.New("it was ended before the requests were made")
+		}
 		return u.explain(err)
 	case <-u.ready:
 	}
