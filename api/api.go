@@ -449,6 +449,7 @@ type Basic struct {
 	Attempts uint32        // failures per source and Window; 10 where none is written
 	Window   time.Duration // one minute where none is written
 	Schemes  []string      // of password hashing, by name, that the user list holds; none where it was not read
+	Memory   uint64        // bytes that the costliest verifier of the list takes for a while
 }
 
 // A Route is a method and a path pattern that exist.

@@ -6,6 +6,7 @@
 package policy
 
 import (
+	"fmt"
 	"iter"
 	"slices"
 
@@ -84,6 +85,9 @@ func (b *Bundle) Retarget(target, network string) error {
 			errs = append(errs, &Error{Pos: w.Metadata.Pos, Message: "the workload " + w.Metadata.Name + " cannot have the network socket: " + ownStack,
 				Fix: "ask for the network direct, or for the target process"})
 		}
+		if e := tooSmall(w, d.Policy); e != nil {
+			errs = append(errs, e)
+		}
 	}
 	if len(errs) > 0 {
 		return errs
@@ -96,6 +100,21 @@ const ownStack = "a microVM always has a stack of its own"
 // impossible reports a network that the target cannot have.
 func impossible(w *api.Workload) bool {
 	return w.Target == api.TargetMicroVM && w.Network == api.NetSocket
+}
+
+// besideHashes is what a machine needs beside the memory of a password hash: with less the
+// first login ends an image of files (measured).
+const besideHashes = 21 << 20
+
+// tooSmall returns an error where passwords cannot be verified in the memory of a microVM, which
+// is all that there is: of a process it is what the Go runtime aims at.
+func tooSmall(w *api.Workload, s *api.SecurityPolicy) *Error {
+	a := s.Authentication
+	if w.Target != api.TargetMicroVM || a == nil || a.Basic == nil || a.Basic.Memory == 0 || w.Memory >= besideHashes+a.Basic.Memory {
+		return nil
+	}
+	return &Error{Pos: a.Basic.Pos, Message: fmt.Sprintf("verifying a password takes %s, and the microVM of workload %s has %s for everything", sizeText(a.Basic.Memory), w.Metadata.Name, sizeText(w.Memory)),
+		Fix: "write resources: {memory: " + sizeText((besideHashes+a.Basic.Memory+1<<20-1)>>20<<20) + "} or more in the workload, or verifiers that cost less"}
 }
 
 // A Deployment is a workload and the policy that selects it.

@@ -40,3 +40,29 @@ func TestRetarget(t *testing.T) {
 		}
 	}
 }
+
+// Where the memory of a microVM is too little for one password, the first login would end its image.
+func TestPasswordsFitAMachine(t *testing.T) {
+	dir := folder(t)
+	for _, c := range []struct {
+		memory, target, then string
+		want                 string
+	}{
+		{"39Mi", "microvm", "", "verifying a password takes 19Mi, and the microVM of workload shop has 39Mi for everything (write resources: {memory: 40Mi} or more"},
+		{"39Mi", "process", "microvm", "has 39Mi for everything"},
+		{"40Mi", "microvm", "", ""},
+		{"32Mi", "process", "", ""},
+		{"32Mi", "microvm", "process", "has 32Mi for everything"},
+	} {
+		b, err := parse(dir, strings.Replace(base, "  app:\n", "  resources: {memory: "+c.memory+"}\n  target: "+c.target+"\n  app:\n", 1))
+		if err == nil {
+			err = b.Retarget(c.then, "")
+		}
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%+v: %v", c, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}

@@ -85,6 +85,9 @@ func (p *parsing) checkPair(w *workload, s *securityPolicy) {
 	p.checkProxied(w, s)
 	p.checkPairTLS(w, s)
 	p.checkPairSinks(w, s)
+	if e := tooSmall(w.Workload, s.SecurityPolicy); e != nil {
+		s.failAt(e.Pos, e.Fix, "%s", e.Message)
+	}
 	plain := !secured(s.SecurityPolicy) && !s.bad["spec.tls"]
 	for _, l := range w.Listen {
 		if l.Address.IsLoopback() {

@@ -130,6 +130,9 @@ func (p *parsing) checkUsers(s *securityPolicy, x api.Secret) {
 			b.Schemes = append(b.Schemes, scheme)
 			slices.Sort(b.Schemes)
 		}
+		if a, problem := basic.ReadArgon2id(u.Verifier); problem == "" {
+			b.Memory = max(b.Memory, uint64(a.Memory)<<10)
+		}
 		if why := basic.Weak(u.Verifier); why != "" && (weak[why] == nil || weak[why].Pos.Line > u.Line) {
 			weak[why] = &Error{Pos: api.Pos{File: filepath.Clean(x.File), Line: u.Line, Column: 1}, Message: fmt.Sprintf("secret %q: this verifier costs little to guess at: %s", x.Name, why),
 				Fix: "`lorica passwd` writes one that costs more; its user has to give the password again"}

@@ -87,7 +87,7 @@ func printHealth(w io.Writer, h *health) {
 }
 
 func finding(f process.Finding) [][]string {
-	rows := [][]string{{mark(f.OK), f.Name, f.Detail}}
+	rows := [][]string{{mark(f.OK), f.Name, strings.TrimPrefix(f.Detail, f.Name+": ")}}
 	if !f.OK && f.Fix != "" {
 		rows = append(rows, []string{"", "", "fix: " + f.Fix})
 	}
