@@ -95,6 +95,7 @@ func mistakes() []mistake {
 		{"merge key", "{name: web, port: 8080}", "{name: web, <<: {port: 8080}}", nil},
 		{"tag", "tenant: acme}\nspec:\n  selector", "tenant: !!str acme}\nspec:\n  selector", nil},
 		{"tab", "  secrets:\n", "\tsecrets:\n", nil},
+		{"text behind a bracket", "[127.0.0.0/8]}", "[127.0.0.0/8]}\n  selector: {}x", nil},
 		{"unclosed bracket", "[127.0.0.0/8]", "[127.0.0.0/8", nil},
 		{"text that is a number", "{app: shop}}\n  levels", "{app: 12}}\n  levels", nil},
 		{"number that is text", "name: web, port: 8080", `name: web, port: "8080"`, nil},

@@ -39,9 +39,11 @@ func (p *parsing) documents(src *source, data []byte) []*yaml.Node {
 			return nil
 		}
 		text := src.line(line)
-		fix := "see this line and the one above it"
+		fix := "see this line and its neighbours"
 		if strings.HasPrefix(strings.TrimLeft(text, " "), "\t") {
 			fix = "indent with spaces: YAML does not allow tabs"
+		} else if strings.HasSuffix(msg, "did not find expected key") { // the line is where the fields begin
+			fix = "one of the lines from here on, to the end of what is indented below, is no field: see what stands behind a bracket"
 		}
 		at(line, 1+len(text)-len(strings.TrimLeft(text, " \t")), fix, "this is not YAML: %s", msg)
 		return nil
