@@ -164,7 +164,7 @@ func TestRequirementsCiteTheirLines(t *testing.T) {
 		got = append(got, r.Any.String()+" "+r.Pos.Short())
 	}
 	want := []string{
-		"image/process " + d.Workload.Metadata.Pos.Short(), "net " + d.Workload.Listen[0].Pos.Short(),
+		"image/process " + d.Workload.TargetPos.Short(), "net " + d.Workload.Listen[0].Pos.Short(),
 		"net/socket " + d.Workload.Listen[0].Pos.Short(),
 		"firewall " + d.Policy.Network.Pos.Short(), "filter " + d.Policy.RoutesPos.Short(),
 		"authn " + d.Policy.Authentication.Pos.Short(), "authn/basic " + d.Policy.Authentication.Basic.Pos.Short(),
