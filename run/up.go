@@ -102,6 +102,9 @@ func (u *up) load() (*policy.Bundle, error) {
 	return b, err
 }
 
+// againAfter is when a change is tried again that came as what runs died.
+const againAfter = 2 * time.Second
+
 // Up brings every deployment of the documents up and keeps it so: it takes over
 // what already runs, follows changes of the files, starts again what dies, and
 // reports everything to sink, which is called by one goroutine at a time. When
@@ -137,7 +140,34 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 	changes := watch(ctx, taken, paths)
 	refresh := time.NewTicker(refreshInterval)
 	defer refresh.Stop()
-	var refused builder.Stamp // of what was wrong
+	var refused builder.Stamp  // of what was wrong
+	var again <-chan time.Time // the last change was not refused for good
+	// follow brings what runs to the documents as they are now.
+	follow := func() {
+		again = nil
+		next, err := u.load()
+		if err != nil { // what mends it may be a file that nothing named before
+			look(append(inputs(bundle), named(policy.Decoded(o.Path))...))
+			refused = stampOf(paths())
+			next, err = u.load()
+		}
+		if err == nil {
+			look(inputs(next)) // watched even if it cannot be applied
+			refused = builder.Stamp{}
+			err = u.apply(ctx, next)
+		}
+		if err == nil {
+			bundle = next
+		}
+		if u.wrong = err != nil; !u.wrong || ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, tender.ErrNotReady) {
+			again = time.After(againAfter)
+			err = fmt.Errorf("%w. It is tried again in %s", err, againAfter)
+		}
+		u.refused(err)
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -146,24 +176,9 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 			if u.wrong && stampOf(paths()) == refused {
 				continue // more is watched, and nothing changed
 			}
-			next, err := u.load()
-			if err != nil { // what mends it may be a file that nothing named before
-				look(append(inputs(bundle), named(policy.Decoded(o.Path))...))
-				refused = stampOf(paths())
-				next, err = u.load()
-			}
-			if err == nil {
-				look(inputs(next)) // watched even if it cannot be applied
-				refused = builder.Stamp{}
-				err = u.apply(ctx, next)
-			}
-			if err == nil {
-				bundle = next
-			}
-			u.wrong = err != nil
-			if err != nil && ctx.Err() == nil {
-				u.refused(err)
-			}
+			follow()
+		case <-again:
+			follow()
 		case <-refresh.C:
 			if slices.ContainsFunc(bundle.Deployments, func(d *policy.Deployment) bool { return developed(d.Policy) }) {
 				if err := u.apply(ctx, bundle); err != nil && ctx.Err() == nil {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -44,6 +45,28 @@ func TestRuleChangeLosesNoRequest(t *testing.T) {
 	t.Logf("%d requests, %d failed; the program was replaced in %.1f ms", total, len(failed), e.TookMillis)
 	if len(failed) > 0 || total == 0 {
 		t.Errorf("%d of %d requests failed: %v", len(failed), total, failed)
+	}
+}
+
+// A change that comes as the image dies is not forgotten: it is in force without being
+// saved again.
+func TestAChangeWhileTheImageDies(t *testing.T) {
+	u := newUser(t)
+	port := freePort(t)
+	dir := u.example(port)
+	x, first := u.up(dir)
+	defer x.interrupt()
+	addr := "127.0.0.1:" + port
+	syscall.Kill(first.PID, syscall.SIGSTOP)
+	edit(t, filepath.Join(dir, "policy.yaml"), `@id("teller-transfer")`,
+		"@id(\"teller-read\")\n      permit (principal in Group::\"tellers\", action == Action::\"call\", resource in RouteGroup::\"reads\");\n\n      @id(\"teller-transfer\")")
+	time.Sleep(300 * time.Millisecond)
+	syscall.Kill(first.PID, syscall.SIGKILL)
+	if e := x.wait("applied"); e.Status.Revision <= first.Revision {
+		t.Errorf("revision %d is in force, after %d", e.Status.Revision, first.Revision)
+	}
+	if a := get(t, addr, "/accounts/7", teller); a.status != 200 {
+		t.Errorf("after the change a teller reads with %d", a.status)
 	}
 }
 
