@@ -341,12 +341,12 @@ func peers(t *testing.T, target string, doc *strings.Builder, all bool) {
 	}
 }
 
-// quiet returns the status when what was sent before has arrived: a flood takes longer than
-// who sends it.
+// quiet returns the status when nothing arrives any more: an image answers a flood again
+// and again, and is told as often that nobody is there.
 func (u *user) quiet() status {
 	s := u.ps()
-	for range 50 {
-		time.Sleep(100 * time.Millisecond)
+	for range 120 {
+		time.Sleep(time.Second)
 		next := u.ps()
 		if next.counted() == s.counted() {
 			break
