@@ -210,12 +210,18 @@ func (m *Machine) replace(ctx context.Context, a *Applied, book *ledger, p *Plan
 		return err
 	}
 	start := time.Now()
-	_, err = a.Instance.Replace(ctx, tender.Batch{Program: in.program, Others: in.others, Secrets: in.secrets})
+	now, err := a.Instance.Replace(ctx, tender.Batch{Program: in.program, Others: in.others, Secrets: in.secrets})
 	a.Took = time.Since(start)
-	if err == nil {
-		a.Instance.Status, err = a.Instance.Client.Status(ctx)
+	if err != nil {
+		return err
 	}
-	return err
+	s, err := a.Instance.Client.Status(ctx)
+	if err != nil { // it is in force all the same
+		s = a.Instance.Status
+		s.Program, s.Content, s.Level, s.Revision = now.Program, now.Content, now.Level, now.Revision
+	}
+	a.Instance.Status = s
+	return nil
 }
 
 // startsWithin bounds the wait for an instance whose image has died and is started

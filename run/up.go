@@ -102,8 +102,12 @@ func (u *up) load() (*policy.Bundle, error) {
 	return b, err
 }
 
-// againAfter is when a change is tried again that came as what runs died.
-const againAfter = 2 * time.Second
+// A change that came as what runs died is tried again after a while, but not for ever: it
+// may be what it died of.
+const (
+	againAfter = 2 * time.Second
+	againMost  = 3
+)
 
 // Up brings every deployment of the documents up and keeps it so: it takes over
 // what already runs, follows changes of the files, starts again what dies, and
@@ -142,12 +146,17 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 	defer refresh.Stop()
 	var refused builder.Stamp  // of what was wrong
 	var again <-chan time.Time // the last change was not refused for good
+	tries := 0
 	// follow brings what runs to the documents as they are now.
 	follow := func() {
 		again = nil
 		next, err := u.load()
-		if err != nil { // what mends it may be a file that nothing named before
-			look(append(inputs(bundle), named(policy.Decoded(o.Path))...))
+		for range 3 { // what mends it may be a file that nothing named before
+			names := append(inputs(bundle), named(policy.Decoded(o.Path))...)
+			if err == nil || slices.Equal(names, *watched.Load()) {
+				break
+			}
+			look(names)
 			refused = stampOf(paths())
 			next, err = u.load()
 		}
@@ -162,7 +171,7 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 		if u.wrong = err != nil; !u.wrong || ctx.Err() != nil {
 			return
 		}
-		if errors.Is(err, tender.ErrNotReady) {
+		if tries++; errors.Is(err, tender.ErrNotReady) && tries < againMost {
 			again = time.After(againAfter)
 			err = fmt.Errorf("%w. It is tried again in %s", err, againAfter)
 		}
@@ -176,6 +185,7 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 			if u.wrong && stampOf(paths()) == refused {
 				continue // more is watched, and nothing changed
 			}
+			tries = 0
 			follow()
 		case <-again:
 			follow()
@@ -264,6 +274,9 @@ func inputs(b *policy.Bundle) []string {
 func named(workloads []*api.Workload, policies []*api.SecurityPolicy) []string {
 	var list []string
 	add := func(dir, p string) {
+		if p == "" { // it is not written yet
+			return
+		}
 		if !filepath.IsAbs(p) {
 			p = filepath.Join(dir, p)
 		}
@@ -459,8 +472,8 @@ func (u *up) hold(ctx context.Context, a *Applied, secrets [sha256.Size]byte) (*
 			if err == nil || ctx.Err() != nil {
 				break
 			}
-			if _, err := i.Client.Status(ctx); err != nil {
-				break
+			if _, err := i.Client.Status(ctx); err != nil && i.gone() {
+				break // and is not just stopped
 			}
 			time.Sleep(100 * time.Millisecond)
 		}

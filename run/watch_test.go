@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lorica.dev/lorica/internal/notrun"
+	"lorica.dev/lorica/policy"
 )
 
 func put(t *testing.T, path, text string) {
@@ -126,5 +127,19 @@ func TestALogDoesNotKeepLooking(t *testing.T) {
 	// A look at the tick, and one at the first ring after it, which takes two.
 	if most := 5 * (int64(time.Since(start)/watchInterval) + 2); looks.Load() > most {
 		t.Errorf("%d looks for %d lines; at most %d were due", looks.Load(), lines, most)
+	}
+}
+
+// What a document does not say yet is not the folder that the document is in, where a log
+// of 'up' may lie.
+func TestWhatIsNotWrittenYetIsNotWatched(t *testing.T) {
+	for what, app := range map[string]string{"files": "static: {}", "handler": "handler: {}", "dir": "static: {dir: }"} {
+		dir := t.TempDir()
+		put(t, filepath.Join(dir, "w.yaml"), "apiVersion: lorica.dev/v1alpha1\nkind: Workload\nmetadata: {name: w}\nspec:\n  app: {"+app+"}\n")
+		for _, watched := range named(policy.Decoded(dir)) {
+			if filepath.Clean(watched) == dir {
+				t.Errorf("%s: the whole folder is watched", what)
+			}
+		}
 	}
 }

@@ -2,6 +2,7 @@ package tender
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -54,7 +55,7 @@ func (c *Client) connect(ctx context.Context) (*net.UnixConn, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("tender: no tender answers in %s: %w", c.dir, err)
+		return nil, lost{fmt.Sprintf("tender: no tender answers in %s: %v", c.dir, err), err}
 	}
 	u := conn.(*net.UnixConn)
 	if err := samePeer(u); err != nil {
@@ -82,6 +83,12 @@ func (c *Client) open(ctx context.Context, r request) (*net.UnixConn, func(), er
 		_, err = parts.WriteTo(conn)
 	}
 	if err != nil {
+		// Where the tender refuses it, it does so before it has read all.
+		conn.SetReadDeadline(time.Now().Add(time.Second))
+		if line, late := readLine(bufio.NewReader(conn), maxAnswer); late == nil {
+			_, late = parseResponse(line)
+			err = cmp.Or(late, err)
+		}
 		done()
 		return nil, nil, c.fault(ctx, err)
 	}
@@ -92,7 +99,10 @@ func (c *Client) fault(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return fmt.Errorf("tender: the tender in %s broke off: %w", c.dir, err)
+	if _, answered := errors.AsType[refusal](err); answered {
+		return err
+	}
+	return lost{fmt.Sprintf("tender: the tender in %s broke off: %v", c.dir, err), err}
 }
 
 // A refusal is the error of a tender.
@@ -142,32 +152,32 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	defer cancel()
 	err = c.call(soon, request{Op: opStatus}, &s)
 	if err != nil && soon.Err() != nil && ctx.Err() == nil {
-		err = silent(fmt.Sprintf("tender: the tender in %s has not answered for %s: it is stopped, or hangs. Continue it (kill -CONT %d), or end it (kill -KILL %[3]d)", c.dir, statusWithin, c.pid))
+		err = lost{fmt.Sprintf("tender: the tender in %s has not answered for %s: it is stopped, or hangs. Continue it (kill -CONT %d), or end it (kill -KILL %[3]d)", c.dir, statusWithin, c.pid), err}
 	}
 	return s, err
 }
 
-// A silent is the error of a tender that does not answer.
-type silent string
+// A lost is the error of a tender that gives no answer: it has ended, is stopped, or hangs.
+type lost struct {
+	text string
+	err  error
+}
 
-func (s silent) Error() string        { return string(s) }
-func (s silent) Is(target error) bool { return target == ErrNotReady }
+func (l lost) Error() string        { return l.text }
+func (l lost) Unwrap() error        { return l.err }
+func (l lost) Is(target error) bool { return target == ErrNotReady }
 
 // Replace puts a signed batch and its secrets in force, all or nothing, at the level
 // that is asked for: that of its first program, unless a level was set by hand or raised
 // by a trigger. A refusal is an error with the image's reason; what was before then stays.
-// ErrNotReady is one that may be none a moment later.
+// ErrNotReady is one that may be none a moment later, unless that program is what ends it.
 func (c *Client) Replace(ctx context.Context, b Batch) (Applied, error) {
 	r := request{Op: opReplace, Program: b.Program, Secrets: b.Secrets}
 	for _, o := range b.Others {
 		r.Others = append(r.Others, behind{len(o.Program), o.Plan, o.Lacks, o.Program})
 	}
 	var a Applied
-	err := c.call(ctx, r, &a)
-	if _, answered := errors.AsType[refusal](err); err != nil && !answered && ctx.Err() == nil {
-		err = fmt.Errorf("%w; %w", err, ErrNotReady)
-	}
-	return a, err
+	return a, c.call(ctx, r, &a)
 }
 
 // SetLevel has another level in force: until it is set again, or for a time; with hold no

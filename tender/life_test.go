@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"lorica.dev/lorica/abi/control"
 	"lorica.dev/lorica/abi/program"
 	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/internal/notrun"
@@ -196,6 +197,10 @@ func TestReplace(t *testing.T) {
 	}
 	if after := status(t, c); after.Program != s.Program || after.Restarts != 0 {
 		t.Errorf("a refused program changed %+v", after)
+	}
+	large := []control.Secret{{Name: "large", Value: make([]byte, 40<<20)}}
+	if _, err := c.Replace(background, tender.Batch{Program: signed(t, 2, "/new"), Secrets: large}); err == nil || errors.Is(err, tender.ErrNotReady) {
+		t.Errorf("too much: got %v, want a refusal for good", err)
 	}
 	for revision := uint64(2); revision < 12; revision++ { // more often than there are slots
 		b := signed(t, revision, "/hello", "/new")

@@ -60,7 +60,7 @@ func TestAChangeWhileTheImageDies(t *testing.T) {
 	syscall.Kill(first.PID, syscall.SIGSTOP)
 	edit(t, filepath.Join(dir, "policy.yaml"), `@id("teller-transfer")`,
 		"@id(\"teller-read\")\n      permit (principal in Group::\"tellers\", action == Action::\"call\", resource in RouteGroup::\"reads\");\n\n      @id(\"teller-transfer\")")
-	time.Sleep(5 * time.Second) // the change waits for its answer, but on a busy machine
+	time.Sleep(12 * time.Second) // the change waits for its answer, but on a busy machine
 	syscall.Kill(first.PID, syscall.SIGKILL)
 	if e := x.wait("applied"); e.Status.Revision <= first.Revision {
 		t.Errorf("revision %d is in force, after %d", e.Status.Revision, first.Revision)
