@@ -98,6 +98,7 @@ type instance struct {
 
 	mu        sync.Mutex
 	failure   error // why the tender killed it
+	lost      bool  // one of its channels is of no more use
 	offer     offer
 	prepared  chan control.Prepared
 	committed chan struct{}
@@ -141,7 +142,7 @@ func (i *instance) ends() bool {
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.failure != nil
+	return i.failure != nil || i.lost
 }
 
 // wait returns why the image ended, when it has and everything it said is kept.
@@ -178,6 +179,9 @@ func (i *instance) send(f control.Frame) error {
 	defer i.write.Unlock()
 	i.conn.SetWriteDeadline(time.Now().Add(i.patience))
 	if err := control.WriteFrame(i.conn, f); err != nil {
+		i.mu.Lock()
+		i.lost = true
+		i.mu.Unlock()
 		go i.leave(fmt.Errorf("it does not take what it is told: %w", err)) // who is told may be dying, and of something else
 		return err
 	}
@@ -218,6 +222,7 @@ func (i *instance) readFrames() {
 func (i *instance) leave(err error) {
 	var last time.Duration
 	i.mu.Lock()
+	i.lost = true
 	if i.drained {
 		last = i.patience
 	} else if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
@@ -431,17 +436,28 @@ func (i *instance) pulse() error {
 	return nil
 }
 
-// statistics asks the image; after a second it returns what is known.
+// statistics asks the image; after a second, also one in which it does not take the
+// question, it returns what is known.
 func (i *instance) statistics(ctx context.Context) control.Stats {
-	fresh, err := i.query()
-	if err != nil {
-		return control.Stats{}
-	}
 	ctx, cancel := context.WithTimeout(ctx, statsWithin)
 	defer cancel()
+	answered := make(chan error, 1)
+	go func() {
+		fresh, err := i.query()
+		if err == nil {
+			select {
+			case <-fresh:
+			case <-i.proc.Done():
+			case <-ctx.Done():
+			}
+		}
+		answered <- err
+	}()
 	select {
-	case <-fresh:
-	case <-i.proc.Done():
+	case err := <-answered:
+		if err != nil {
+			return control.Stats{}
+		}
 	case <-ctx.Done():
 	}
 	i.mu.Lock()

@@ -227,8 +227,9 @@ func TestAProgramForAnImageThatDies(t *testing.T) {
 	}
 	err, revision := error(nil), uint64(2)
 	for ; revision < 7 && err == nil; revision++ { // on a busy machine it may come too late
-		s := status(t, c)
-		syscall.Kill(s.PID, syscall.SIGSTOP)
+		var s tender.Status
+		eventually(t, "it is ready", func() bool { s = status(t, c); return s.State == tender.Ready })
+		stop(t, s.PID)
 		go put(revision)
 		time.Sleep(100 * time.Millisecond)
 		syscall.Kill(s.PID, syscall.SIGKILL)
@@ -317,10 +318,13 @@ func TestRestart(t *testing.T) {
 	eventually(t, "two restarts", func() bool { return status(t, c).Restarts == 2 })
 }
 
-// stop has an image do nothing more, with none of its threads: on a busy machine they
+// stop has a process do nothing more, with none of its threads: on a busy machine they
 // accept connections for a while after the signal.
 func stop(t *testing.T, pid int) {
 	t.Helper()
+	if pid <= 0 { // would be groups of processes, of this one too
+		t.Fatal("it has no process")
+	}
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -492,7 +496,8 @@ func TestATenderThatIsStopped(t *testing.T) {
 	t.Parallel()
 	c := start(t, configure(t))
 	s := status(t, c)
-	syscall.Kill(s.TenderPID, syscall.SIGSTOP)
+	t.Cleanup(func() { syscall.Kill(s.TenderPID, syscall.SIGCONT) })
+	stop(t, s.TenderPID)
 	_, err := c.Status(background)
 	syscall.Kill(s.TenderPID, syscall.SIGCONT)
 	if !errors.Is(err, tender.ErrNotReady) || !strings.Contains(err.Error(), fmt.Sprintf("kill -CONT %d", s.TenderPID)) {

@@ -81,8 +81,9 @@ func (t *tender) enforce(ctx context.Context, l *levelled, secrets []control.Sec
 	if inst == nil || state != Ready {
 		return Applied{}, fmt.Errorf("tender: the instance is %s; %w", state, ErrNotReady)
 	}
+	final := false
 	defer func() {
-		if err != nil && inst.ends() {
+		if err != nil && !final && inst.ends() {
 			err = fmt.Errorf("%w; %w", err, ErrNotReady)
 		}
 	}()
@@ -117,6 +118,7 @@ func (t *tender) enforce(ctx context.Context, l *levelled, secrets []control.Sec
 	whole := <-verified
 	r := &l.reading
 	if err := t.mayTake(r); err != nil {
+		final = true
 		inst.fail(fmt.Errorf("it accepted a program that it must refuse: %w", err))
 		return Applied{}, err
 	}
