@@ -231,6 +231,9 @@ func sysSigreturn(t *thread) {
 	if ip := t.reg[regIP]; ip >= userEnd {
 		t.reg[regIP] = 0 // faults where it can be handled
 	}
+	if sp := t.reg[regSP]; sp >= userEnd {
+		t.reg[regSP] = 0 // so does that: nothing is mapped there, or below it at the end of all addresses
+	}
 	if fp := ld(sc + scFPState*8); fp != 0 && fp < userEnd {
 		a := t.address() + threadXSAVE
 		copyWords(a, fp, xsaveSize/8)

@@ -96,6 +96,7 @@ func TestForgedFrames(t *testing.T) {
 	pushSignal(th, sigSEGV, codeKernel, 0)
 	sc := th.reg[regDX] + ucContext
 	fp := ld(sc + scFPState*8)
+	st(sc+15*8, direct)       // stack pointer
 	st(sc+16*8, direct)       // instruction pointer
 	st(sc+17*8, ^uint64(0)-2) // flags
 	st32(fp+mxcsrAt, ^uint32(0))
@@ -104,8 +105,8 @@ func TestForgedFrames(t *testing.T) {
 	}
 	ends(th)
 	area := addrOf(vectorsOf(th))
-	if th.reg[regIP] != 0 || th.reg[regFlags] != flagsUser|flagInterrupt|flagReserved {
-		t.Errorf("it goes on at %#x with flags %#x", th.reg[regIP], th.reg[regFlags])
+	if th.reg[regIP] != 0 || th.reg[regSP] != 0 || th.reg[regFlags] != flagsUser|flagInterrupt|flagReserved {
+		t.Errorf("it goes on at %#x with a stack at %#x, flags %#x", th.reg[regIP], th.reg[regSP], th.reg[regFlags])
 	}
 	if ld32(area+mxcsrAt) != mxcsrAllowed || ld(area+xsaveHeader) != xsaveMask {
 		t.Errorf("MXCSR %#x, components %#x", ld32(area+mxcsrAt), ld(area+xsaveHeader))

@@ -149,7 +149,7 @@ func foreign(t *thread, nr, a, b, c, d uint64) bool {
 	switch nr {
 	case nrFutex:
 		return a >= userEnd || d >= userEnd
-	case nrRead, nrWrite, nrClockGettime, nrEpollPwait, nrEpollWait, nrPages, nrRegisters:
+	case nrRead, nrWrite, nrClockGettime, nrEpollPwait, nrEpollWait, nrPages, nrRegisters, nrClone:
 		return b >= userEnd
 	case nrNanosleep, nrGetrandom, nrUname:
 		return a >= userEnd

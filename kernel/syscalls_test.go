@@ -29,6 +29,7 @@ func TestTheKernelsMemoryIsNotForCalls(t *testing.T) {
 		{"getrandom", nrGetrandom, []int{0}},
 		{"pages", nrPages, []int{1}},
 		{"registers", nrRegisters, []int{1}},
+		{"clone", nrClone, []int{1}},
 	} {
 		for _, i := range c.args {
 			for _, a := range []uint64{userEnd, lowerEnd - 4, lowerEnd, 1 << 63, direct, threadBase, registerBase, ^uint64(0)} {

@@ -262,6 +262,7 @@ func badPointers(int) error {
 			stack := [3]uintptr{p, 0, 1 << 16}
 			_, errs["sigaltstack there"] = call(syscall.SYS_SIGALTSTACK, uintptr(unsafe.Pointer(&stack)), 0)
 			_, errs["epoll_wait"] = call(syscall.SYS_EPOLL_WAIT, 3, p, 8, 1)
+			_, errs["clone"] = call(syscall.SYS_CLONE, 0x1_0100, p)
 		}
 		for name, e := range errs {
 			if e != syscall.EFAULT {
