@@ -116,7 +116,7 @@ func newRNG(t *testing.T) (memory []byte) {
 	rng.regs, rng.memory, random = addrOf(pages), addrOf(pages)+pageSize, *seeded(3)
 	t.Cleanup(func() {
 		rng.regs, rng.memory, rng.index, rng.asked, rng.broken = 0, 0, 0, false, false
-		random, requests, lastSeeded, hasRDRAND = generator{}, 0, 0, false
+		random, requests, lastSeeded = generator{}, 0, 0
 		runtime.KeepAlive(pages)
 	})
 	return pages[pageSize:]
@@ -166,26 +166,6 @@ func TestReseeding(t *testing.T) {
 	rng.asked, rng.broken = false, true
 	if askRNG(); rng.asked {
 		t.Error("asked although it lies")
-	}
-}
-
-func TestTheProcessorsRandomIsMixedIn(t *testing.T) {
-	if _, _, c, _ := cpuid(cpuidFeatures, 0); c&featureRDRAND == 0 {
-		t.Fatal("this processor has no RDRAND, with which this is to be shown")
-	}
-	newRNG(t)
-	without := *seeded(3)
-	without.mix(addrOf(make([]byte, seedBytes)))
-	if reseed(); random.key != without.key {
-		t.Error("a processor without RDRAND gives something")
-	}
-	hasRDRAND = true
-	random = *seeded(3)
-	reseed()
-	first := random.key
-	random = *seeded(3)
-	if reseed(); first == without.key || first == random.key {
-		t.Error("RDRAND does not count")
 	}
 }
 

@@ -305,6 +305,22 @@ func TestTheEntropyDeviceIsBroughtUp(t *testing.T) {
 	}
 }
 
+// TestTheProcessorsRandomIsMixedIn where the processor has it: of a device that gives the
+// same to every machine, all that the kernel gives is the same in every other.
+func TestTheProcessorsRandomIsMixedIn(t *testing.T) {
+	for cpu, alike := range map[string]bool{"max": false, "max,rdrand=off": true} {
+		t.Run(cpu, func(t *testing.T) {
+			m := machine{image: image(t, guest), line: "do=random", noRNG: true, args: []string{"-cpu", cpu,
+				"-object", "rng-random,id=known,filename=/dev/zero", "-device", "virtio-rng-device,rng=known"}}
+			first, code := m.run(t)
+			again, _ := m.run(t)
+			if code != 0 || !regexp.MustCompile(`^random [0-9a-f]{64}\ndone\n$`).MatchString(first) || (first == again) != alike {
+				t.Errorf("code %d; the machines say:\n%s%s", code, first, again)
+			}
+		})
+	}
+}
+
 // TestBootInformation that no builder wrote is refused. It begins with its magic, and its
 // fifth word is the number of segments.
 func TestBootInformation(t *testing.T) {

@@ -49,6 +49,7 @@ func main() {
 		"interrupts": interrupts,
 		"ram":        ram,
 		"clock":      clock,
+		"random":     random,
 		"overflow":   func(n int) error { overflow(uint64(n)); return nil },
 		"trap":       func(int) error { trap(); return nil },
 		"nmi":        func(int) error { nmi(); return nil },
@@ -300,6 +301,16 @@ func ram(int) error {
 	}
 	*at(virt) = 1
 	fmt.Println("total", total>>20, "MB, a page above 4 GB:", phys >= 1<<32)
+	return nil
+}
+
+// random prints what the kernel gives.
+func random(int) error {
+	var b [32]byte
+	if n, e := call(318, uintptr(unsafe.Pointer(&b)), uintptr(len(b))); e != 0 || n != uintptr(len(b)) {
+		return fmt.Errorf("%d bytes: %v", n, e)
+	}
+	fmt.Printf("random %x\n", b)
 	return nil
 }
 
