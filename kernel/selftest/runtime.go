@@ -335,6 +335,9 @@ func spinFull(stop *uint32)                  // computes with X15 until it is to
 // used it while a system call waited must not be seen.
 func callVector() (string, error) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	// A collection would wait for the spinner, which cannot be preempted: none is under way.
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	runtime.GC()
 	const calls = 20
 	var stop uint32
 	var spinner sync.WaitGroup
