@@ -112,6 +112,9 @@ func TestAFloodOfFrames(t *testing.T) {
 	go io.Copy(end, guest)
 	startStack(t, "socket", usernet.MTU, card)
 	card.Close()
+	if err := guest.SetDeadline(time.Now().Add(patience)); err != nil { // also of who floods
+		t.Fatal(err)
+	}
 
 	fwd := forward.New(tender, 1<<15, t.Logf)
 	defer fwd.Close()
@@ -128,6 +131,9 @@ func TestAFloodOfFrames(t *testing.T) {
 	for range 8 {
 		c, err := net.Dial("tcp", addrs[0])
 		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := c.Write([]byte("x")); err != nil {
