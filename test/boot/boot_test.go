@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,30 +47,9 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	images.dir, images.built = dir, map[string]string{}
-	if err := readSources("../../kernel", "../../virtio", "../../netstack", "../../pep", "../../abi", "testdata"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
 	code := m.Run()
 	os.RemoveAll(dir)
 	os.Exit(code)
-}
-
-// readSources reads what images are built from: the test cache knows of a change only
-// in what the test itself has read.
-func readSources(folders ...string) error {
-	for _, folder := range folders {
-		err := filepath.WalkDir(folder, func(name string, d fs.DirEntry, err error) error {
-			if err == nil && !d.IsDir() {
-				_, err = os.ReadFile(name)
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // image returns the bootable image of a package, built with flags, and with those that
