@@ -9,8 +9,10 @@ import (
 	"lorica.dev/lorica/abi/link"
 )
 
-// leastPath is the least MTU that a router on the way may tell of, as it is Linux's. The
-// stack would believe any, and send every byte of a connection in a packet of its own.
+// leastPath is the least MTU that a router on the way may tell of: the stack would believe
+// any, and send every byte of a connection in a packet of its own. Linux takes a lesser one
+// for as much, and lets routers divide its packets from then on. Here who tells of one is
+// not heard, and over a path that is really so narrow no whole segment comes through.
 const leastPath = 552
 
 // ours reports whether a frame is one that this image has any use for, so that little
