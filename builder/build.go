@@ -196,7 +196,7 @@ func (b *build) resolve(ctx context.Context) ([]string, error) {
 	case needs(failed) != "" || strings.Contains(failed.output, "go: downloading ") || strings.Contains(failed.output, "checksum mismatch"):
 		return nil, fmt.Errorf("modules are missing and cannot be downloaded: %s", b.translate(firstLine(failed.output)))
 	}
-	return nil, b.sourceError(failed)
+	return nil, b.explained(failed)
 }
 
 func (b *build) list(ctx context.Context, env []string) ([]string, error) {
@@ -252,7 +252,7 @@ func (b *build) compile(ctx context.Context, flags []string, out string) error {
 	_, err := b.plan.tools.run(ctx, b.dir, b.plan.tools.environment(b.tmp), append(args, "-o", out, ".")...)
 	var failed *goError
 	if errors.As(err, &failed) {
-		return b.sourceError(failed)
+		return b.explained(failed)
 	}
 	return err
 }

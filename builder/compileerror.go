@@ -13,12 +13,30 @@ import (
 // position is how the compiler begins the line of an error.
 var position = regexp.MustCompile(`^(?:\./)?([^\s:]+\.go):(\d+):(\d+): (.*)$`)
 
+// explained says whose a failure of the go command is: a full disk's, or the user's.
+func (b *build) explained(failed *goError) error {
+	if line := fullDisk(failed.output); line != "" {
+		return fmt.Errorf("builder: make room where %s is, and the Go caches: %w (%s)", b.tmp, syscall.ENOSPC, line)
+	}
+	return b.sourceError(failed)
+}
+
+// fullDisk returns the line in which the go command says that a disk is full, or "". What
+// it says of a line of the user's may quote those words, there or in the indented lines
+// below it.
+func fullDisk(output string) string {
+	for line := range strings.Lines(output) {
+		text := strings.TrimSpace(line)
+		if strings.Contains(text, syscall.ENOSPC.Error()) && line[0] != '\t' && !position.MatchString(text) {
+			return text
+		}
+	}
+	return ""
+}
+
 // sourceError turns what the compiler said into the first error in the terms of
 // the user: in a file of theirs, or about the constructor they named.
 func (b *build) sourceError(failed *goError) error {
-	if full := syscall.ENOSPC; strings.Contains(failed.output, full.Error()) { // no line of the user's is the cause
-		return fmt.Errorf("builder: make room where %s is, and the Go caches: %w", b.tmp, full)
-	}
 	parts := b.plan.parts()
 	e := &SourceError{Pos: b.blame(failed.output).pos, Output: b.translate(failed.output)}
 	for line := range strings.Lines(failed.output) {

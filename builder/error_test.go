@@ -4,8 +4,29 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"syscall"
 	"testing"
 )
+
+// A disk is full where a line of its own says so, not where a line about the source does.
+func TestAFullDiskIsToldFromItsWords(t *testing.T) {
+	const full = "write $WORK/b001/_pkg_.a: no space left on device"
+	for output, want := range map[string]string{
+		"# example.com/shop\n" + full + "\n":                                                           full,
+		"app/shop.go:5:13: declared and not used: n\n" + full:                                          full,
+		"app/shop.go:5:13: cannot use \"no space left on device\" as int value\n":                      "",
+		"./app/shop.go:5:13: wrong type\n\thave struct{A int \"no space left on device\"}\n\twant x\n": "",
+		"": "",
+	} {
+		if got := fullDisk(output); got != want {
+			t.Errorf("%q gives %q, want %q", output, got, want)
+		}
+	}
+	b := &build{tmp: "/tmp/build"}
+	if err := b.explained(&goError{output: full}); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), full) {
+		t.Errorf("the error does not say which: %v", err)
+	}
+}
 
 func TestAMistakeInTheApplicationIsShownWhereItIs(t *testing.T) {
 	s := store(t)
@@ -18,6 +39,8 @@ func TestAMistakeInTheApplicationIsShownWhereItIs(t *testing.T) {
 	}{
 		{"a type error", map[string]string{"shop/shop.go": head + "func New() (http.Handler, error) { return 7, nil }\n"},
 			"DIR/shop/shop.go:5:43: cannot use 7 (constant of type int) as http.Handler value in return statement"},
+		{"words of a full disk", map[string]string{"shop/shop.go": head + "var n int = \"no space left on device\"\n\nfunc New() (http.Handler, error) { return nil, nil }\n"},
+			`DIR/shop/shop.go:5:13: cannot use "no space left on device" (untyped string constant) as int value in variable declaration`},
 		{"in a package of the module", map[string]string{"shop/shop.go": head + "import \"example.com/shop/db\"\n\nfunc New() (http.Handler, error) { return nil, db.Open() }\n", "shop/db/db.go": "package db\n\nfunc Open() error { return missing }\n"},
 			"DIR/shop/db/db.go:3:28: undefined: missing"},
 		{"a syntax error", map[string]string{"shop/shop.go": head + "func New() (http.Handler, error) { return nil, nil \n"},

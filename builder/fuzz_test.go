@@ -153,7 +153,7 @@ func FuzzSourceError(f *testing.F) {
 		"./main.go:9:2: cannot use app.New (value of type func() http.Handler) as func() (http.Handler, error) value in argument to handler.New\n",
 		"# example.com/shop\n/tmp/build/app/x.go:1:1: undefined: app.New\n",
 		"main.go:7:1: undefined: app.New", "go: downloading x v1\n", "app/a.go:1:2: cannot find module providing package example.com/shop/db: import lookup disabled by -mod=readonly",
-		"", "\xff:\n:1:2: \n", "go:\n",
+		"", "\xff:\n:1:2: \n", "go:\n", "# example.com/shop\nwrite $WORK/b001/_pkg_.a: no space left on device\n",
 	} {
 		f.Add(s)
 	}
