@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -113,14 +114,14 @@ func TestWhatAnImageIsToldIsNowhereElse(t *testing.T) {
 			for _, pid := range []int{s.PID, s.TenderPID} {
 				places = append(places, fmt.Sprintf("/proc/%d/cmdline", pid), fmt.Sprintf("/proc/%d/environ", pid))
 			}
-			files, err := filepath.Glob(filepath.Join(l.dir, "*"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, file := range files {
-				if info, err := os.Lstat(file); err == nil && info.Mode().IsRegular() {
-					places = append(places, file)
+			// Neither the tender nor its QEMU has a folder besides.
+			if err := filepath.WalkDir(l.dir, func(name string, entry fs.DirEntry, err error) error {
+				if err == nil && entry.Type().IsRegular() {
+					places = append(places, name)
 				}
+				return err
+			}); err != nil {
+				t.Fatal(err)
 			}
 			for _, place := range places {
 				b, err := os.ReadFile(place)
