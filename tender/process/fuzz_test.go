@@ -23,7 +23,7 @@ func FuzzStatus(f *testing.F) {
 		if strings.ContainsAny(name+caps+other, "\n\r") { // the kernel escapes them
 			return
 		}
-		status := fmt.Sprintf("Name:\t%s\nUid:\t65534\t65534\t65534\t65534\nGid:\t65534\t65534\t65534\t65534\nCapInh:\t%[2]s\nCapPrm:\t%[2]s\nCapEff:\t%[2]s\nCapBnd:\t%[2]s\nCapAmb:\t%[2]s\n"+
+		status := fmt.Sprintf("Name:\t%s\nUid:\t65534\t65534\t65534\t65534\nGid:\t65534\t65534\t65534\t65534\nGroups:\t \nCapInh:\t%[2]s\nCapPrm:\t%[2]s\nCapEff:\t%[2]s\nCapBnd:\t%[2]s\nCapAmb:\t%[2]s\n"+
 			"NoNewPrivs:\t1\nSeccomp:\t%[3]d\nOther:\t%[4]s\nSeccomp_filters:\t%[5]d\n", name, caps, mode, other, filters)
 		s, err := parseStatus(strings.NewReader(status))
 		p := &Process{filters: 2}

@@ -47,7 +47,8 @@ func NewLauncher() (*Launcher, error) {
 type Process struct {
 	cmd     *exec.Cmd
 	self    int
-	filters int // system call filters that Verify expects
+	filters int   // system call filters that Verify expects
+	groups  []int // supplementary groups that it may be in
 	done    chan struct{}
 
 	group *Group // nil: RLIMIT_DATA alone
@@ -164,7 +165,7 @@ func (l *Launcher) launch(w *launching) (*Process, error) {
 	if o.Confinement.Namespaces {
 		o.Threads = threadLimit()
 	}
-	p := &Process{filters: max(l.base, 0) + w.filters, done: make(chan struct{})}
+	p := &Process{filters: max(l.base, 0) + w.filters, groups: o.Groups, done: make(chan struct{})}
 	start := func() (*exec.Cmd, error) {
 		cmd := stageCommand(o.Confinement.Namespaces, o.Groups)
 		cmd.ExtraFiles = append(slices.Clone(w.files), null, words)

@@ -252,10 +252,10 @@ func TestLandlockRulesFollowTheABI(t *testing.T) {
 
 func TestVerifyRefuses(t *testing.T) {
 	good := func() status {
-		return status{seccomp: "2", filters: 3, noNewPrivs: "1", uid: "65534\t65534\t65534\t65534", gid: "65534\t65534\t65534\t65534",
+		return status{seccomp: "2", filters: 3, noNewPrivs: "1", uid: "65534\t65534\t65534\t65534", gid: "65534\t65534\t65534\t65534", groups: []string{"104"},
 			caps: map[string]string{"CapInh": none, "CapPrm": none, "CapEff": none, "CapAmb": none, "CapBnd": none}}
 	}
-	p := &Process{filters: 3}
+	p := &Process{filters: 3, groups: []int{104}}
 	if err := p.confined(good()); err != nil {
 		t.Fatal(err)
 	}
@@ -274,6 +274,8 @@ func TestVerifyRefuses(t *testing.T) {
 		refused["root"] = func(s *status) { s.uid = "0\t0\t0\t0" }
 		refused["root, put away"] = func(s *status) { s.uid = "65534\t65534\t0\t65534" }
 		refused["the group of root"] = func(s *status) { s.gid = "0\t0\t0\t0" }
+		refused["the group of root beside"] = func(s *status) { s.groups = []string{"0", "104"} }
+		refused["no word about groups"] = func(s *status) { s.groups = nil }
 	}
 	for name, change := range refused {
 		s := good()

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,6 +22,7 @@ type status struct {
 	noNewPrivs string
 	caps       map[string]string
 	uid, gid   string
+	groups     []string // supplementary ones; nil: no word about them
 }
 
 func readStatus(path string) (status, error) {
@@ -57,6 +59,8 @@ func parseStatus(r io.Reader) (s status, err error) {
 			s.uid = value
 		case "Gid":
 			s.gid = value
+		case "Groups":
+			s.groups = append([]string{}, strings.Fields(value)...)
 		}
 	}
 	return s, in.Err() // half a status would pass for one of an older kernel
@@ -121,6 +125,14 @@ func (p *Process) confined(s status) error {
 		nobody := strings.TrimSpace(strings.Repeat(strconv.Itoa(unprivileged)+"\t", four))
 		if s.uid != nobody || s.gid != nobody {
 			return fmt.Errorf("it runs as user %q, group %q", s.uid, s.gid)
+		}
+		if s.groups == nil {
+			return errors.New("nothing says which groups it is in")
+		}
+		for _, g := range s.groups {
+			if n, err := strconv.Atoi(g); err != nil || !slices.Contains(p.groups, n) {
+				return fmt.Errorf("it is in group %s too", g)
+			}
 		}
 	}
 	return nil
