@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +104,29 @@ func checkGone(t *testing.T, pid int) {
 	}
 }
 
+// stop stops a process, and waits until none of its threads runs any more: one may go on
+// for a moment after the signal, and answer.
+func stop(t *testing.T, pid int) {
+	t.Helper()
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	runs := func(name string) bool {
+		b, err := os.ReadFile(name)
+		_, state, _ := strings.Cut(string(b), ") ")
+		return err != nil || !strings.HasPrefix(state, "T")
+	}
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if err == nil && len(threads) > 0 && !slices.ContainsFunc(threads, runs) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d does not stop", pid)
+		}
+	}
+}
+
 func TestAHelperThatDiesIsNamed(t *testing.T) {
 	w := openNested(t)
 	if w == nil {
@@ -127,9 +152,7 @@ func TestAHelperThatHangsIsEnded(t *testing.T) {
 	}
 	h := w.(*dialled).sockets.(*helper)
 	h.patience = 100 * time.Millisecond
-	if err := unix.Kill(h.pid, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	stop(t, h.pid)
 	if c, err := w.Dial(t.Context(), netip.AddrPort{}, 80); !errors.Is(err, os.ErrDeadlineExceeded) || !strings.Contains(err.Error(), "the helper does not answer") {
 		t.Errorf("%v, %v", c, err)
 	}
