@@ -39,7 +39,7 @@ func (m *machineTarget) open(t *tender) (string, error) {
 	if m.accel, why = m.host.Accel(m.launcher, m.confine); why != nil {
 		t.log(FromTender, "QEMU %s translates code, which is slow, since KVM cannot be used: %v", m.host.Version, why)
 	}
-	m.net, err = newNetwork(&t.cfg, false)
+	m.net, err = newNetwork(t, false)
 	return m.confine.Tier().String(), err
 }
 

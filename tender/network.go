@@ -45,10 +45,12 @@ type network struct {
 	most    int     // connections at once
 	binds   []uint16
 	waiting []forward.Client // of the image that died: the next one gets them
+	log     func(string, ...any)
 }
 
-func newNetwork(cfg *Config, raw bool) (*network, error) {
-	n := &network{spec: way.Spec{MTU: usernet.MTU, Raw: raw, IPv4: cfg.IPv4}}
+func newNetwork(t *tender, raw bool) (*network, error) {
+	n := &network{spec: way.Spec{MTU: usernet.MTU, Raw: raw, IPv4: t.cfg.IPv4},
+		log: func(format string, args ...any) { t.log(FromTender, format, args...) }}
 	var err error
 	n.most, err = mostClients()
 	return n, err
@@ -70,7 +72,14 @@ func (n *network) close() {
 		c.Close()
 	}
 	if n.lasting != nil {
-		n.lasting.Close()
+		n.closeWay(n.lasting)
+	}
+}
+
+// closeWay says what could not be put back as it was, which is for an administrator to do.
+func (n *network) closeWay(w way.Way) {
+	if err := w.Close(); err != nil {
+		n.log("%v", err)
 	}
 }
 
@@ -91,7 +100,7 @@ func (n *network) join(t *tender) (*joint, error) {
 	if n.binds == nil {
 		n.binds = bindings(t.cfg.Listen)
 	}
-	j := &joint{network: n, log: func(format string, args ...any) { t.log(FromTender, format, args...) }}
+	j := &joint{network: n, log: n.log}
 	var err error
 	if j.Way, err = n.open(t); err != nil {
 		return nil, fmt.Errorf("tender: %w", err)
@@ -190,7 +199,7 @@ func (j *joint) release() {
 		}
 		n.lasting, n.name = nil, ""
 	}
-	j.Close()
+	n.closeWay(j.Way)
 }
 
 // A brittle way can end before the image does.

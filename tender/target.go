@@ -153,7 +153,7 @@ func (p *processTarget) open(t *tender) (string, error) {
 		return "", err
 	}
 	if t.cfg.Net == api.NetDirect {
-		if p.net, err = newNetwork(&t.cfg, true); err != nil {
+		if p.net, err = newNetwork(t, true); err != nil {
 			return "", err
 		}
 	}

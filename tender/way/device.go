@@ -99,12 +99,15 @@ func create(fd int, name string, raw bool) error {
 
 // persist says whether the interface stays when nobody has its descriptor any more. An image's
 // QEMU, which has it too, may have said otherwise, once the image had taken it over.
-func (d *device) persist(stays bool) {
+func (d *device) persist(stays bool) error {
 	value := 0
 	if stays {
 		value = 1
 	}
-	_ = unix.IoctlSetInt(int(d.file.Fd()), unix.TUNSETPERSIST, value)
+	if err := unix.IoctlSetInt(int(d.file.Fd()), unix.TUNSETPERSIST, value); err != nil {
+		return fmt.Errorf("way: whether interface %s stays: %w", d.name, err)
+	}
+	return nil
 }
 
 // hasIPv6 reports whether the kernel has IPv6 at all.

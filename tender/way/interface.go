@@ -100,6 +100,5 @@ func (i *Interface) Listen() (net.Listener, error) {
 
 // Close implements Way. The device is the administrator's, and stays.
 func (i *Interface) Close() error {
-	i.persist(true)
-	return i.file.Close()
+	return errors.Join(i.persist(true), i.file.Close())
 }

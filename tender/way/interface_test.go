@@ -73,7 +73,12 @@ func TestAnInterfaceIsOpenedAndNotMade(t *testing.T) {
 			t.Errorf("it did not stay: %v", err)
 			return
 		}
-		again.Close()
+		if out, err := exec.Command("ip", "link", "del", "tap7").CombinedOutput(); err != nil {
+			t.Errorf("%s: %v", out, err)
+		}
+		if err := again.Close(); err == nil || !strings.Contains(err.Error(), "whether interface tap7 stays") {
+			t.Errorf("of one that is gone, closing says %v", err)
+		}
 		if got := again.Link().MAC; got != l.MAC {
 			t.Errorf("the next image is %x, after %x", got, l.MAC)
 		}

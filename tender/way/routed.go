@@ -318,7 +318,7 @@ func (r *Routed) Close() error {
 	r.closed = true
 	var err error
 	if r.device != nil {
-		r.persist(false) // its guard goes now
+		stays := r.persist(false) // its guard goes now
 		err = r.tables.transact(func() (list []message, err error) {
 			names, err := r.tables.tables()
 			for _, name := range []string{r.name, r.name + guardSuffix} {
@@ -329,7 +329,7 @@ func (r *Routed) Close() error {
 			return list, err
 		})
 		r.tables.forget(r.link.Addrs)
-		r.file.Close()
+		err = errors.Join(stays, err, r.file.Close())
 	}
 	for _, n := range []*netlink{r.route, r.tables} {
 		if n != nil {
