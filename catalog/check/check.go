@@ -78,6 +78,9 @@ type Report struct {
 	// NotLooked is why there are no strong dependencies and conflicts; empty if they were
 	// looked for.
 	NotLooked string `json:"notLooked,omitempty"`
+	// Undecided are the targets of which the budget ended before their strong conflicts
+	// were all decided: none of them is told.
+	Undecided []string `json:"undecided,omitempty"`
 }
 
 // Count is how many findings have a severity.
@@ -93,7 +96,7 @@ func (r *Report) Count(s Severity) int {
 
 // Open reports whether the budget ended before everything was decided.
 func (r *Report) Open() bool {
-	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Kind == Undecided })
+	return len(r.Undecided) > 0 || slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Kind == Undecided })
 }
 
 // Bounds of what is looked at and said.
@@ -317,7 +320,7 @@ func (k *checker) strong(ctx context.Context, o *solver.Offer) error {
 	}
 	pairs, err := a.StrongConflicts(ctx)
 	if errors.Is(err, repo.ErrBudget) {
-		k.report.NotLooked = fmt.Sprintf("which modules can never be together for %s was not decided within %d conflicts: raise --budget", o.Target, k.budget)
+		k.report.Undecided = append(k.report.Undecided, o.Target)
 		return nil
 	}
 	if err != nil {

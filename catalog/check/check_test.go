@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"lorica.dev/lorica/api"
 	"lorica.dev/lorica/catalog"
 )
 
@@ -205,6 +206,42 @@ func TestAHundredThousandModules(t *testing.T) {
 	}
 	if !slices.Equal(never, []string{"m099999"}) || r.NotLooked == "" {
 		t.Errorf("never: %v; not looked: %q", never, r.NotLooked)
+	}
+}
+
+// A budget that ends with the strong conflicts of one target is said, is no success, and
+// hides neither what was found before nor what there is about the other target.
+func TestWhatOnlyPairsLeaveOpen(t *testing.T) {
+	const holes = 9
+	targets := api.Targets()
+	lines := []string{"left @" + targets[0], "right @" + targets[0], "day !night", "night", "sun >day"}
+	for p := range holes + 1 { // who comes together with all the others wants a hole too many
+		lines[p%2] += fmt.Sprintf(" >p%d", p)
+		for h := range holes {
+			lines = append(lines, fmt.Sprintf("m%d.%d +p%d +h%d !h%d @%s", p, h, p, h, h, targets[0]))
+		}
+	}
+	r, err := Check(t.Context(), catalogOf(t, lines...), nil, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range r.Findings {
+		if f.Kind == Undecided {
+			t.Fatalf("%+v: the catalog is too hard to show it", f)
+		}
+	}
+	if !r.Open() || !slices.Equal(r.Undecided, targets[:1]) || r.NotLooked != "" {
+		t.Errorf("open %v, undecided %q, not looked %q", r.Open(), r.Undecided, r.NotLooked)
+	}
+	var strong []string
+	for _, s := range r.Strong {
+		if s.Module == "sun" {
+			strong = append(strong, s.Target)
+		}
+	}
+	other := Pair{targets[1], "day", "night", true}
+	if !slices.Equal(strong, targets) || !slices.Contains(r.Conflicts, other) || slices.ContainsFunc(r.Conflicts, func(p Pair) bool { return p.Target == targets[0] }) {
+		t.Errorf("strong dependencies of sun for %q, strong conflicts %v", strong, r.Conflicts)
 	}
 }
 

@@ -44,7 +44,7 @@ not decided within the budget.`,
 			if err != nil {
 				return err
 			}
-			if err := c.print(report, func(w io.Writer) { printCatalogReport(w, report, all) }); err != nil {
+			if err := c.print(report, func(w io.Writer) { printCatalogReport(w, report, all, budget) }); err != nil {
 				return err
 			}
 			switch {
@@ -61,7 +61,7 @@ not decided within the budget.`,
 	return cmd
 }
 
-func printCatalogReport(w io.Writer, r *check.Report, all bool) {
+func printCatalogReport(w io.Writer, r *check.Report, all bool, budget int) {
 	for _, f := range r.Findings {
 		place := f.File
 		if place == "" {
@@ -76,6 +76,9 @@ func printCatalogReport(w io.Writer, r *check.Report, all bool) {
 		fmt.Fprintln(w, r.NotLooked)
 	} else {
 		printStrong(w, r, all)
+	}
+	for _, target := range r.Undecided {
+		fmt.Fprintf(w, "which modules can never be together for %s was not decided within %s: raise --budget\n", target, count(budget, "conflict"))
 	}
 	fmt.Fprintf(w, "%s: %s, %s, %s\n", count(r.Modules, "module"), count(r.Count(check.Wrong), "error"), count(r.Count(check.Warning), "warning"), count(r.Count(check.Note), "note"))
 }
