@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,10 +89,19 @@ func plannable(ctx context.Context, b *policy.Bundle) error {
 	if err != nil {
 		return err
 	}
-	var all policy.Errors
-	for _, d := range b.Deployments {
+	return unplannable(b, func(d *policy.Deployment) (whole bool, err error) {
 		with, required, whole := withOwn(c, d)
-		err := run.Plannable(ctx, with, d, required...)
+		return whole, run.Plannable(ctx, with, d, required...)
+	})
+}
+
+// unplannable collects what planning each deployment finds wrong. That one is undecided
+// hides nothing that is wrong with another.
+func unplannable(b *policy.Bundle, plan func(*policy.Deployment) (whole bool, err error)) error {
+	var all policy.Errors
+	var open error
+	for _, d := range b.Deployments {
+		whole, err := plan(d)
 		var list policy.Errors
 		var none *solver.Unsatisfiable
 		switch {
@@ -100,12 +110,14 @@ func plannable(ctx context.Context, b *policy.Bundle) error {
 		case errors.As(err, &none) && !whole: // plan, which knows all modules, may find a set
 		case errors.As(err, &none):
 			all = append(all, contradiction(d, none))
+		case errors.As(err, new(*solver.Undecided)):
+			open = cmp.Or(open, err)
 		case err != nil:
 			return err
 		}
 	}
 	if len(all) == 0 {
-		return nil
+		return open
 	}
 	for _, e := range all {
 		if e.Text == "" {
