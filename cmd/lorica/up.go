@@ -110,6 +110,12 @@ func (u *upping) run(ctx context.Context, o run.UpOptions) error {
 	for _, d := range bundle.Deployments {
 		u.identities[d.Name()] = identities{m.Development(), d}
 	}
+	return u.follow(ctx, func(ctx context.Context) error { return m.Up(ctx, o, u.event) })
+}
+
+// follow shows what up does until it ends, and makes the requests once it says that
+// everything is ready.
+func (u *upping) follow(ctx context.Context, up func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// A reader that goes away, as in 'up | head', ends the run in order instead of
@@ -117,9 +123,9 @@ func (u *upping) run(ctx context.Context, o run.UpOptions) error {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	u.out = &watched{u.out, cancel}
 	ended := make(chan error, 1)
-	go func() { ended <- m.Up(ctx, o, u.event) }()
+	go func() { ended <- up(ctx) }()
 	ok := true
-	var tryErr error
+	var failed error
 	select {
 	case err := <-ended:
 		if err == nil && u.exit {
@@ -129,7 +135,9 @@ func (u *upping) run(ctx context.Context, o run.UpOptions) error {
 	case <-u.ready:
 	}
 	if u.requests != nil {
-		ok, tryErr = u.try(ctx)
+		if ok, failed = u.try(ctx); failed != nil {
+			u.report(failed) // now: without --exit the end may be far
+		}
 		if u.exit {
 			cancel()
 		}
@@ -140,10 +148,7 @@ func (u *upping) run(ctx context.Context, o run.UpOptions) error {
 	if err := u.explain(<-ended); err != nil {
 		return err
 	}
-	if tryErr != nil && ctx.Err() == nil {
-		return tryErr
-	}
-	if u.exit && !ok {
+	if failed != nil || u.exit && !ok {
 		return errSilent
 	}
 	return nil
@@ -255,7 +260,8 @@ func (u *upping) show(e run.Event) {
 	}
 }
 
-// try makes the requests against the first address of the only deployment.
+// try makes the requests against the first address of the only deployment. That somebody
+// interrupts it is no error.
 func (u *upping) try(ctx context.Context) (bool, error) {
 	u.mu.Lock()
 	var at string
@@ -266,7 +272,10 @@ func (u *upping) try(ctx context.Context) (bool, error) {
 		}
 	}
 	u.mu.Unlock()
-	if at == "" {
+	switch {
+	case ctx.Err() != nil:
+		return false, nil
+	case at == "":
 		return false, errors.New("--try needs exactly one workload")
 	}
 	results := u.requests.Run(ctx, at, ids, u.lookup)
