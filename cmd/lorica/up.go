@@ -53,8 +53,8 @@ func (c *cli) upCommand() *cobra.Command {
 watches the files: a change that is saved is checked and taken over while everything
 runs, with a new program where the modules stay, with a new image where they do not.
 A change that is wrong is reported, and what ran before still runs. Ctrl-C drains and
-leaves nothing behind; a second one ends this command at once, and what runs waits half a
-minute for another 'up' before it drains.
+leaves nothing behind; a second one ends this command at once, and what runs goes on
+draining by itself.
 
 With --try, the requests of a file are made once everything is ready, and shown with
 what was expected and which rule decided.`,
