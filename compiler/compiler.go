@@ -86,7 +86,7 @@ const (
 )
 
 // PacketNote says what WherePacket means.
-const PacketNote = "An image with a stack of its own judges every packet before its TCP sees it: whom it denies gets no handshake of it. Where packets are not routed, its tender has taken the connection by then, and ends it."
+const PacketNote = "An image with a stack of its own judges every packet before its TCP sees it: whom it denies gets no handshake of it, and none at all where packets are routed or the image is on an interface. Elsewhere its tender has taken the connection by then, and ends it."
 
 // AcceptNote says what WhereAccept means.
 const AcceptNote = "A connection is accepted after its TCP handshake: one that is refused then is closed before a byte of it is read."
