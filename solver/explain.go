@@ -99,13 +99,17 @@ func (p *problem) explain(ctx context.Context) error {
 	}
 	u := &Unsatisfiable{Target: p.in.Target, Story: p.tell(e.Facts), Minimal: e.Minimal}
 	u.Requirements, u.Prohibitions = p.wishes(e.Facts)
+	var open []string
 	for _, facts := range e.Repairs {
 		r := Repair{}
 		r.Requirements, r.Prohibitions = p.wishes(facts)
 		if limit := p.in.MaxSurface; limit > 0 {
-			surface, ok := p.without(ctx, facts, len(e.Repairs))
-			if !ok {
-				continue // whether it helps was not found within the budget
+			surface, _, err := p.without(ctx, facts, len(e.Repairs))
+			if errors.Is(err, repo.ErrBudget) {
+				open = append(open, r.String())
+			}
+			if err != nil {
+				continue
 			}
 			if surface > limit {
 				r.MaxSurface = surface
@@ -113,25 +117,43 @@ func (p *problem) explain(ctx context.Context) error {
 		}
 		u.Repairs = append(u.Repairs, r)
 	}
+	u.Story = append(u.Story, p.leftOpen(open, len(e.Repairs))...)
 	slices.SortStableFunc(u.Repairs, func(a, b Repair) int { return a.MaxSurface - b.MaxSurface })
 	return cmp.Or(ctx.Err(), error(u))
 }
 
+// maxOpen is how many repairs are named of which too little is known.
+const maxOpen = 3
+
+// leftOpen says of which repairs it is not known whether they help; so many questions
+// shared the budget.
+func (p *problem) leftOpen(repairs []string, share int) []string {
+	if len(repairs) == 0 {
+		return nil
+	}
+	if more := len(repairs) - maxOpen; more > 1 {
+		repairs = append(repairs[:maxOpen:maxOpen], fmt.Sprintf("without one of %d others", more))
+	}
+	return []string{fmt.Sprintf("whether there is a set within the limit %s was not found within %d conflicts of the search", strings.Join(repairs, ", or "), p.share(share))}
+}
+
+func (p *problem) share(of int) int { return max(1, p.request.Budget/of) }
+
 // without returns the least attack surface of a set that is found when some of the wishes
-// are taken back; so many questions share a budget.
-func (p *problem) without(ctx context.Context, wishes []repo.Fact, share int) (surface int, ok bool) {
+// are taken back, and what none has less than; so many questions share a budget.
+func (p *problem) without(ctx context.Context, wishes []repo.Fact, share int) (surface, bound int, err error) {
 	q := p.request
 	back := func(kind repo.Kind, label int) bool {
 		return slices.ContainsFunc(wishes, func(f repo.Fact) bool { return f.Kind == kind && f.Label == label })
 	}
 	q.Roots = slices.DeleteFunc(slices.Clone(q.Roots), func(r repo.Root) bool { return back(repo.Wanted, r.Label) })
 	q.Bans = slices.DeleteFunc(slices.Clone(q.Bans), func(b repo.Ban) bool { return back(repo.Banned, b.Label) })
-	q.Budget = max(1, q.Budget/share)
+	q.Budget = p.share(share)
 	set, err := p.Repo.Install(ctx, q)
 	if err != nil {
-		return 0, false
+		return 0, 0, err
 	}
-	return int(set.Cost[0]), true
+	return int(set.Cost[0]), int(set.Bound[0]), nil
 }
 
 // wishes returns the requirements and prohibitions among facts, each once.
@@ -172,10 +194,15 @@ func (p *problem) tooLarge(ctx context.Context, best *repo.Set) error {
 	}
 	u.Story = append(u.Story, fmt.Sprintf("the smallest one that was found has %d: %s", best.Cost[0], and(parts)))
 	u.Repairs = []Repair{{MaxSurface: int(best.Cost[0])}}
+	var open []string
+	share := len(p.in.Requirements) + len(p.in.Prohibitions)
 	try := func(kind repo.Kind, label int, r Repair) {
-		surface, ok := p.without(ctx, []repo.Fact{{Kind: kind, Label: label}}, len(p.in.Requirements)+len(p.in.Prohibitions))
-		if ok && surface <= p.in.MaxSurface {
+		surface, bound, err := p.without(ctx, []repo.Fact{{Kind: kind, Label: label}}, share)
+		switch limit := p.in.MaxSurface; {
+		case err == nil && surface <= limit:
 			u.Repairs = append(u.Repairs, r)
+		case errors.Is(err, repo.ErrBudget) || err == nil && bound <= limit:
+			open = append(open, r.String())
 		}
 	}
 	for i, n := range p.in.Requirements {
@@ -184,6 +211,7 @@ func (p *problem) tooLarge(ctx context.Context, best *repo.Set) error {
 	for i, n := range p.in.Prohibitions {
 		try(repo.Banned, i, Repair{Prohibitions: []catalog.Requirement{n}})
 	}
+	u.Story = append(u.Story, p.leftOpen(open, share)...)
 	return cmp.Or(ctx.Err(), error(u))
 }
 

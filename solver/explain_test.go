@@ -198,6 +198,49 @@ func TestWhatTheBudgetLeavesOpenIsSaid(t *testing.T) {
 	if got, err := Solve(context.Background(), c, q); !errors.As(err, &u) {
 		t.Errorf("a limit of %d, bound %d: %v, %v", q.MaxSurface, sel.Bound, got, err)
 	}
+	// Each requirement is taken back within a share of the budget; of none it is known
+	// then that it helps, nor that it does not.
+	left := fmt.Sprintf("whether there is a set within the limit without policy.yaml:1 (asks for c0), or without policy.yaml:1 (asks for c1), or without policy.yaml:1 (asks for c2), or without one of %d others was not found within %d conflicts of the search",
+		len(q.Requirements)-3, 200/len(q.Requirements))
+	if got := u.Story[len(u.Story)-1]; got != left || len(u.Repairs) != 1 {
+		t.Errorf("%q, and %d repairs", got, len(u.Repairs))
+	}
+}
+
+// A repair that there is, and of which the budget did not show how much surface it leaves,
+// is named: here two modules exclude each other, and all else is a hard choice.
+func TestARepairThatIsLeftOpenIsNamed(t *testing.T) {
+	const vars, budget = 120, 640
+	r := rand.New(rand.NewPCG(5, 7))
+	modules := make([]string, 2*vars) // one for each value of a variable
+	var asked []string
+	for v := range vars {
+		modules[2*v], modules[2*v+1] = fmt.Sprintf("y%d 1 +v%d !n%d", v, v, v), fmt.Sprintf("n%d 1 +v%d", v, v)
+		asked = append(asked, fmt.Sprintf("v%d", v))
+	}
+	wrong := func(l int) bool { return l/2%2 == l%2 } // in the choice that meets all clauses
+	for c := range vars * 43 / 10 {
+		one, two, three := r.IntN(2*vars), r.IntN(2*vars), r.IntN(2*vars)
+		for wrong(one) && wrong(two) && wrong(three) {
+			three = r.IntN(2 * vars)
+		}
+		for _, l := range []int{one, two, three} {
+			modules[l] += fmt.Sprintf(" +c%d", c)
+		}
+		asked = append(asked, fmt.Sprintf("c%d", c))
+	}
+	q := asks(append(asked, "p1", "p2")...)
+	q.Budget, q.MaxSurface = budget, 999
+	_, err := Solve(context.Background(), catalogOf(t, append(modules, "a 1 +p1 +h !h", "b 1 +p2 +h !h")...), q)
+	var u *Unsatisfiable
+	if !errors.As(err, &u) {
+		t.Fatal(err)
+	}
+	n := len(q.Requirements)
+	want := fmt.Sprintf("whether there is a set within the limit without policy.yaml:%d (asks for p1), or without policy.yaml:%d (asks for p2) was not found within %d conflicts of the search", n-1, n, budget/2)
+	if got := u.Story[len(u.Story)-1]; got != want || len(u.Repairs) != 0 {
+		t.Errorf("%q, and repairs %v", got, u.Repairs)
+	}
 }
 
 // Where nothing was found, the budget is named, and what can be done.
