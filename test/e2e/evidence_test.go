@@ -341,19 +341,14 @@ func (u *user) gone(addr string) {
 // image's if it has what only a tender's has: there may be others on the machine.
 func leftovers() (list []string) {
 	procs, _ := filepath.Glob("/proc/[0-9]*")
-	ours := func(proc string) bool {
-		exe, err := os.Readlink(proc + "/exe")
-		return err == nil && exe == binary
-	}
 	for _, p := range procs {
 		cmd, _ := os.ReadFile(p + "/cmdline")
-		stat, err := os.ReadFile(p + "/stat")
-		if err != nil {
+		f := stat(p)
+		if f == nil {
 			continue
 		}
-		f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 		leader := "/proc/" + f[3]
-		_, err = os.Stat(leader)
+		_, err := os.Stat(leader)
 		image := string(cmd) == "lorica-image\x00" && (err != nil || ours(leader))
 		name, _, _ := strings.Cut(string(cmd), "\x00")
 		machine := filepath.Base(name) == emulator && (ours("/proc/"+f[1]) || f[1] == "1" && strings.Contains(string(cmd), "lorica.window=")) // it leads a session itself
@@ -362,4 +357,20 @@ func leftovers() (list []string) {
 		}
 	}
 	return list
+}
+
+// ours reports whether a process is of the command under test.
+func ours(proc string) bool {
+	exe, err := os.Readlink(proc + "/exe")
+	return err == nil && exe == binary
+}
+
+// stat returns what the kernel says of a process behind its name: its state, its parent, its
+// group, its session; nil where it is gone.
+func stat(proc string) []string {
+	b, err := os.ReadFile(proc + "/stat")
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
 }
