@@ -106,7 +106,8 @@ func (m *Machine) Recorded(ctx context.Context, name string, each func(tender.De
 
 // trails returns those that a name stands for.
 func (m *Machine) trails(ctx context.Context, name string) (list []trail, err error) {
-	all, err := m.Instances(ctx)
+	wanted := called(name)
+	all, err := m.instances(ctx, wanted)
 	if err != nil {
 		return nil, err
 	}
@@ -114,13 +115,11 @@ func (m *Machine) trails(ctx context.Context, name string) (list []trail, err er
 	var elsewhere error
 	for _, i := range all {
 		live[i.Dir] = true
-		if name == "" || name == i.Status.Instance || name == i.Status.Workload || name == i.Deployment() {
-			if err := i.Kept(); err != nil {
-				elsewhere = err
-				continue
-			}
-			list = append(list, trail{i.Deployment(), true, func(emit func(tender.Decision) error) error { return i.Decisions(ctx, 0, false, emit) }})
+		if err := i.Kept(); err != nil {
+			elsewhere = err
+			continue
 		}
+		list = append(list, trail{i.Deployment(), true, func(emit func(tender.Decision) error) error { return i.Decisions(ctx, 0, false, emit) }})
 	}
 	entries, err := os.ReadDir(m.paths.Runtime)
 	if err != nil {
@@ -128,12 +127,7 @@ func (m *Machine) trails(ctx context.Context, name string) (list []trail, err er
 	}
 	for _, e := range entries {
 		dir := filepath.Join(m.paths.Runtime, e.Name())
-		part := strings.Split(e.Name(), ".") // tenant, workload and what tells instances apart
-		if live[dir] || len(part) != 3 {
-			continue
-		}
-		deployment := part[0] + "/" + part[1]
-		if name == "" || name == part[1]+"-"+part[2] || name == part[1] || name == deployment {
+		if deployment, instance := ownerOf(e.Name()); deployment != "" && !live[dir] && wanted(deployment, instance) {
 			list = append(list, trail{deployment, false, func(emit func(tender.Decision) error) error { return tender.Left(dir, 0, emit) }})
 		}
 	}

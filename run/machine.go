@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
+	"time"
 
 	"lorica.dev/lorica"
 	"lorica.dev/lorica/builder"
@@ -88,29 +90,49 @@ func (i *Instance) Kept() error {
 		i.Status.Instance, i.Status.Policy, strings.Join(i.Status.Records, " and "))
 }
 
-// Instances connects to every tender of this user, ordered by deployment and
-// start.
+// answersWithin is for how long a tender that runs and cannot be asked, as where too many
+// ask at once, is asked again.
+const answersWithin = 10 * time.Second
+
+// An unasked is the error of a tender that runs and does not answer: it may serve, and
+// nobody is to take its place.
+type unasked struct {
+	folder string
+	error
+}
+
+func (u unasked) Error() string {
+	if errors.Is(u.error, tender.ErrNotReady) {
+		return u.error.Error() // names it, and says what to do
+	}
+	return fmt.Sprintf("the tender in %s runs, and cannot be asked: %v", u.folder, u.error)
+}
+
+func (u unasked) Is(target error) bool { return target == tender.ErrNotReady }
+func (u unasked) Unwrap() error        { return u.error }
+
+// Instances connects to every tender of this user. It returns those that answer, ordered by
+// deployment and start, and an error that tells of each that runs and does not.
 func (m *Machine) Instances(ctx context.Context) ([]*Instance, error) {
+	return m.instances(ctx, func(string, string) bool { return true })
+}
+
+// instances asks the tenders alone whose deployment and name are wanted, all at once: what is
+// wrong with another is nothing to these.
+func (m *Machine) instances(ctx context.Context, wanted func(deployment, instance string) bool) ([]*Instance, error) {
 	entries, err := os.ReadDir(m.paths.Runtime)
 	if err != nil {
 		return nil, err
 	}
-	var list []*Instance
-	for _, e := range entries {
-		dir := filepath.Join(m.paths.Runtime, e.Name())
-		client, err := tender.Dial(dir)
-		if err != nil {
-			continue
+	list, faults := make([]*Instance, len(entries)), make([]error, len(entries))
+	var asked sync.WaitGroup
+	for n, e := range entries {
+		if e.IsDir() && wanted(ownerOf(e.Name())) {
+			asked.Go(func() { list[n], faults[n] = reach(ctx, filepath.Join(m.paths.Runtime, e.Name())) })
 		}
-		status, err := client.Status(ctx)
-		if errors.Is(err, tender.ErrNotReady) {
-			return nil, err // it may serve: nobody is to take its place
-		}
-		if err != nil {
-			continue
-		}
-		list = append(list, &Instance{Client: client, Status: status, Dir: dir})
 	}
+	asked.Wait()
+	list = slices.DeleteFunc(list, func(i *Instance) bool { return i == nil })
 	sort.SliceStable(list, func(i, j int) bool {
 		a, b := list[i], list[j]
 		if a.Deployment() != b.Deployment() {
@@ -118,7 +140,30 @@ func (m *Machine) Instances(ctx context.Context) ([]*Instance, error) {
 		}
 		return a.Status.Started.Before(b.Status.Started)
 	})
-	return list, nil
+	return list, errors.Join(faults...)
+}
+
+// reach asks the tender of a folder; nil where it has ended.
+func reach(ctx context.Context, dir string) (*Instance, error) {
+	late := time.Now().Add(answersWithin)
+	for {
+		client, err := tender.Dial(dir)
+		if err == nil {
+			var status tender.Status
+			if status, err = client.Status(ctx); err == nil {
+				return &Instance{Client: client, Status: status, Dir: dir}, nil
+			}
+		}
+		switch {
+		case tender.Ended(dir):
+			return nil, nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case errors.Is(err, tender.ErrNotReady) || time.Now().After(late):
+			return nil, unasked{dir, err}
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // ErrNone says that nothing matches a name.
@@ -127,7 +172,7 @@ var ErrNone = errors.New("no such instance runs")
 // Find returns the instance with the given name, or the newest of the
 // deployment with it; "" stands for the only one.
 func (m *Machine) Find(ctx context.Context, name string) (*Instance, error) {
-	all, err := m.Instances(ctx)
+	all, err := m.instances(ctx, called(name))
 	if err != nil {
 		return nil, err
 	}
@@ -135,9 +180,7 @@ func (m *Machine) Find(ctx context.Context, name string) (*Instance, error) {
 	names := map[string]bool{}
 	for _, i := range all {
 		names[i.Deployment()] = true
-		if name == "" || i.Status.Instance == name || i.Status.Workload == name || i.Deployment() == name {
-			found = i
-		}
+		found = i
 	}
 	switch {
 	case found == nil && name == "":
@@ -163,19 +206,18 @@ func (m *Machine) FindAwake(ctx context.Context, name string) (*Instance, error)
 	return now, err
 }
 
-// of returns the instances of one deployment, oldest first.
+// of returns the instances of one deployment, oldest first, as Instances does.
 func (m *Machine) of(ctx context.Context, deployment string) ([]*Instance, error) {
-	all, err := m.Instances(ctx)
-	if err != nil {
-		return nil, err
+	return m.instances(ctx, func(d, _ string) bool { return d == deployment })
+}
+
+// called returns what is wanted by a name: an instance, a workload, or "tenant/workload"; ""
+// is everything.
+func called(name string) func(deployment, instance string) bool {
+	return func(deployment, instance string) bool {
+		_, workload, _ := strings.Cut(deployment, "/")
+		return name == "" || deployment == name || instance == name || workload == name
 	}
-	var list []*Instance
-	for _, i := range all {
-		if i.Deployment() == deployment {
-			list = append(list, i)
-		}
-	}
-	return list, nil
 }
 
 // sweep removes what a tender that was killed left of a deployment. last, where it
@@ -214,3 +256,12 @@ func ledgerName(deployment string) string { return strings.ReplaceAll(deployment
 
 // folderPrefix starts the names of a deployment's runtime folders.
 func folderPrefix(deployment string) string { return ledgerName(deployment) + "." }
+
+// ownerOf returns the deployment and the name of the instance that have a runtime folder.
+func ownerOf(folder string) (deployment, instance string) {
+	part := strings.Split(folder, ".") // tenant, workload and what tells instances apart
+	if len(part) != 3 {
+		return "", ""
+	}
+	return part[0] + "/" + part[1], part[1] + "-" + part[2]
+}

@@ -3,11 +3,13 @@ package run
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -299,5 +301,68 @@ func TestPathsFollowXDG(t *testing.T) {
 		if err != nil || p.Data != x.wantData || p.Runtime != x.wantRuntime {
 			t.Errorf("%q, %q: %+v, %v", x.data, x.runtime, p, err)
 		}
+	}
+}
+
+// A tender that runs and cannot be asked keeps its deployment to itself, and takes nothing from
+// others: not from one of a longer name either. When it has ended it is nobody's.
+func TestATenderThatCannotBeAsked(t *testing.T) {
+	t.Parallel()
+	m := &Machine{paths: Paths{Runtime: t.TempDir()}}
+	dir := filepath.Join(m.paths.Runtime, "acme.shop.01")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := os.Create(filepath.Join(dir, "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("unix", filepath.Join(dir, "control.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() { // as where all its seats are taken
+		for c, err := ln.Accept(); err == nil; c, err = ln.Accept() {
+			c.Close()
+		}
+	}()
+	ctx := context.Background()
+	for _, name := range []string{"acme/shopping", "shopping", "other/shop", "shop-02"} {
+		if _, err := m.Find(ctx, name); !errors.Is(err, ErrNone) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	var asked sync.WaitGroup
+	for what, ask := range map[string]func() error{
+		"sweep":     func() error { return m.sweep(ctx, "acme/shop", nil) },
+		"newest":    func() error { _, err := m.newest(ctx, "acme/shop"); return err },
+		"find":      func() error { _, err := m.Find(ctx, "shop-01"); return err },
+		"recorded":  func() error { return m.Recorded(ctx, "shop", nil) },
+		"instances": func() error { _, err := m.Instances(ctx); return err },
+	} {
+		asked.Go(func() {
+			if err := ask(); !errors.Is(err, tender.ErrNotReady) || !strings.Contains(err.Error(), dir) {
+				t.Errorf("%s: %v", what, err)
+			}
+		})
+	}
+	asked.Wait()
+	if err := m.sweep(ctx, "acme/shopping", nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir); err != nil {
+		t.Fatalf("its folder is gone: %v", err)
+	}
+	lock.Close()
+	if err := m.sweep(ctx, "acme/shop", nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("the folder of one that has ended is left")
 	}
 }

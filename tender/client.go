@@ -242,6 +242,13 @@ func (c *Client) Wait(ctx context.Context) error {
 	return nil
 }
 
+// Ended reports whether no tender owns the runtime folder dir, or none any more.
+func Ended(dir string) bool {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // no wait
+	return (&Client{dir: dir}).Wait(ctx) == nil
+}
+
 // InOrder reports, once Wait has returned, whether the tender ended because it
 // was asked to: one that was killed leaves its socket behind.
 func (c *Client) InOrder() bool {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -36,10 +37,7 @@ func (c *cli) psCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list, err := m.Instances(cmd.Context())
-			if err != nil {
-				return err
-			}
+			list, silent := m.Instances(cmd.Context())
 			states := make([]tender.Status, 0, len(list))
 			var rows [][]string
 			for _, i := range list {
@@ -48,9 +46,10 @@ func (c *cli) psCommand() *cobra.Command {
 				rows = append(rows, []string{s.Instance, i.Deployment(), state(&s), runsOn(&s), s.Tier, levelWord(&s), strconv.FormatUint(s.Revision, 10),
 					short(s.Program), short(s.ImageDigest), addresses(&s), age(s.Started), fmt.Sprintf("%d/%d", s.Stats.Allowed, s.Stats.Denied)})
 			}
-			return c.print(states, func(w io.Writer) {
+			err = c.print(states, func(w io.Writer) {
 				table(w, "INSTANCE|WORKLOAD|STATE|TARGET|TIER|LEVEL|REVISION|PROGRAM|IMAGE|LISTENS|AGE|ALLOWED/DENIED", rows)
 			})
+			return errors.Join(err, silent)
 		},
 	}
 }
@@ -227,10 +226,7 @@ func (c *cli) completeInstances(cmd *cobra.Command, _ []string, _ string) ([]str
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	list, err := m.Instances(cmd.Context())
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
+	list, _ := m.Instances(cmd.Context()) // ps tells of the others
 	var names []string
 	for _, i := range list {
 		names = append(names, i.Status.Instance, i.Status.Workload)

@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -115,6 +118,36 @@ func TestDown(t *testing.T) {
 	}
 	// It gives up its folder, for which up waits, just before it ends.
 	eventually(t, "the tender is gone", func() bool { return !alive(s.TenderPID) })
+}
+
+// A tender that is stopped is told of, and costs no other workload of the user anything.
+func TestAStoppedTenderIsNoOtherWorkloads(t *testing.T) {
+	u := newUser(t)
+	port, beside := freePort(t), freePort(t)
+	_, stopped := u.up(u.example(port))
+	x, s := u.up(u.site(beside))
+	syscall.Kill(stopped.TenderPID, syscall.SIGSTOP)
+	defer syscall.Kill(stopped.TenderPID, syscall.SIGCONT)
+
+	ps := u.command("ps", "-o", "json")
+	var out, said bytes.Buffer
+	ps.Stdout, ps.Stderr = &out, &said
+	err := ps.Run()
+	var list []status
+	if bad := json.Unmarshal(out.Bytes(), &list); bad != nil || len(list) != 1 || list[0].Instance != s.Instance {
+		t.Errorf("ps lists %+v (%v)", list, bad)
+	}
+	if !strings.Contains(said.String(), fmt.Sprintf("kill -CONT %d", stopped.TenderPID)) || err == nil {
+		t.Errorf("ps ends with %v and says %q", err, said.String())
+	}
+	u.run("inspect", s.Instance)
+	u.run("logs", "site")
+	kill(t, s.TenderPID)
+	x.wait("died")
+	if e := x.wait("ready"); e.Status.TenderPID == s.TenderPID {
+		t.Errorf("the same tender again: %+v", e.Status)
+	}
+	u.run("down", "site")
 }
 
 // The tier that was reached is in ps and in every record.
