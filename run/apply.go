@@ -147,11 +147,7 @@ var errTakenDown = errors.New("it was taken down")
 func (i *Instance) takenDown() bool { return !i.killed && i.gone() && i.InOrder() }
 
 // gone reports whether the tender has ended.
-func (i *Instance) gone() bool {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel() // no wait
-	return i.Wait(ctx) == nil
-}
+func (i *Instance) gone() bool { return tender.Ended(i.Dir) }
 
 // abandoned has the clients of an instance whose tender was killed answered, where the
 // kernel still sends on to it what they say: when its image has followed the tender.

@@ -102,7 +102,7 @@ type unasked struct {
 }
 
 func (u unasked) Error() string {
-	if errors.Is(u.error, tender.ErrNotReady) {
+	if errors.Is(u.error, context.DeadlineExceeded) {
 		return u.error.Error() // names it, and says what to do
 	}
 	return fmt.Sprintf("the tender in %s runs, and cannot be asked: %v", u.folder, u.error)
@@ -159,7 +159,7 @@ func reach(ctx context.Context, dir string) (*Instance, error) {
 			return nil, nil
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case errors.Is(err, tender.ErrNotReady) || time.Now().After(late):
+		case time.Now().After(late):
 			return nil, unasked{dir, err}
 		}
 		time.Sleep(20 * time.Millisecond)
