@@ -312,6 +312,14 @@ func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, p *Pla
 		return err
 	}
 	if old != nil {
+		if a.Instance.Status.Way == tender.WayRouted && old.Status.Way != tender.WayRouted {
+			// Who had connected when the kernel began to route is for the old one to accept, which
+			// it does until it drains: its successor accepts nobody at their socket.
+			select {
+			case <-ctx.Done():
+			case <-time.After(drainGrace):
+			}
+		}
 		a.Left = retire(ctx, old, last)
 	}
 	return nil
