@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -190,23 +191,28 @@ func TestLinksThatAreNone(t *testing.T) {
 	}
 }
 
+// accepted brings a network up over a deck, and returns the connection of a client.
+func (f families) accepted(t *testing.T, d *deck, client netip.Addr) net.Conn {
+	t.Helper()
+	ln, err := f.up(t, d, nil).Listen(0, launch.Listener{Name: "api", Bind: 1024})
+	if err != nil {
+		t.Fatal(err)
+	}
+	connect(t, d, client)
+	c, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // What the device does, the stack leaves to it.
 func TestOffloads(t *testing.T) {
 	onEach(t, func(t *testing.T, f families) {
 		for _, client := range f.clients() {
 			d := newDeck()
 			d.traits.Checksums, d.traits.Segments = true, true
-			n := f.up(t, d, nil)
-			ln, err := n.Listen(0, launch.Listener{Name: "api", Bind: 1024})
-			if err != nil {
-				t.Fatal(err)
-			}
-			connect(t, d, client)
-			c, err := ln.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := c.Write(make([]byte, 5000)); err != nil {
+			if _, err := f.accepted(t, d, client).Write(make([]byte, 5000)); err != nil {
 				t.Fatal(err)
 			}
 			_, kind, at := family(client)
@@ -232,17 +238,7 @@ func TestNarrowPaths(t *testing.T) {
 	onEach(t, func(t *testing.T, f families) {
 		for _, client := range f.clients() {
 			d := newDeck()
-			n := f.up(t, d, nil)
-			ln, err := n.Listen(0, launch.Listener{Name: "api", Bind: 1024})
-			if err != nil {
-				t.Fatal(err)
-			}
-			connect(t, d, client)
-			c, err := ln.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := c.Write(make([]byte, 2000)); err != nil {
+			if _, err := f.accepted(t, d, client).Write(make([]byte, 2000)); err != nil {
 				t.Fatal(err)
 			}
 			mine, kind, at := family(client)

@@ -85,6 +85,21 @@ func (p *peer) dial(ctx context.Context) (net.Conn, error) {
 	return gonet.DialContextTCP(ctx, p.stack, at(to, bindPort), protocolOf(to))
 }
 
+// join connects a peer to the image, and returns both ends.
+func (p *peer) join(t testing.TB, ln net.Listener) (client, image net.Conn) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	client, err := p.dial(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if image, err = ln.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	return client, image
+}
+
 // meet brings up an image and a peer at the ends of r. The image's memory decides about
 // its buffers.
 func meet(t testing.TB, r *rough, six bool, buffer int, memory uint64) (*Net, net.Listener, *peer) {
@@ -345,16 +360,7 @@ func TestWindowsThatOpenUnheard(t *testing.T) {
 			return false
 		}
 		_, ln, p := meet(t, r, six, 8<<10, 16<<20)
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		client, err := p.dial(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		image, err := ln.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
+		client, image := p.join(t, ln)
 		image.SetDeadline(time.Now().Add(patience))
 		client.SetDeadline(time.Now().Add(patience))
 		reads := func() (net.Conn, error) {
@@ -443,16 +449,7 @@ func TestADeviceThatTakesNothing(t *testing.T) {
 			return false
 		}
 		_, ln, p := meet(t, r, false, 0, 16<<20)
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		client, err := p.dial(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		image, err := ln.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
+		client, image := p.join(t, ln)
 		client.SetDeadline(time.Now().Add(patience))
 		arrived := make(chan error, 1)
 		go func() {
