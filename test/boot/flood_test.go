@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"lorica.dev/lorica/tender/forward"
 	"lorica.dev/lorica/tender/process"
 	"lorica.dev/lorica/tender/usernet"
 	"lorica.dev/lorica/tender/way"
@@ -116,17 +115,8 @@ func TestAFloodOfFrames(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	fwd := forward.New(tender, 1<<15, t.Logf)
+	fwd, addrs := forwarded(t, tender)
 	defer fwd.Close()
-	var addrs [2]string
-	for i := range addrs {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addrs[i] = ln.Addr().String()
-		fwd.Serve(uint16(stackWords+i), ln)
-	}
 	var talks []net.Conn
 	for range 8 {
 		c, err := net.Dial("tcp", addrs[0])

@@ -113,17 +113,8 @@ func TestTheStack(t *testing.T) {
 	wait := startStack(t, "socket", usernet.MTU, tender.File())
 	tender.File().Close()
 
-	fwd := forward.New(tender, 1<<15, t.Logf)
+	fwd, addrs := forwarded(t, tender)
 	defer fwd.Close()
-	var addrs [2]string
-	for i := range addrs {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addrs[i] = ln.Addr().String()
-		fwd.Serve(uint16(stackWords+i), ln)
-	}
 	mirror, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -273,4 +264,19 @@ func TestTheStackAndTheHosts(t *testing.T) {
 	if c, err := link.Dial(t.Context(), netip.MustParseAddrPort("192.0.2.1:7"), stackWeb+1); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("where nobody listens: %v, %v", c, err)
 	}
+}
+
+// forwarded lets clients come to the ports of the stack, at addresses of this machine.
+func forwarded(t *testing.T, tender *usernet.Net) (fwd *forward.Forwarder, addrs [2]string) {
+	t.Helper()
+	fwd = forward.New(tender, 1<<15, t.Logf)
+	for i := range addrs {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addrs[i] = ln.Addr().String()
+		fwd.Serve(uint16(stackWords+i), ln)
+	}
+	return fwd, addrs
 }
