@@ -48,18 +48,20 @@ func (n *Net) change(f func(*owned)) {
 	}
 	n.card.own.Store(&list)
 	addrs := make([]netip.Addr, len(list))
+	reachable := false
 	for i, p := range list {
 		addrs[i] = p.Addr()
-		if !p.Addr().IsLinkLocalUnicast() || slices.Contains(o.fixed, p) {
-			select {
-			case <-o.any:
-			default:
-				close(o.any)
-			}
-		}
+		reachable = reachable || !p.Addr().IsLinkLocalUnicast() || slices.Contains(o.fixed, p)
 	}
 	if n.filter != nil {
 		n.filter.Own(addrs)
+	}
+	if reachable { // now that its filter lets clients through
+		select {
+		case <-o.any:
+		default:
+			close(o.any)
+		}
 	}
 	select {
 	case o.changed <- struct{}{}:
