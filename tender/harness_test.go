@@ -164,7 +164,7 @@ func startAs(t *testing.T, exe []string, cfg tender.Config, listeners ...*os.Fil
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		c.Stop(ctx)
 		if err := c.Wait(ctx); err != nil {

@@ -268,7 +268,7 @@ func TestDecisions(t *testing.T) {
 	if d := seen[1]; d.Seq != 2 || d.Decision != "Deny" || d.Status != 404 || d.Reason == "" {
 		t.Errorf("the second is %+v", d)
 	}
-	ctx, cancel := context.WithTimeout(background, 10*time.Second)
+	ctx, cancel := context.WithTimeout(background, time.Minute)
 	defer cancel()
 	var late sync.WaitGroup
 	late.Go(func() {

@@ -96,7 +96,7 @@ func TestLargeHeadsWaitForTheirPlace(t *testing.T) {
 		t.Fatal("one large head too many was read")
 	}
 	held[0].Close()
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.SetReadDeadline(time.Now().Add(time.Minute))
 	if resp, body, err := answer(c); err != nil || resp.StatusCode != 200 || body != "ok" {
 		t.Errorf("after a place was free: %q, %v", body, err)
 	}
@@ -135,7 +135,7 @@ func TestTheWaitForAPlaceEnds(t *testing.T) {
 	}
 	c := r.dial()
 	io.WriteString(c, large())
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.SetReadDeadline(time.Now().Add(time.Minute))
 	resp, _, err := answer(c)
 	if err != nil || resp.StatusCode != 503 {
 		t.Errorf("got %+v, %v", resp, err)

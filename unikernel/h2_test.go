@@ -131,7 +131,7 @@ func status(b []byte) int {
 
 // over reads until the connection ends, and reports whether it did in time.
 func (f *framed) over() bool {
-	f.SetReadDeadline(time.Now().Add(15 * time.Second))
+	f.SetReadDeadline(time.Now().Add(time.Minute))
 	_, err := io.Copy(io.Discard, f)
 	var ne net.Error
 	return !(errors.As(err, &ne) && ne.Timeout())

@@ -226,7 +226,7 @@ func FuzzClient(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.SetDeadline(time.Now().Add(10 * time.Second))
+		c.SetDeadline(time.Now().Add(time.Minute))
 		c.Write(data)
 		c.(*net.TCPConn).CloseWrite()
 		out, _ := io.ReadAll(c)

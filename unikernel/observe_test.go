@@ -197,7 +197,7 @@ func TestTheWaitForAPlaceCountsAgainstNobody(t *testing.T) {
 	}
 	c := r.dial()
 	io.WriteString(c, large())
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.SetReadDeadline(time.Now().Add(time.Minute))
 	if resp, _, err := answer(c); err != nil || resp.StatusCode != 503 {
 		t.Errorf("got %+v, %v", resp, err)
 	}

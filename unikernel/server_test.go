@@ -112,7 +112,7 @@ func TestConnectionsBeyondTheLimitWait(t *testing.T) {
 		t.Fatal("a third connection is served")
 	}
 	first.Close()
-	third.SetReadDeadline(time.Now().Add(5 * time.Second))
+	third.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, body, err := answer(third); body != "ok" {
 		t.Errorf("after one left: %q, %v", body, err)
 	}

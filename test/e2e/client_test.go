@@ -57,13 +57,13 @@ func (c *client) do(method, path, user, body string) (answer, error) {
 // say sends a request as it is written, and reads the answer.
 func (c *client) say(method, request string) (answer, error) {
 	if c.conn == nil {
-		conn, err := net.DialTimeout("tcp", c.addr, 5*time.Second)
+		conn, err := net.DialTimeout("tcp", c.addr, patience)
 		if err != nil {
 			return answer{}, err
 		}
 		c.conn, c.in = conn, bufio.NewReader(conn)
 	}
-	c.conn.SetDeadline(time.Now().Add(20 * time.Second))
+	c.conn.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(c.conn, request); err != nil {
 		c.close()
 		return answer{}, err

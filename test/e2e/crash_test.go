@@ -195,7 +195,7 @@ func (s *struck) slow() (end func()) {
 		base64.StdEncoding.EncodeToString([]byte(teller)), len(body), body[:5])
 	sent, number := time.Now(), s.connection()
 	x := adopt(s.addr, c)
-	c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	c.SetReadDeadline(time.Now().Add(patience))
 	defer c.SetReadDeadline(time.Time{})
 	const waits = "HTTP/1.1 100 Continue\r\n\r\n" // else it has answered, or has ended
 	if b, _ := x.in.Peek(len(waits)); string(b) == waits {

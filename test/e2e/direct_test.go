@@ -112,10 +112,10 @@ func TestDirect(t *testing.T) {
 	u.gone("127.0.0.1:" + port)
 
 	_, s := u.up(dir, direct()...)
-	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}, Timeout: 5 * time.Second}
+	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}, Timeout: patience}
 	if c, err := from.Dial("tcp", "127.0.0.1:"+port); err == nil {
 		// Where the tender's machine makes the handshake, the image still does not.
-		c.SetDeadline(time.Now().Add(5 * time.Second))
+		c.SetDeadline(time.Now().Add(patience))
 		if n, err := c.Read(make([]byte, 1)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("who is denied is left waiting: %d, %v", n, err)
 		}
@@ -298,8 +298,8 @@ func TestIPv6WhereItIsNeeded(t *testing.T) {
 	if a := get(t, at4, "/", ""); a.status != 200 {
 		t.Errorf("over IPv4: %d", a.status)
 	}
-	if c, err := net.DialTimeout("tcp", at6, 5*time.Second); err == nil { // of the tender's machine, which cannot pass it on
-		c.SetDeadline(time.Now().Add(10 * time.Second))
+	if c, err := net.DialTimeout("tcp", at6, patience); err == nil { // of the tender's machine, which cannot pass it on
+		c.SetDeadline(time.Now().Add(patience))
 		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 		if n, err := c.Read(make([]byte, 1)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("an image of IPv4 alone has a client of IPv6: %d bytes, %v", n, err)

@@ -279,9 +279,6 @@ func (e *evidence) answered(addr, path, user string, want int) (a answer) {
 	return a
 }
 
-// askWithin is more than a tender waits for what its image counts.
-const askWithin = 5 * time.Second
-
 // ask speaks to the tender that owns a runtime folder.
 func ask(dir string) (s status, err error) {
 	d, err := os.Open(dir) // a short name: a socket address holds 108 bytes
@@ -294,7 +291,7 @@ func ask(dir string) (s status, err error) {
 		return s, err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(askWithin))
+	c.SetDeadline(time.Now().Add(patience))
 	if _, err = io.WriteString(c, `{"op":"status"}`+"\n"); err != nil {
 		return s, err
 	}

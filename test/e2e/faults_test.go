@@ -20,7 +20,7 @@ import (
 
 const shortTimes = "  requestFilter: {headerTimeout: 700ms, bodyTimeout: 700ms, writeTimeout: 1s, idleTimeout: 700ms}\n"
 
-// dial opens a connection that is given up after a time that no test should need.
+// dial opens a connection that is given up after its patience.
 func dial(t *testing.T, addr string) *net.TCPConn {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
@@ -28,7 +28,7 @@ func dial(t *testing.T, addr string) *net.TCPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	return c.(*net.TCPConn)
 }
 
@@ -200,7 +200,7 @@ func TestClientAborts(t *testing.T) {
 
 // hold opens up to n connections, 100 at a time, and returns those that the kernel
 // took; each of the 100 gives up with the first that it does not take in time.
-func hold(t *testing.T, addr string, n int, patience time.Duration) (held []net.Conn) {
+func hold(t *testing.T, addr string, n int, within time.Duration) (held []net.Conn) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	t.Cleanup(func() {
@@ -212,7 +212,7 @@ func hold(t *testing.T, addr string, n int, patience time.Duration) (held []net.
 	for range 100 {
 		wg.Go(func() {
 			for range n / 100 {
-				c, err := net.DialTimeout("tcp", addr, patience)
+				c, err := net.DialTimeout("tcp", addr, within)
 				if err != nil {
 					return // the backlog is full
 				}
@@ -267,7 +267,7 @@ func TestTenThousandIdleConnections(t *testing.T) {
 		name, filter string
 		fits         bool
 		memory       int // MiB
-		patience     time.Duration
+		within       time.Duration
 	}{
 		{"they fit", "  requestFilter: {maxConnections: 12000, headerTimeout: 5m}\n", true, 256, time.Minute},
 		{"they do not fit", "  requestFilter: {maxConnections: 1024, headerTimeout: 1s}\n", false, 64, time.Second / 2},
@@ -280,7 +280,7 @@ func TestTenThousandIdleConnections(t *testing.T) {
 			_, first := u.up(dir)
 			addr := "127.0.0.1:" + port
 			before := rss(t, first.PID)
-			held := hold(t, addr, many, c.patience)
+			held := hold(t, addr, many, c.within)
 			if c.fits && len(held) != many || len(held) < 1024 {
 				t.Fatalf("%d connections are held", len(held))
 			}
@@ -303,7 +303,7 @@ func TestTenThousandIdleConnections(t *testing.T) {
 				if s != 200 {
 					t.Errorf("an honest client gets %d", s)
 				}
-			case <-time.After(2 * time.Minute):
+			case <-time.After(patience):
 				t.Error("an honest client is not served")
 			}
 			most := rss(t, first.PID)

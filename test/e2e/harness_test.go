@@ -326,7 +326,7 @@ func (u *user) follow(cmd *exec.Cmd) (*upping, *status) {
 // wait returns the next event of a kind; others before it are dropped.
 func (x *upping) wait(kind string) event {
 	x.t.Helper()
-	late := time.After(2 * time.Minute)
+	late := time.After(patience)
 	for {
 		select {
 		case e, ok := <-x.events:
@@ -356,7 +356,7 @@ func (x *upping) ends(signal syscall.Signal) {
 	select {
 	case <-x.done:
 		x.cmd.Wait()
-	case <-time.After(2 * time.Minute):
+	case <-time.After(patience):
 		x.cmd.Process.Signal(syscall.SIGQUIT)
 		<-x.done
 		x.cmd.Wait()
@@ -400,16 +400,19 @@ func alive(pid int) bool {
 	return !strings.HasPrefix(state, "Z")
 }
 
+// patience is how long who waits for an image, or for a command, goes on before it counts
+// as hung: a machine may be busy, and an image in a microVM without KVM is slow besides.
+const patience = 2 * time.Minute
+
 // eventually waits until a condition holds.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for range 600 {
+	for late := time.Now().Add(patience); time.Now().Before(late); time.Sleep(100 * time.Millisecond) {
 		if ok() {
 			return
 		}
-		time.Sleep(100 * time.Millisecond)
 	}
-	t.Fatalf("%s: not within a minute", what)
+	t.Fatalf("%s: not within %v", what, patience)
 }
 
 // quiet is a log that nobody reads.

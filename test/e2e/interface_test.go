@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"lorica.dev/lorica/internal/notrun"
 )
@@ -123,7 +122,7 @@ func TestInterface(t *testing.T) {
 		if a.Is6() {
 			continue
 		}
-		from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 2)}, Timeout: 5 * time.Second}
+		from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 2)}, Timeout: patience}
 		if c, err := from.Dial("tcp", netip.AddrPortFrom(a, 8080).String()); err == nil || !errors.Is(err, syscall.EHOSTUNREACH) {
 			t.Errorf("who is denied there is told %v", err)
 			if c != nil {

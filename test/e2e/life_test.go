@@ -110,7 +110,7 @@ func TestDown(t *testing.T) {
 	u.run("down", "accounts")
 	select {
 	case <-x.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("up goes on after its only workload was taken down")
 	}
 	if alive(s.PID) {

@@ -101,7 +101,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	x, first := u.follow(limited(few, "up", "-f", dir, "-o", "json"))
 	var held []net.Conn
 	for range 2 * few {
-		c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+		c, err := net.DialTimeout("tcp", addr, patience)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -200,7 +200,7 @@ func exchange(t *testing.T, addr, text string) string {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	io.WriteString(c, text)
 	b, _ := io.ReadAll(c)
 	return string(b)
@@ -395,7 +395,7 @@ func TestProxyStreamsBodies(t *testing.T) {
 	}
 	defer c.Close()
 	const size = 48 << 20
-	c.SetDeadline(time.Now().Add(time.Minute))
+	c.SetDeadline(time.Now().Add(patience))
 	fmt.Fprintf(c, "POST /upload HTTP/1.1\r\nHost: f\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", size)
 	var sent atomic.Int64
 	done := make(chan error, 1)
@@ -443,7 +443,7 @@ func TestProxyContinues(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	io.WriteString(c, "POST /upload HTTP/1.1\r\nHost: f\r\nConnection: close\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\nTrailer: X-After\r\n\r\n")
 	in := bufio.NewReader(c)
 	if r, err := http.ReadResponse(in, nil); err != nil || r.StatusCode != 100 {
@@ -474,7 +474,7 @@ func TestProxyWithAServiceThatTakesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(time.Minute))
+	c.SetDeadline(time.Now().Add(patience))
 	fmt.Fprintf(c, "POST /x HTTP/1.1\r\nHost: f\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", 48<<20)
 	go io.CopyN(c, zeros{}, 48<<20)
 	r, err := http.ReadResponse(bufio.NewReader(c), nil)
@@ -527,7 +527,7 @@ func upgrade(t *testing.T, addr string) (net.Conn, *bufio.Reader) {
 
 func openTunnel(t *testing.T, c net.Conn) *bufio.Reader {
 	t.Helper()
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	io.WriteString(c, "GET /chat HTTP/1.1\r\nHost: f\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\nearly\n")
 	in := bufio.NewReader(c)
 	r, err := http.ReadResponse(in, nil)

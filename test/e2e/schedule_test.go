@@ -123,7 +123,7 @@ func (s *struck) take(st step, history *[]bool) {
 		s.user.run("down", "accounts")
 		select {
 		case <-s.x.done:
-		case <-time.After(time.Minute):
+		case <-time.After(patience):
 			t.Fatal("up goes on after its only workload was taken down")
 		}
 		s.gone(s.addr)

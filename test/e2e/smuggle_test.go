@@ -115,7 +115,7 @@ func send(t *testing.T, addr string, raw []byte) string {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	c.Write(raw) // the server may have closed before the last byte
 	c.(*net.TCPConn).CloseWrite()
 	b, err := io.ReadAll(c)

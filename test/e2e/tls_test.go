@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"lorica.dev/lorica/abi/transport/certtest"
 )
@@ -75,7 +74,7 @@ func (s *secured) http(h2 bool, cert *certtest.Pair) *http.Client {
 	t := &http.Transport{TLSClientConfig: cfg, Protocols: new(http.Protocols)}
 	t.Protocols.SetHTTP1(!h2)
 	t.Protocols.SetHTTP2(h2)
-	return &http.Client{Transport: t, Timeout: 20 * time.Second}
+	return &http.Client{Transport: t, Timeout: patience}
 }
 
 func (s *secured) get(c *http.Client) (*http.Response, error) {

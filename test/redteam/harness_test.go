@@ -130,7 +130,7 @@ func launchAs(t *testing.T, exe []string, attack string, change ...func(*tender.
 		return nil, cfg, err
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		c.Stop(ctx)
 		if err := c.Wait(ctx); err != nil {
@@ -142,7 +142,7 @@ func launchAs(t *testing.T, exe []string, attack string, change ...func(*tender.
 
 func status(t *testing.T, c *tender.Client) tender.Status {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	s, err := c.Status(ctx)
 	if err != nil {
@@ -155,12 +155,12 @@ func status(t *testing.T, c *tender.Client) tender.Status {
 func alive(t *testing.T, c *tender.Client) tender.Status {
 	t.Helper()
 	s := status(t, c)
-	conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", s.Listen[0].Port), 5*time.Second)
+	conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", s.Listen[0].Port), time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	if b, err := io.ReadAll(conn); string(b) != "alive\n" {
 		t.Errorf("the image answers %q (%v)", b, err)
 	}

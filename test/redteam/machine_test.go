@@ -244,7 +244,7 @@ func (p probe) inAMachine(numbers map[string]uint64, aMachine func(*tender.Confi
 }
 
 func (l *life) now() (tender.Status, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return l.Status(ctx)
 }

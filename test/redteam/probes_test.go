@@ -167,7 +167,7 @@ func strangersAreServed(l *life) error {
 		if err != nil {
 			return err
 		}
-		c.SetDeadline(time.Now().Add(5 * time.Second))
+		c.SetDeadline(time.Now().Add(time.Minute))
 		b, _ := io.ReadAll(c)
 		c.Close()
 		if strings.HasSuffix(string(b), "stolen") {
@@ -179,7 +179,7 @@ func strangersAreServed(l *life) error {
 
 // staysSmall looks at the tender after a flood.
 func staysSmall(l *life) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	s, err := l.Status(ctx)
 	if err != nil {

@@ -240,7 +240,7 @@ func TestTextOfTheImageIsHarmless(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var seen []tender.Decision
 	c.Decisions(ctx, 0, true, func(d tender.Decision) error {

@@ -284,7 +284,7 @@ func await[T any](d *tender) T {
 			<-d.exited
 		}
 		d.t.Fatalf("the image sent %+v (open: %v); stderr: %s", m, ok, d.stderr.String())
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		d.t.Fatalf("the image says nothing")
 	}
 	panic("unreachable")
@@ -295,7 +295,7 @@ func (d *tender) died() syscall.WaitStatus {
 	d.t.Helper()
 	select {
 	case <-d.exited:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		d.t.Fatal("the image lives on")
 	}
 	return d.cmd.ProcessState.Sys().(syscall.WaitStatus)

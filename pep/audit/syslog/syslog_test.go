@@ -155,7 +155,7 @@ func (s *server) next(t *testing.T) *parsed {
 	select {
 	case p := <-s.got:
 		return p
-	case <-time.After(15 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nothing comes")
 		return nil
 	}
@@ -189,7 +189,7 @@ func TestRecordsArriveInOrder(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			if err := m.Drain(ctx); err != nil {
 				t.Fatal(err)

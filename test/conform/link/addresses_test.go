@@ -209,8 +209,8 @@ func (c *cell) ask(t *testing.T, addr string) string {
 	var err error
 	c.in(func() {
 		var conn net.Conn
-		if conn, err = net.DialTimeout("tcp", addr, 10*time.Second); err == nil {
-			conn.SetDeadline(time.Now().Add(10 * time.Second))
+		if conn, err = net.DialTimeout("tcp", addr, time.Minute); err == nil {
+			conn.SetDeadline(time.Now().Add(time.Minute))
 			b, err = io.ReadAll(conn)
 			conn.Close()
 		}
