@@ -52,10 +52,14 @@ func startStack(t *testing.T, netdev string, mtu int, file *os.File) (wait func(
 		t.Fatalf("%v: install it with apt-get install qemu-system-x86", err)
 	}
 	w.Close()
+	if err := serial.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
 	var said bytes.Buffer
 	lines := bufio.NewScanner(io.TeeReader(serial, &said))
 	for lines.Scan() && !strings.HasPrefix(lines.Text(), "stack: ready") {
 	}
+	serial.SetReadDeadline(time.Time{})
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
