@@ -2,6 +2,7 @@ package unikernel
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -27,7 +28,8 @@ const streamMemory = 48 << 10
 // An h2 is the HTTP/2 side of a connection: net/http serves it, and the bytes
 // that pass are counted here.
 type h2 struct {
-	conn *conn
+	conn    *conn
+	opening *opening // who reads has it
 
 	mu        sync.Mutex
 	account   *accountant
@@ -75,7 +77,10 @@ func (h *h2) read(p []byte) (int, error) {
 		}
 	}
 	h.mu.Unlock()
-	n, err := h.conn.Conn.Read(p)
+	if h.opening == nil {
+		h.opening = open(h.conn.Conn)
+	}
+	n, err := h.opening.Read(p)
 	h.mu.Lock()
 	e := a.receive(p[:n])
 	if h.closed { // by Close, meanwhile
@@ -96,6 +101,48 @@ func (h *h2) read(p []byte) (int, error) {
 		return 0, err
 	}
 	return n, err
+}
+
+// An opening is what a client says first, and what comes behind.
+type opening struct {
+	net.Conn
+	said []byte
+	err  error // behind what was said
+}
+
+// open reads a preface and the SETTINGS that follow it (RFC 9113, section 3.4). From
+// the preface on, net/http gives a client two seconds for them, also where they are
+// here and it is the image that has no time to look: so it gets both at once.
+func open(c net.Conn) *opening {
+	const settings, most = 4, 32 * 6 // more than anybody has to say
+	o := &opening{Conn: c, said: make([]byte, len(preface)+frameHead, len(preface)+frameHead+most)}
+	n, err := io.ReadFull(c, o.said)
+	o.said, o.err = o.said[:n], err
+	if err != nil {
+		return o
+	}
+	f := o.said[len(preface):]
+	if size := int(f[0])<<16 | int(f[1])<<8 | int(f[2]); f[3] == settings && size <= most {
+		o.said = o.said[:n+size]
+		m, err := io.ReadFull(c, o.said[n:])
+		o.said, o.err = o.said[:n+m], err
+	}
+	return o
+}
+
+// Read implements io.Reader.
+func (o *opening) Read(p []byte) (int, error) {
+	if len(o.said) > 0 {
+		n := copy(p, o.said)
+		if o.said = o.said[n:]; len(o.said) == 0 {
+			o.said = nil
+		}
+		return n, nil
+	}
+	if o.err != nil {
+		return 0, o.err
+	}
+	return o.Conn.Read(p)
 }
 
 // afford waits for the memory of the frame that comes next. While one connection

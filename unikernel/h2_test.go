@@ -29,7 +29,7 @@ type framed struct {
 
 func newFramed(t testing.TB, c net.Conn) *framed {
 	f := &framed{t: t, Conn: c}
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	io.WriteString(f, preface)
 	f.frame(4, 0, 0, nil)
 	f.frame(4, 1, 0, nil) // acknowledges what the server will say
@@ -405,6 +405,31 @@ func TestSlowClientsOfHTTP2AreCutOff(t *testing.T) {
 		if list := r.denials(c.denials); c.denials > 0 && list[0].Verdict == abi.Allow {
 			t.Errorf("%s: %+v", name, list)
 		}
+	}
+}
+
+// A client whose first SETTINGS come later than net/http waits for them, in whatever
+// pieces, has all of its time for a head.
+func TestFirstSettingsMayBeLate(t *testing.T) {
+	l := testLimits()
+	l.HeaderTimeout = time.Minute
+	r := newSecureRig(t, transport.Simple, l, text("ok"))
+	r.run()
+	settings := frameBytes(4, 0, 0, []byte{0, 3, 0, 0, 0, 9})
+	for _, cut := range []int{0, 4, frameHead + 2} {
+		t.Run(fmt.Sprint(cut), func(t *testing.T) {
+			t.Parallel()
+			f := &framed{t: t, Conn: r.tls(nil, "h2")}
+			f.SetDeadline(time.Now().Add(time.Minute))
+			io.WriteString(f, preface+string(settings[:cut]))
+			time.Sleep(2500 * time.Millisecond) // net/http has two seconds, as a constant
+			f.Write(settings[cut:])
+			f.frame(4, 1, 0, nil)
+			f.request(1, "GET", "/app/x")
+			if x, err := f.answer(1); err != nil || x.code != 200 {
+				t.Errorf("it gets %+v, %v", x, err)
+			}
+		})
 	}
 }
 

@@ -177,15 +177,21 @@ kind: Workload
 metadata: {name: front, tenant: acme, labels: {app: front}}
 spec:
   app:
-    proxy: {upstream: "http://127.0.0.1:UPSTREAM", connectTimeout: 500ms, responseTimeout: 2s, maxConnections: 8}
+    proxy: {upstream: "http://127.0.0.1:UPSTREAM", connectTimeout: 1m, responseTimeout: 1m, maxConnections: 8}
   listen: [{name: web, port: PORT}]
 `
 
-// front starts a proxy before a service.
-func (u *user) front(upstream string) (x *upping, addr, dir string) {
+// front starts a proxy before a service. It waits for that as a test says, and else as long
+// as no machine is too busy for.
+func (u *user) front(upstream string, timeouts ...string) (x *upping, addr, dir string) {
 	u.t.Helper()
 	port := freePort(u.t)
-	fill := strings.NewReplacer("PORT", port, "UPSTREAM", upstream)
+	words := []string{"PORT", port, "UPSTREAM", upstream}
+	for _, t := range timeouts {
+		name, _, _ := strings.Cut(t, " ")
+		words = append(words, name+" 1m", t)
+	}
+	fill := strings.NewReplacer(words...)
 	dir = u.project(map[string]string{"policy.yaml": fill.Replace(frontPolicy), "workload.yaml": fill.Replace(frontWorkload)})
 	x, x0 := u.up(dir)
 	x.first = x0
@@ -211,7 +217,7 @@ func exchange(t *testing.T, addr, text string) string {
 func TestProxyOutcomes(t *testing.T) {
 	u := newUser(t)
 	l := startLegacy(t, "127.0.0.1:0", nil)
-	x, addr, _ := u.front(l.port())
+	x, addr, _ := u.front(l.port(), "responseTimeout: 8s")
 
 	for path, want := range map[string]int{
 		"/garbage": 502, "/closed": 502, "/half-head": 502, "/huge-head": 502, "/huge-interim": 502, "/status-0": 502, "/status-999": 502,
@@ -277,7 +283,7 @@ func TestProxyRepeatsNoPost(t *testing.T) {
 func TestProxyWithoutUpstream(t *testing.T) {
 	u := newUser(t)
 	l := startLegacy(t, "127.0.0.1:0", nil)
-	_, addr, _ := u.front(l.port())
+	_, addr, _ := u.front(l.port(), "connectTimeout: 4s", "responseTimeout: 20s")
 	if a := get(t, addr, "/plain", ""); a.status != 200 {
 		t.Fatalf("%+v", a)
 	}
@@ -468,7 +474,7 @@ func TestProxyWithAServiceThatTakesNothing(t *testing.T) {
 	}
 	defer ln.Close() // connections wait in the backlog for ever
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	_, addr, _ := u.front(port)
+	_, addr, _ := u.front(port, "responseTimeout: 4s")
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
