@@ -10,8 +10,7 @@ import (
 // A clock is the stack's, which asks for the time more than ten times for each segment
 // and needs no better answer than that of the event that it works on: something arrived,
 // a timer is over, somebody writes. Each of these moves the clock. In between it gives
-// no time twice: what is sent later is later, and so is not taken for lost with what
-// was sent before (RACK).
+// no time twice: what happens later is later.
 type clock struct {
 	tcpip.Clock
 	now atomic.Int64 // in ns

@@ -178,14 +178,17 @@ const (
 )
 
 // tune sets what differs from a machine with much memory. The link is private where
-// nobody else's packets come through it; otherwise times tell of losses as well (RACK).
+// nobody else's packets come through it. Times do not tell of losses (RACK): the stack
+// then stops its timer for a probe of the last segment, and counts what is on its way
+// too low once some got lost; when it counts nothing, it does not start the timer again
+// after the probe, and where the probe gets lost too, it stands still for good.
 func (n *Net) tune(private bool) tcpip.Error {
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: leastBuffer, Max: maxBuffer}
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: leastBuffer, Max: maxBuffer}
-	sack, recovery := tcpip.TCPSACKEnabled(true), tcpip.TCPRACKLossDetection
+	sack, recovery := tcpip.TCPSACKEnabled(true), tcpip.TCPRecovery(0)
 	least, most := tcpip.TCPMinRTOOption(leastRTO), tcpip.TCPMaxRTOOption(mostRTO)
 	if private {
-		recovery, least, most = 0, tcpip.TCPMinRTOOption(leastRTOBusy), tcpip.TCPMaxRTOOption(tcp.MaxRTO)
+		least, most = tcpip.TCPMinRTOOption(leastRTOBusy), tcpip.TCPMaxRTOOption(tcp.MaxRTO)
 	}
 	wait, linger := tcpip.TCPTimeWaitTimeoutOption(timeWait), tcpip.TCPLingerTimeoutOption(finWait)
 	for _, o := range []tcpip.SettableTransportProtocolOption{&receive, &send, &sack, &recovery, &least, &most, &wait, &linger} {

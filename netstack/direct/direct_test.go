@@ -268,9 +268,14 @@ func TestNarrowPaths(t *testing.T) {
 // a segment.
 func connect(t testing.TB, d *deck, client netip.Addr) (seq uint32) {
 	t.Helper()
+	return connectWith(t, d, client, "\x02\x04\x05\xb4")
+}
+
+// connectWith has options in the client's SYN.
+func connectWith(t testing.TB, d *deck, client netip.Addr, options string) (seq uint32) {
+	t.Helper()
 	mine, kind, at := family(client)
-	syn := segment(40000, 1024, 2, 100, 0, "\x02\x04\x05\xb4")
-	syn[12] = 6 << 4
+	syn := withOptions(segment(40000, 1024, 2, 100, 0, ""), options)
 	d.give(frameOf(ethernet(myAddress, kind, ipOf(client, mine, ofTCP, syn))))
 	b := d.next(t, kind)
 	for !bytes.Equal(b[at-len(client.AsSlice()):at], client.AsSlice()) { // others may be answered once more

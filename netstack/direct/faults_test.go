@@ -51,9 +51,9 @@ func newPeer(t testing.TB, r *rough, six bool, buffer int) *peer {
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol},
 	})
-	sack := tcpip.TCPSACKEnabled(true)
+	sack, recovery := tcpip.TCPSACKEnabled(true), tcpip.TCPRecovery(0) // see tune
 	most := tcpip.TCPMaxRTOOption(mostRTO)
-	options := []tcpip.SettableTransportProtocolOption{&sack, &most}
+	options := []tcpip.SettableTransportProtocolOption{&sack, &recovery, &most}
 	if buffer > 0 {
 		options = append(options, &tcpip.TCPReceiveBufferSizeRangeOption{Min: 1, Default: buffer, Max: buffer})
 	}
@@ -220,12 +220,13 @@ func TestTransfersSurviveTheLink(t *testing.T) {
 		buffer      int    // of the peer
 		memory      uint64 // of the image
 		slow        bool
+		patience    time.Duration // where much waits for timers
 	}{
 		{name: "fair weather"},
 		{name: "loss of 1 %", weather: weather{lose: .01}},
 		{name: "loss of 1 % far away", weather: weather{lose: .01, delay: 10 * time.Millisecond}, size: usual / 4},
 		{name: "loss of 5 %", weather: weather{lose: .05}, size: usual / 4},
-		{name: "loss of 20 %", weather: weather{lose: .2, after: 8}, size: usual / 32},
+		{name: "loss of 20 %", weather: weather{lose: .2, after: 8}, size: usual / 128, patience: 3 * patience},
 		{name: "loss in bursts", weather: weather{lose: .01, burst: 3}, size: usual / 2},
 		{name: "overtaking", weather: weather{late: .1}},
 		{name: "overtaking far away", weather: weather{late: .1, delay: 10 * time.Millisecond}, size: usual / 4},
@@ -251,6 +252,10 @@ func TestTransfersSurviveTheLink(t *testing.T) {
 				if memory == 0 {
 					memory = 256 << 20
 				}
+				most := c.patience
+				if most == 0 {
+					most = patience
+				}
 				start := time.Now()
 				// The peer is gVisor too, and with buffers of less than a packet can forget to say
 				// that it has room again where its reader comes late. The image asks it for ever, as
@@ -259,7 +264,7 @@ func TestTransfersSurviveTheLink(t *testing.T) {
 				for try := 1; ; try++ {
 					r := newRough(t, c.weather, c.weather, seed+uint64(try-1)<<32, mtu)
 					n, ln, p := meet(t, r, six, c.buffer, memory)
-					ctx, cancel := context.WithTimeout(context.Background(), patience*time.Duration(factor))
+					ctx, cancel := context.WithTimeout(context.Background(), most*time.Duration(factor))
 					if c.buffer > 0 && c.buffer < mtu {
 						ctx, cancel = context.WithTimeout(ctx, patience/peers)
 					}
@@ -420,6 +425,62 @@ func TestAWindowThatWasOvertaken(t *testing.T) {
 	acks(100)
 	if !sends() {
 		t.Error("it does not send again")
+	}
+}
+
+// Some segments get lost, and then the last one, also where it is sent again: it is sent
+// until it is confirmed.
+func TestTheLastSegmentGetsLostTwice(t *testing.T) {
+	d := newDeck()
+	n := up(t, d, nil)
+	ln, err := n.Listen(0, launch.Listener{Name: "api", Bind: 1024})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size, count = 1000, 11 // one more than are sent at once
+	// Segments of 1036 bytes, with room for options, and selective acknowledgments.
+	first := connectWith(t, d, client4, "\x02\x04\x04\x0c\x04\x02\x01\x01")
+	c, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write(make([]byte, count*size)); err != nil {
+		t.Fatal(err)
+	}
+	losses := [count]int{0: 1, 1: 1, 2: 1, count - 1: 2}
+	var has [count]bool
+	for next := 0; next < count; {
+		b := d.next(t, type4)
+		at := tcpAt(b)
+		if at == 0 {
+			continue
+		}
+		s := header.TCP(b[at:])
+		i, rest := int(s.SequenceNumber()-first)/size, int(s.SequenceNumber()-first)%size
+		if len(s.Payload()) != size || rest != 0 || i >= count {
+			t.Fatalf("a segment is %d bytes at %d", len(s.Payload()), s.SequenceNumber()-first)
+		}
+		if losses[i] > 0 {
+			losses[i]--
+			continue
+		}
+		has[i] = true
+		for next < count && has[next] {
+			next++
+		}
+		ack := segment(40000, 1024, 16, 101, first+uint32(next*size), "")
+		if i > next {
+			begin, end := i, i+1
+			for has[begin-1] {
+				begin--
+			}
+			for end < count && has[end] {
+				end++
+			}
+			block := binary.BigEndian.AppendUint32([]byte{1, 1, 5, 10}, first+uint32(begin*size))
+			ack = withOptions(ack, string(binary.BigEndian.AppendUint32(block, first+uint32(end*size))))
+		}
+		d.give(frameOf(ethernet(myAddress, type4, ip4(client4, mine4.Addr(), ofTCP, ack))))
 	}
 }
 

@@ -334,6 +334,12 @@ func segment(from, to uint16, flags byte, seq, ack uint32, payload string) []byt
 	return append(b, payload...)
 }
 
+// withOptions puts options of TCP, of a multiple of four bytes, behind a segment's header.
+func withOptions(segment []byte, options string) []byte {
+	segment[12] = byte(20+len(options)) / 4 << 4
+	return append(segment[:20:20], options+string(segment[20:])...)
+}
+
 // alive asks for the hardware address, as the tender would.
 func alive(t testing.TB, d *deck) {
 	t.Helper()
