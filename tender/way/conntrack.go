@@ -1,8 +1,9 @@
 package way
 
 import (
-	"bytes"
+	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,11 +13,31 @@ const (
 	connGet    = 1
 	connDelete = 2
 
-	connReply   = 2 // the tuple of what comes back
-	connIP      = 1 // of a tuple
-	connSource4 = 1 // of an IP
-	connSource6 = 3
+	connBegin    = 1 // the tuple of what began it
+	connReply    = 2 // the tuple of what comes back
+	connStatus   = 3
+	connProtocol = 4
+	connIP       = 1 // of a tuple
+	connPorts    = 2
+	connSource4  = 1 // of an IP
+	connTarget4  = 2
+	connSource6  = 3
+	connTarget6  = 4
+	connSource   = 2 // of ports
+	connTarget   = 3
+	connTCP      = 1 // of a protocol
+	connFlags    = 4 // of TCP, in the direction of what began it
+	connFlagsToo = 5 // in the other
+
+	flagLiberal = 1 << 3 // IP_CT_TCP_FLAG_BE_LIBERAL
 )
+
+// A connection is one that the kernel tracks.
+type connection struct {
+	begin, reply []byte // tuples
+	translated   bool   // where it goes
+	joined       bool   // after it had begun
+}
 
 // forget has the kernel forget the connections to an image: what a client still sends
 // of one is judged anew, and answered, instead of going where nobody is. A kernel that
@@ -32,31 +53,90 @@ func (n *netlink) forget(addrs []netip.Prefix) {
 // next image, from the same port.
 func (n *netlink) connections(addrs []netip.Prefix) (found []message) {
 	for _, a := range addrs {
-		image := a.Addr().AsSlice()
-		head := []byte{family(a.Addr()), unix.NFNETLINK_V0, 0, 0}
-		n.list(message{kind: unix.NFNL_SUBSYS_CTNETLINK<<8 | connGet, body: head, what: "connections"}, func(b []byte) {
-			attributes(b[len(head):]).read(func(kind uint16, v []byte) {
-				if kind == connReply && bytes.Equal(source(v), image) {
-					found = append(found, message{kind: unix.NFNL_SUBSYS_CTNETLINK<<8 | connDelete, body: head,
-						attrs: attributes{}.nest(connReply, append([]byte{}, v...)), what: "a connection"})
-				}
-			})
-		})
+		found = append(found, n.which(family(a.Addr()), func(c *connection) bool {
+			from, _ := ends(c.reply)
+			return from.Addr() == a.Addr()
+		})...)
 	}
 	return found
 }
 
-// source returns the address that packets of a tuple come from.
-func source(tuple []byte) (addr []byte) {
-	attributes(tuple).read(func(kind uint16, v []byte) {
-		if kind != connIP {
-			return
+// forgetOwn has the kernel forget the connections to doors that go to this machine itself,
+// and that it tracks only since they were under way: what it takes them for may be wrong.
+// Those that go on are taken up again.
+func (n *netlink) forgetOwn(doors []Door) {
+	if len(doors) == 0 {
+		return
+	}
+	for _, f := range []byte{unix.AF_INET, unix.AF_INET6} {
+		for _, m := range n.which(f, func(c *connection) bool {
+			from, to := ends(c.begin) // either may be of this machine
+			return c.joined && !c.translated && slices.ContainsFunc(doors, func(d Door) bool { return d.at(from) || d.at(to) })
+		}) {
+			n.do(m)
 		}
+	}
+}
+
+// at reports whether clients find the image at a.
+func (d Door) at(a netip.AddrPort) bool {
+	listen := d.Listen.Addr().Unmap()
+	return d.Listen.Port() == a.Port() && (listen.IsUnspecified() || listen == a.Addr())
+}
+
+// which returns what forgets the connections of a family that are meant.
+func (n *netlink) which(family byte, meant func(*connection) bool) (found []message) {
+	head := []byte{family, unix.NFNETLINK_V0, 0, 0}
+	n.list(message{kind: unix.NFNL_SUBSYS_CTNETLINK<<8 | connGet, body: head, what: "connections"}, func(b []byte) {
+		var c connection
+		attributes(b[len(head):]).read(c.take)
+		if meant(&c) {
+			found = append(found, message{kind: unix.NFNL_SUBSYS_CTNETLINK<<8 | connDelete, body: head,
+				attrs: attributes{}.nest(connReply, slices.Clone(c.reply)), what: "a connection"})
+		}
+	})
+	return found
+}
+
+func (c *connection) take(kind uint16, v []byte) {
+	switch {
+	case kind == connBegin:
+		c.begin = v
+	case kind == connReply:
+		c.reply = v
+	case kind == connStatus && len(v) == 4:
+		c.translated = binary.BigEndian.Uint32(v)&statusDNAT != 0
+	case kind == connProtocol:
 		attributes(v).read(func(kind uint16, v []byte) {
-			if kind == connSource4 || kind == connSource6 {
-				addr = v
+			if kind != connTCP {
+				return
+			}
+			attributes(v).read(func(kind uint16, v []byte) {
+				if (kind == connFlags || kind == connFlagsToo) && len(v) > 0 {
+					c.joined = c.joined || v[0]&flagLiberal != 0
+				}
+			})
+		})
+	}
+}
+
+// ends returns where packets of a tuple come from and go to.
+func ends(tuple []byte) (from, to netip.AddrPort) {
+	var a, b netip.Addr
+	var p, q uint16
+	attributes(tuple).read(func(part uint16, v []byte) {
+		attributes(v).read(func(kind uint16, v []byte) {
+			switch {
+			case part == connIP && (kind == connSource4 || kind == connSource6):
+				a, _ = netip.AddrFromSlice(v)
+			case part == connIP && (kind == connTarget4 || kind == connTarget6):
+				b, _ = netip.AddrFromSlice(v)
+			case part == connPorts && kind == connSource && len(v) == 2:
+				p = binary.BigEndian.Uint16(v)
+			case part == connPorts && kind == connTarget && len(v) == 2:
+				q = binary.BigEndian.Uint16(v)
 			}
 		})
 	})
-	return addr
+	return netip.AddrPortFrom(a, p), netip.AddrPortFrom(b, q)
 }

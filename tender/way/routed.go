@@ -39,6 +39,7 @@ type Routed struct {
 	*device
 	route, tables *netlink
 	flags         uint32 // of the table of doors
+	remembers     bool   // the kernel has no rule that forgets
 	obstacles     []obstacle
 
 	mu     sync.Mutex
@@ -147,67 +148,88 @@ func (n *netlink) addresses() (list []netip.Prefix, err error) {
 	return list, err
 }
 
-// rules returns what lets clients in at d: translations of the destination alone.
-func (r *Routed) rules(d Door) ([]rule, error) {
+// A passage is the rules of doors.
+type passage struct {
+	in       []rule // translate the destination of what begins, and nothing else
+	to, from []rule // forget what the machine has itself
+}
+
+// add adds d. Connections that the machine has itself go on, and are not remembered: one
+// whose end is all that the kernel sees it would take for open, and the client's next one
+// from the same port for a part of that, which it does not translate.
+func (p *passage) add(r *Routed, d Door) error {
 	listen := netip.AddrPortFrom(d.Listen.Addr().Unmap(), d.Listen.Port())
 	if !listen.IsValid() || listen.Port() == 0 || d.Bind == 0 {
-		return nil, fmt.Errorf("a door from %v to port %d", d.Listen, d.Bind)
+		return fmt.Errorf("a door from %v to port %d", d.Listen, d.Bind)
+	}
+	at := func(here, from rule, image netip.Addr) {
+		here, from = all(here, destinationPort(listen.Port())), all(from, sourcePort(listen.Port()))
+		p.in = append(p.in, all(here, begins(), deliver(image, d.Bind)))
+		p.to = append(p.to, all(here, goesOn(), forget()))
+		p.from = append(p.from, all(from, goesOn(), forget()))
 	}
 	if !listen.Addr().IsUnspecified() {
 		image, _, err := r.address(listen.Addr())
 		if err != nil {
-			return nil, err
+			return err
 		}
-		return []rule{all(destination(listen.Addr()), destinationPort(listen.Port()), begins(), deliver(image, d.Bind))}, nil
+		at(destination(listen.Addr()), source(listen.Addr()), image)
+		return nil
 	}
-	var list []rule
 	for _, a := range r.link.Addrs {
-		list = append(list, all(version(a.Addr()), local(), destinationPort(listen.Port()), begins(), deliver(a.Addr(), d.Bind)))
+		at(all(version(a.Addr()), local()), version(a.Addr()), a.Addr())
 	}
-	return list, nil
+	return nil
 }
 
 // Admit makes doors the only ones of this image. From its return on new connections to
 // them come here, before all that an older tender has; those that are open go on.
 func (r *Routed) Admit(doors []Door) error {
-	var in []rule
+	var p passage
 	for _, d := range doors {
-		rules, err := r.rules(d)
-		if err != nil {
+		if err := p.add(r, d); err != nil {
 			return fmt.Errorf("way: %w", err)
 		}
-		in = append(in, rules...)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return net.ErrClosed
 	}
-	if err := r.admit(in); err != nil {
+	if err := r.admit(&p); err != nil {
 		return fmt.Errorf("way: the doors of an image: %w", err)
 	}
+	r.tables.forgetOwn(doors)
 	return nil
 }
 
-func (r *Routed) admit(in []rule) error {
+func (r *Routed) admit(p *passage) error {
 	err := r.tables.transact(func() ([]message, error) {
 		list, err := r.tables.chains()
 		if err != nil {
 			return nil, err
 		}
-		t := table{name: r.name, flags: r.flags, chains: []chain{
-			{name: "clients", kind: "nat", hook: unix.NF_INET_PRE_ROUTING, rules: in},
-			{name: "neighbours", kind: "nat", hook: unix.NF_INET_LOCAL_OUT, rules: in},
-			{name: "loopback", kind: "nat", hook: unix.NF_INET_POST_ROUTING, priority: prioritySNAT, rules: []rule{all(to(r.name), source6(netip.IPv6Loopback()), replaceSource6(link.Loopback6))}},
+		t := table{name: r.name, flags: r.flags, forgets: !r.remembers, chains: []chain{
+			{name: "clients", kind: "nat", hook: unix.NF_INET_PRE_ROUTING, rules: p.in},
+			{name: "neighbours", kind: "nat", hook: unix.NF_INET_LOCAL_OUT, rules: p.in},
+			{name: "loopback", kind: "nat", hook: unix.NF_INET_POST_ROUTING, priority: prioritySNAT, rules: []rule{all(to(r.name), source(netip.IPv6Loopback()), replaceSource6(link.Loopback6))}},
 		}}
 		for i := range 2 {
 			t.chains[i].priority = r.first(list, t.chains[i].hook)
+		}
+		if t.forgets { // when destinations are translated
+			t.chains = append(t.chains, chain{name: "to-machine", kind: "filter", hook: unix.NF_INET_PRE_ROUTING, priority: priorityFilter, rules: p.to},
+				chain{name: "of-machine", kind: "filter", hook: unix.NF_INET_LOCAL_OUT, priority: priorityFilter, rules: slices.Concat(p.to, p.from)})
 		}
 		return t.replace(), nil
 	})
 	if r.flags != 0 && (errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)) { // before Linux 5.12
 		r.flags = 0
-		return r.admit(in)
+		return r.admit(p)
+	}
+	if !r.remembers && errors.Is(err, unix.ENOENT) { // without CONFIG_NF_CONNTRACK_TIMEOUT
+		r.remembers = true
+		return r.admit(p)
 	}
 	return err
 }
@@ -255,7 +277,7 @@ func (r *Routed) guard() error {
 		others = append(others, all(fromElsewhere(r.name), destination(host), drop()))
 	}
 	// What stands for ::1 comes from this machine, or it is a lie.
-	loopback := []rule{all(to(r.name), source6(link.Loopback6), drop())}
+	loopback := []rule{all(to(r.name), source(link.Loopback6), drop())}
 	t := table{name: r.name + guardSuffix, chains: []chain{
 		{name: "forward", kind: "filter", hook: unix.NF_INET_FORWARD, rules: slices.Concat(loopback, in(), out())},
 		{name: "input", kind: "filter", hook: unix.NF_INET_LOCAL_IN, rules: slices.Concat(others, in(append(asks, dials)...))},

@@ -2,11 +2,13 @@ package way
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lorica.dev/lorica/abi/link"
+	"lorica.dev/lorica/internal/notrun"
 )
 
 // A machine is a namespace with clients on it, and one client in a namespace beside it.
@@ -255,6 +258,9 @@ func TestClientsAreRouted(t *testing.T) {
 			t.Errorf("%v is a door", d)
 		}
 	}
+	r.remembers = true // as where the kernel knows no rule that forgets
+	m.admit(t, r, everyDoor...)
+	checkCall(t, m.client, "10.1.0.1:443", "a").Close()
 }
 
 // Connections that the machine itself has go on when doors are put in their way, though
@@ -306,11 +312,114 @@ func TestConnectionsFromBeforeGoOn(t *testing.T) {
 	r, _ := m.open(t, "image")
 	m.admit(t, r, everyDoor...)
 	for i, v := range before {
-		if err := v.says("hello"); err != nil {
+		if err := v.says(strings.Repeat("x", 1<<20)); err != nil {
 			t.Errorf("connection %d of before: %v", i, err)
 		}
 	}
 	checkCall(t, m.client, "10.1.0.1:443", "image")
+}
+
+// Of a connection that the machine had itself the kernel may see the last packets alone,
+// when it begins to keep track. A client that is done with it has the next one, from the
+// same port, with the image: whoever ended the first, and whenever that was.
+func TestAPortOfBeforeComesToTheImage(t *testing.T) {
+	var each []Door
+	for _, at := range []string{"10.1.0.1:443", "[2001:db8:1::1]:443", "127.0.0.1:443", "[::1]:443"} {
+		each = append(each, Door{netip.MustParseAddrPort(at), 8443})
+	}
+	t.Run("a door at each address", func(t *testing.T) { checkPortsOfBefore(t, each, each...) })
+	t.Run("a door at all of them", func(t *testing.T) { checkPortsOfBefore(t, each, everyDoor...) })
+}
+
+func checkPortsOfBefore(t *testing.T, at []Door, doors ...Door) {
+	m := newMachine(t)
+	if m == nil {
+		return
+	}
+	for _, th := range []*thread{m.client, m.thread} { // a port is free as soon as its connection has ended
+		var err error
+		if th.do(func() { err = setSysctl("ipv4/tcp_max_tw_buckets", "0") }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	accepted := make(chan net.Conn, 32)
+	m.listen(t, 443, func(l net.Listener) {
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			fmt.Fprintf(c, "machine %v\n", c.RemoteAddr())
+			accepted <- c
+		}
+	})
+	type ending struct {
+		from        *thread
+		at          netip.AddrPort
+		how         string
+		port        int
+		late        bool // it ends when there are doors
+		first, last net.Conn
+	}
+	var all []*ending
+	for _, d := range at {
+		for i := range 4 {
+			e := &ending{at: d.Listen, from: m.client, port: 40000 + len(all), late: i < 2}
+			if e.at.Addr().IsLoopback() {
+				e.from = m.thread
+			}
+			var err error
+			if e.first, err = e.from.dialFrom(e.port, e.at, patience); err != nil {
+				t.Fatal(err)
+			}
+			e.last, e.how = <-accepted, "its client ends it first"
+			if i%2 == 0 {
+				e.first, e.last, e.how = e.last, e.first, "the machine ends it first"
+			}
+			defer e.first.Close()
+			defer e.last.Close()
+			if err := errors.Join(e.first.(*net.TCPConn).CloseWrite(), ended(e.last)); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, e)
+		}
+	}
+	end := func(late bool) {
+		for _, e := range all {
+			if e.late != late {
+				continue
+			}
+			if err := errors.Join(e.last.Close(), ended(e.first), e.first.Close()); err != nil {
+				t.Errorf("at %v, %s: %v", e.at, e.how, err)
+			}
+		}
+	}
+	r, _ := m.open(t, "image")
+	end(false)
+	m.admit(t, r, doors...)
+	end(true)
+	if r.remembers {
+		notrun.Say(t, "ports of connections that end when a routed image has taken over", "this kernel has no CONFIG_NF_CONNTRACK_TIMEOUT")
+		all = slices.DeleteFunc(all, func(e *ending) bool { return e.late })
+	}
+	for _, e := range all {
+		c, err := e.from.dialFrom(e.port, e.at, patience)
+		for late := time.Now().Add(patience); errors.Is(err, unix.EADDRINUSE) && time.Now().Before(late); {
+			time.Sleep(time.Millisecond) // the last packet of the first one is on its way
+			c, err = e.from.dialFrom(e.port, e.at, patience)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(patience))
+		if line, err := bufio.NewReader(c).ReadString('\n'); !strings.HasPrefix(line, "image ") {
+			t.Errorf("at %v, %s, with doors %v: the next one has %q: %v", e.at, e.how, e.late, line, err)
+		}
+		c.Close()
+	}
+}
+
+// ended reads all that there is of c.
+func ended(c net.Conn) error {
+	c.SetReadDeadline(time.Now().Add(patience))
+	_, err := io.Copy(io.Discard, c)
+	return err
 }
 
 // Nothing reaches an image but clients of its doors, and an image reaches nothing but its tender.

@@ -24,10 +24,12 @@ type chain struct {
 }
 
 // A table is chains of IPv4 and IPv6. One that is owned goes with the socket that made it.
+// Rules of one that forgets may say forget.
 type table struct {
-	name   string
-	flags  uint32
-	chains []chain
+	name    string
+	flags   uint32
+	forgets bool
+	chains  []chain
 }
 
 const (
@@ -79,7 +81,7 @@ func proto(a netip.Addr) byte {
 func version(a netip.Addr) rule { return meta(unix.NFT_META_NFPROTO, unix.NFT_CMP_EQ, proto(a)) }
 func protocol(p byte) rule      { return meta(unix.NFT_META_L4PROTO, unix.NFT_CMP_EQ, p) }
 
-// destination holds for packets to an address, source6 for those from one of IPv6.
+// destination holds for packets to an address, source for those from one.
 func destination(a netip.Addr) rule {
 	offset := uint32(16)
 	if a.Is6() {
@@ -88,13 +90,21 @@ func destination(a netip.Addr) rule {
 	return all(version(a), field(unix.NFT_PAYLOAD_NETWORK_HEADER, offset, a.AsSlice()...))
 }
 
-func source6(a netip.Addr) rule {
-	return all(version(a), field(unix.NFT_PAYLOAD_NETWORK_HEADER, 8, a.AsSlice()...))
+func source(a netip.Addr) rule {
+	offset := uint32(12)
+	if a.Is6() {
+		offset = 8
+	}
+	return all(version(a), field(unix.NFT_PAYLOAD_NETWORK_HEADER, offset, a.AsSlice()...))
 }
 
-// destinationPort holds for TCP to a port.
+// destinationPort holds for TCP to a port, sourcePort for that from one.
 func destinationPort(p uint16) rule {
 	return all(protocol(unix.IPPROTO_TCP), field(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, port(p)...))
+}
+
+func sourcePort(p uint16) rule {
+	return all(protocol(unix.IPPROTO_TCP), field(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, port(p)...))
 }
 
 func port(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }
@@ -126,10 +136,13 @@ func masked(m ...byte) expression {
 		be32(unix.NFTA_BITWISE_LEN, uint32(len(m))).nest(unix.NFTA_BITWISE_MASK, data(m)).nest(unix.NFTA_BITWISE_XOR, data(make([]byte, len(m)))))
 }
 
-// begins holds for the first segment of a connection, SYN without ACK.
-func begins() rule {
+// begins holds for the first segment of a connection, SYN without ACK; goesOn for others.
+func begins() rule { return syn(unix.NFT_CMP_EQ) }
+func goesOn() rule { return syn(unix.NFT_CMP_NEQ) }
+
+func syn(op uint32) rule {
 	const syn, all = 0x02, 0x17 // with ACK, RST and FIN
-	return rule{payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1), masked(all), is(unix.NFT_CMP_EQ, syn)}
+	return rule{payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1), masked(all), is(op, syn)}
 }
 
 // local holds for packets to an address of this machine.
@@ -152,6 +165,27 @@ func deliver(to netip.Addr, p uint16) rule {
 func replaceSource6(a netip.Addr) rule {
 	return rule{load(register1, a.AsSlice()), express("nat", attributes{}.be32(unix.NFTA_NAT_TYPE, unix.NFT_NAT_SNAT).
 		be32(unix.NFTA_NAT_FAMILY, uint32(proto(a))).be32(unix.NFTA_NAT_REG_ADDR_MIN, register1))}
+}
+
+// forgotten names what holds how long a table that forgets has connections remembered.
+const forgotten = "forgotten"
+
+// forget has the kernel not remember the TCP connection of a packet, if this is the first
+// that it sees of it.
+func forget() rule {
+	return rule{express("objref", attributes{}.be32(unix.NFTA_OBJREF_IMM_TYPE, unix.NFT_OBJECT_CT_TIMEOUT).text(unix.NFTA_OBJREF_IMM_NAME, forgotten))}
+}
+
+// noTime is what forget refers to: a state of TCP of any kind is remembered for 0 seconds.
+func (t *table) noTime() message {
+	const l4proto, policy = 2, 3   // NFTA_CT_TIMEOUT_
+	const synSent, unacked = 1, 11 // the first and the last of CTA_TIMEOUT_TCP_
+	var seconds attributes
+	for state := uint16(synSent); state <= unacked; state++ {
+		seconds = seconds.be32(state, 0)
+	}
+	return nft(unix.NFT_MSG_NEWOBJ, unix.NLM_F_CREATE, "what forgets connections of "+t.name, attributes{}.text(unix.NFTA_OBJ_TABLE, t.name).text(unix.NFTA_OBJ_NAME, forgotten).
+		be32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_CT_TIMEOUT).nest(unix.NFTA_OBJ_DATA, attributes{}.bytes(l4proto, []byte{unix.IPPROTO_TCP}).nest(policy, seconds)))
 }
 
 func verdict(code uint32) rule {
@@ -180,6 +214,9 @@ func (t *table) replace() []message {
 	list := t.remove(unix.NLM_F_CREATE)
 	list = append(list, nft(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, "the table "+t.name,
 		attributes{}.text(unix.NFTA_TABLE_NAME, t.name).be32(unix.NFTA_TABLE_FLAGS, t.flags)))
+	if t.forgets {
+		list = append(list, t.noTime())
+	}
 	for _, c := range t.chains {
 		hook := attributes{}.be32(unix.NFTA_HOOK_HOOKNUM, c.hook).be32(unix.NFTA_HOOK_PRIORITY, uint32(c.priority))
 		list = append(list, nft(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, "the chain "+c.name, attributes{}.text(unix.NFTA_CHAIN_TABLE, t.name).
