@@ -34,9 +34,10 @@ const (
 
 // A connection is one that the kernel tracks.
 type connection struct {
+	family       byte
 	begin, reply []byte // tuples
 	translated   bool   // where it goes
-	joined       bool   // after it had begun
+	joined       bool   // it was under way when the kernel began to track it
 }
 
 // forget has the kernel forget the connections to an image: what a client still sends
@@ -53,27 +54,33 @@ func (n *netlink) forget(addrs []netip.Prefix) {
 // next image, from the same port.
 func (n *netlink) connections(addrs []netip.Prefix) (found []message) {
 	for _, a := range addrs {
-		found = append(found, n.which(family(a.Addr()), func(c *connection) bool {
+		for _, c := range n.which(family(a.Addr()), func(c *connection) bool {
 			from, _ := ends(c.reply)
 			return from.Addr() == a.Addr()
-		})...)
+		}) {
+			found = append(found, c.forgotten())
+		}
 	}
 	return found
 }
 
-// forgetOwn has the kernel forget the connections to doors that go to this machine itself,
-// and that it tracks only since they were under way: what it takes them for may be wrong.
-// Those that go on are taken up again.
+// forgetOwn has the kernel forget connections to doors that go to this machine itself, and
+// that are not what they are taken for: they were under way when it began to track them, or
+// they ended when it no longer did, and nobody has them. Those that go on are taken up again.
 func (n *netlink) forgetOwn(doors []Door) {
 	if len(doors) == 0 {
 		return
 	}
-	for _, f := range []byte{unix.AF_INET, unix.AF_INET6} {
-		for _, m := range n.which(f, func(c *connection) bool {
-			from, to := ends(c.begin) // either may be of this machine
-			return c.joined && !c.translated && slices.ContainsFunc(doors, func(d Door) bool { return d.at(from) || d.at(to) })
-		}) {
-			n.do(m)
+	own := func(c *connection) bool {
+		from, to := ends(c.begin) // either may be of this machine
+		return !c.translated && slices.ContainsFunc(doors, func(d Door) bool { return d.at(from) || d.at(to) })
+	}
+	list := append(n.which(unix.AF_INET, own), n.which(unix.AF_INET6, own)...)
+	has, err := established() // after the list, which has none then that only begins
+	for _, c := range list {
+		from, to := ends(c.begin)
+		if c.joined || err == nil && !has[socket{to, from}] && !has[socket{from, to}] {
+			n.do(c.forgotten())
 		}
 	}
 }
@@ -84,19 +91,25 @@ func (d Door) at(a netip.AddrPort) bool {
 	return d.Listen.Port() == a.Port() && (listen.IsUnspecified() || listen == a.Addr())
 }
 
-// which returns what forgets the connections of a family that are meant.
-func (n *netlink) which(family byte, meant func(*connection) bool) (found []message) {
-	head := []byte{family, unix.NFNETLINK_V0, 0, 0}
+// which returns the connections of a family that are meant.
+func (n *netlink) which(family byte, meant func(*connection) bool) (found []connection) {
+	head := nfnetlink(family)
 	n.list(message{kind: unix.NFNL_SUBSYS_CTNETLINK<<8 | connGet, body: head, what: "connections"}, func(b []byte) {
-		var c connection
-		attributes(b[len(head):]).read(c.take)
+		c := connection{family: family}
+		attributes(slices.Clone(b[len(head):])).read(c.take)
 		if meant(&c) {
-			found = append(found, message{kind: unix.NFNL_SUBSYS_CTNETLINK<<8 | connDelete, body: head,
-				attrs: attributes{}.nest(connReply, slices.Clone(c.reply)), what: "a connection"})
+			found = append(found, c)
 		}
 	})
 	return found
 }
+
+// forgotten is what forgets c.
+func (c *connection) forgotten() message {
+	return message{kind: unix.NFNL_SUBSYS_CTNETLINK<<8 | connDelete, body: nfnetlink(c.family), attrs: attributes{}.nest(connReply, c.reply), what: "a connection"}
+}
+
+func nfnetlink(family byte) []byte { return []byte{family, unix.NFNETLINK_V0, 0, 0} }
 
 func (c *connection) take(kind uint16, v []byte) {
 	switch {

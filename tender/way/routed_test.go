@@ -399,19 +399,99 @@ func checkPortsOfBefore(t *testing.T, at []Door, doors ...Door) {
 		all = slices.DeleteFunc(all, func(e *ending) bool { return e.late })
 	}
 	for _, e := range all {
-		c, err := e.from.dialFrom(e.port, e.at, patience)
-		for late := time.Now().Add(patience); errors.Is(err, unix.EADDRINUSE) && time.Now().Before(late); {
-			time.Sleep(time.Millisecond) // the last packet of the first one is on its way
-			c, err = e.from.dialFrom(e.port, e.at, patience)
+		if who, err := next(e.from, e.port, e.at); err != nil || who != "image" {
+			t.Errorf("at %v, %s, with doors %v: the next one has %q: %v", e.at, e.how, e.late, who, err)
 		}
+	}
+}
+
+// next connects from a port as soon as the connection before is over, and returns who answers.
+func next(th *thread, port int, at netip.AddrPort) (who string, err error) {
+	c, err := th.dialFrom(port, at, patience)
+	for late := time.Now().Add(patience); errors.Is(err, unix.EADDRINUSE) && time.Now().Before(late); {
+		time.Sleep(time.Millisecond) // the last packet of that is on its way
+		c, err = th.dialFrom(port, at, patience)
+	}
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	_, err = fmt.Fscan(c, &who)
+	return who, err
+}
+
+// The kernel tracks connections while somebody's rules ask for it. One of the machine that
+// ends when nobody's do is taken for open later, and yet the client has its next one, from
+// the same port, with the image. One that goes on is tracked as before.
+func TestWhatEndedUnseenIsForgotten(t *testing.T) {
+	m := newMachine(t)
+	if m == nil {
+		return
+	}
+	accepted := make(chan net.Conn, 8)
+	m.listen(t, 443, func(l net.Listener) {
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			fmt.Fprintf(c, "machine %v\n", c.RemoteAddr())
+			accepted <- c
+		}
+	})
+	before, _ := m.open(t, "before")
+	m.admit(t, before, everyDoor...)
+	m.admit(t, before) // clients come to the machine again, and the kernel sees it
+	type pair struct{ machine, client net.Conn }
+	var all []pair
+	for i, at := range []string{"10.1.0.1:443", "[2001:db8:1::1]:443", "10.1.0.1:443", "[2001:db8:1::1]:443"} {
+		c, err := m.client.dialFrom(40000+i, netip.MustParseAddrPort(at), patience)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.SetDeadline(time.Now().Add(patience))
-		if line, err := bufio.NewReader(c).ReadString('\n'); !strings.HasPrefix(line, "image ") {
-			t.Errorf("at %v, %s, with doors %v: the next one has %q: %v", e.at, e.how, e.late, line, err)
+		defer c.Close()
+		all = append(all, pair{<-accepted, c})
+		defer all[i].machine.Close()
+	}
+	m.do(func() { before.Close() })
+	end, stay := all[:2], all[2:]
+	for _, p := range end {
+		if err := errors.Join(p.machine.Close(), ended(p.client), p.client.Close()); err != nil {
+			t.Fatal(err)
 		}
-		c.Close()
+	}
+	open := func(p pair) (is bool) {
+		var err error
+		m.do(func() {
+			var all map[socket]bool
+			all, err = established()
+			is = all[socket{p.machine.LocalAddr().(*net.TCPAddr).AddrPort(), p.machine.RemoteAddr().(*net.TCPAddr).AddrPort()}]
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return is
+	}
+	for _, p := range stay {
+		if !open(p) {
+			t.Errorf("nobody has the connection of %v", p.client.LocalAddr())
+		}
+	}
+	for late := time.Now().Add(patience); open(end[0]) || open(end[1]); time.Sleep(time.Millisecond) {
+		if time.Now().After(late) {
+			t.Fatal("what has ended goes on")
+		}
+	}
+
+	r, _ := m.open(t, "image")
+	m.admit(t, r, everyDoor...)
+	for _, p := range end {
+		if who, err := next(m.client, p.client.LocalAddr().(*net.TCPAddr).Port, p.client.RemoteAddr().(*net.TCPAddr).AddrPort()); err != nil || who != "image" {
+			t.Errorf("the next one from %v has %q: %v", p.client.LocalAddr(), who, err)
+		}
+	}
+	for _, p := range stay {
+		from := p.client.LocalAddr().(*net.TCPAddr).AddrPort()
+		if len(r.tables.which(family(from.Addr()), func(c *connection) bool { first, _ := ends(c.begin); return first == from })) == 0 {
+			t.Errorf("what goes on from %v is forgotten", from)
+		}
 	}
 }
 
