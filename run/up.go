@@ -68,11 +68,12 @@ type up struct {
 	stood chan stood // another level is in force
 	wrong bool       // the last change was refused
 
-	locks  map[string]*os.File      // of the deployments that were held
-	dead   map[string]*held         // by folder, which is still there
-	again  chan string              // a deployment whose pause is over
-	pause  map[string]time.Duration // the last one of each that died
-	builds sync.WaitGroup           // ahead of the levels that need them
+	docs   map[string]*policy.Deployment // as they are in force: a change may be refused in part
+	locks  map[string]*os.File           // of the deployments that were held
+	dead   map[string]*held              // by folder, which is still there
+	again  chan string                   // a deployment whose pause is over
+	pause  map[string]time.Duration      // the last one of each that died
+	builds sync.WaitGroup                // ahead of the levels that need them
 }
 
 // held is one deployment that Up holds up.
@@ -117,7 +118,7 @@ const (
 // running, when the documents cannot be brought up at first.
 func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 	u := &up{Machine: m, options: o, sink: sink, held: map[string]*held{}, died: make(chan *held, 16), stood: make(chan stood, 16),
-		again: make(chan string, 16), pause: map[string]time.Duration{}, locks: map[string]*os.File{}, dead: map[string]*held{}}
+		again: make(chan string, 16), pause: map[string]time.Duration{}, docs: map[string]*policy.Deployment{}, locks: map[string]*os.File{}, dead: map[string]*held{}}
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() { cancel(); u.end() }()
 	// The first load says what to watch; what is used is read after the first
@@ -190,11 +191,7 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 		case <-again:
 			follow()
 		case <-refresh.C:
-			if slices.ContainsFunc(bundle.Deployments, func(d *policy.Deployment) bool { return developed(d.Policy) }) {
-				if err := u.apply(ctx, bundle); err != nil && ctx.Err() == nil {
-					u.refused(err)
-				}
-			}
+			u.refresh(ctx)
 		case h := <-u.died:
 			// A predecessor that was replaced ends as well; that is no death.
 			name := h.Deployment()
@@ -204,7 +201,7 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 				if u.succeeded(ctx, name) {
 					h.release()
 					delete(u.held, name)
-					u.restart(ctx, bundle, name)
+					u.restart(ctx, name)
 					continue
 				}
 				u.let(name)
@@ -223,10 +220,10 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
 			}
 		case s := <-u.stood:
 			if u.held[s.Deployment()] == s.held {
-				u.level(ctx, bundle, s)
+				u.level(ctx, s)
 			}
 		case name := <-u.again:
-			u.restart(ctx, bundle, name)
+			u.restart(ctx, name)
 		}
 	}
 }
@@ -340,8 +337,7 @@ func (u *up) apply(ctx context.Context, b *policy.Bundle) error {
 		if !wanted[name] && (err == nil || took) {
 			u.drop(name, h)
 			delete(u.held, name)
-			delete(u.pause, name)
-			u.unlock(name)
+			u.forget(name)
 		}
 	}
 	for name := range u.locks {
@@ -351,10 +347,28 @@ func (u *up) apply(ctx context.Context, b *policy.Bundle) error {
 		if _, died := u.pause[name]; died {
 			u.drop(name, nil)
 		}
-		delete(u.pause, name)
-		u.unlock(name)
+		u.forget(name)
 	}
 	return err
+}
+
+// forget lets a deployment go that is not to run any more.
+func (u *up) forget(name string) {
+	delete(u.docs, name)
+	delete(u.pause, name)
+	u.unlock(name)
+}
+
+// refresh renews what this machine has made for development.
+func (u *up) refresh(ctx context.Context) {
+	for _, d := range u.docs {
+		if !developed(d.Policy) {
+			continue
+		}
+		if err := u.one(ctx, d, nil, nil); err != nil && ctx.Err() == nil {
+			u.refused(err)
+		}
+	}
 }
 
 // one applies one deployment and follows its instance. known is a plan of the same
@@ -395,6 +409,7 @@ func (u *up) one(ctx context.Context, d *policy.Deployment, leaving []*Instance,
 	if err != nil {
 		return err
 	}
+	u.docs[d.Name()] = d
 	for dir, x := range u.dead {
 		if x.Deployment() == d.Name() {
 			delete(u.dead, dir)
@@ -511,17 +526,16 @@ func (u *up) watchLevel(ctx context.Context, h *held) {
 // level reports a level that an instance came to, and where that has an image of its own
 // has it take over. Until then, and where it cannot, the program in force denies what the
 // image that runs cannot enforce.
-func (u *up) level(ctx context.Context, b *policy.Bundle, s stood) {
+func (u *up) level(ctx context.Context, s stood) {
 	s.Status.Level, s.Status.Standing = s.now.Level, s.now.Standing
 	name, now := s.Deployment(), s.now
 	if now.Before != now.Level {
 		u.emit(Event{Kind: EventLevel, Deployment: name, Level: &now, TookMillis: now.Standing.TookMillis})
 	}
-	at := slices.IndexFunc(b.Deployments, func(d *policy.Deployment) bool { return d.Name() == name })
-	if now.Standing.Plan == "" || at < 0 {
+	if now.Standing.Plan == "" {
 		return
 	}
-	if err := u.one(ctx, b.Deployments[at], nil, s.plan); err != nil {
+	if err := u.one(ctx, u.docs[name], nil, s.plan); err != nil {
 		if ctx.Err() == nil {
 			u.refused(fmt.Errorf("level %s keeps the image that runs, which denies what it cannot enforce: %w", now.Level, err))
 		}
@@ -612,8 +626,7 @@ func (u *up) succeeded(ctx context.Context, name string) bool {
 func (u *up) let(name string) {
 	u.held[name].release()
 	delete(u.held, name)
-	delete(u.pause, name)
-	u.unlock(name)
+	u.forget(name)
 	u.emit(Event{Kind: EventDrained, Deployment: name})
 }
 
@@ -630,22 +643,16 @@ func (u *up) retry(ctx context.Context, name, why string) {
 	})
 }
 
-// restart brings a deployment up again whose tender is gone, unless a change did
+// restart brings a deployment up again whose tender is gone, as it was, unless a change did
 // so meanwhile or took it out of the documents.
-func (u *up) restart(ctx context.Context, b *policy.Bundle, name string) {
-	if u.held[name] != nil {
+func (u *up) restart(ctx context.Context, name string) {
+	d := u.docs[name]
+	if d == nil || u.held[name] != nil {
 		return
 	}
-	for _, d := range b.Deployments {
-		if d.Name() != name {
-			continue
-		}
-		if err := u.one(ctx, d, nil, nil); err != nil && ctx.Err() == nil {
-			u.retry(ctx, name, err.Error())
-		}
-		return
+	if err := u.one(ctx, d, nil, nil); err != nil && ctx.Err() == nil {
+		u.retry(ctx, name, err.Error())
 	}
-	delete(u.pause, name)
 }
 
 // drop drains one deployment, whose tender h, if there is one, may be dead.

@@ -70,6 +70,72 @@ func TestAChangeWhileTheImageDies(t *testing.T) {
 	}
 }
 
+// Where one of two workloads cannot be changed, the other one is; and whatever starts it again
+// later does so as it was changed: a right that was withdrawn stays so.
+func TestAChangeThatIsRefusedInPart(t *testing.T) {
+	u := newUser(t)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, other, _ := net.SplitHostPort(taken.Addr().String())
+	first, second := freePort(t), freePort(t)
+	files := map[string]string{"public/index.html": "<p>\n"}
+	for name, port := range map[string]string{"first": first, "second": second} {
+		files[name+".yaml"] = strings.NewReplacer("NAME", name, "PORT", port).Replace(`apiVersion: lorica.dev/v1alpha1
+kind: Workload
+metadata: {name: NAME, labels: {app: NAME}}
+spec:
+  app: {static: {dir: ./public}}
+  listen: [{name: web, port: PORT}]
+---
+apiVersion: lorica.dev/v1alpha1
+kind: SecurityPolicy
+metadata: {name: NAME}
+spec:
+  selector: {matchLabels: {app: NAME}}
+  default: {network: Deny, authorization: Allow}
+  endpoints: [{name: this-machine, cidrs: [127.0.0.0/8]}]
+  network:
+    ingress: [{name: web-in, action: Allow, from: [this-machine], ports: [{protocol: TCP}]}]
+`)
+	}
+	dir := u.project(files)
+	x, _ := u.up(dir)
+	ask := func() error {
+		c := client{addr: "127.0.0.1:" + first}
+		defer c.close()
+		_, err := c.do("GET", "/", "", "")
+		return err
+	}
+	if err := ask(); err != nil {
+		t.Fatal(err)
+	}
+	both := func(change func()) { // up sees one change
+		syscall.Kill(x.cmd.Process.Pid, syscall.SIGSTOP)
+		defer syscall.Kill(x.cmd.Process.Pid, syscall.SIGCONT)
+		change()
+	}
+	both(func() {
+		edit(t, filepath.Join(dir, "first.yaml"), "127.0.0.0/8", "192.0.2.0/24")
+		edit(t, filepath.Join(dir, "second.yaml"), "port: "+second, "port: "+other)
+	})
+	e := x.wait("applied")
+	if !strings.HasPrefix(e.Status.Instance, "first-") {
+		t.Fatalf("applied: %+v", e.Status)
+	}
+	if e := x.wait("refused"); !strings.Contains(e.Text, "address already in use") {
+		t.Errorf("refused with %q", e.Text)
+	}
+	kill(t, e.Status.TenderPID)
+	x.wait("died")
+	x.wait("ready")
+	if err := ask(); err == nil {
+		t.Error("what was withdrawn is allowed again")
+	}
+}
+
 // A section that needs other modules is added while requests are made: a new
 // image takes over, and no request is lost. Then it goes away again.
 func TestModuleChangeLosesNoRequest(t *testing.T) {
