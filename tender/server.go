@@ -127,7 +127,7 @@ func (t *tender) serve() (*server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tender: %w", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := own(lock); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("tender: another tender owns %s: %w", t.cfg.Dir, err)
 	}
@@ -153,6 +153,20 @@ func (t *tender) serve() (*server, error) {
 	return s, nil
 }
 
+// lockWithin is for how long the lock of a folder is asked for: who looks whether it has
+// an owner has the lock for a moment.
+const lockWithin = time.Second
+
+func own(lock *os.File) error {
+	for late := time.Now().Add(lockWithin); ; time.Sleep(time.Millisecond) {
+		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(late) {
+			return err
+		}
+	}
+}
+
+// close ends what it answers. The folder is its own still.
 func (s *server) close() {
 	os.Remove(socketPath(s.t.cfg.Dir))
 	// Whoever follows gets the last records before the end.
@@ -161,7 +175,6 @@ func (s *server) close() {
 	s.cancel()
 	s.ln.Close()
 	s.wg.Wait()
-	s.lock.Close()
 }
 
 // shortPath calls f with a name for the control socket in dir that fits into a

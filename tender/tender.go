@@ -83,15 +83,17 @@ func Run(ctx context.Context, cfg Config, listeners []*os.File, ready func()) er
 		stir: make(chan struct{}, 1), changed: make(chan struct{}),
 		lines: throttle{limit: linesPerSecond}, records: throttle{limit: recordsPerSecond}, fires: throttle{limit: firesPerSecond}}
 	t.cfg.Program, t.cfg.Secrets = nil, nil
-	defer t.close()
 	if err := t.open(listeners); err != nil {
+		t.close()
 		return err
 	}
+	closeAll(listeners) // it has duplicates
 	srv, err := t.serve()
 	if err != nil {
+		t.close()
 		return err
 	}
-	defer srv.close()
+	defer t.leave(srv)
 	governed, end := context.WithCancel(context.Background())
 	defer end()
 	go t.govern(governed)
@@ -138,6 +140,14 @@ func ownFolder(dir string) error {
 		return fmt.Errorf("tender: %w", err)
 	}
 	return nil
+}
+
+// leave gives up all that the tender has: last the lock of the folder, for which others wait
+// who need what it had, such as its addresses or its interface.
+func (t *tender) leave(srv *server) {
+	srv.close()
+	t.close()
+	srv.lock.Close()
 }
 
 func (t *tender) close() {

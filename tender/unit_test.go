@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -162,6 +163,64 @@ func TestOutputWithoutEndIsReadAtAPace(t *testing.T) {
 			}
 		})
 	}
+}
+
+// watched is a target that knows whether its tender still had its folder when it was closed.
+type watched struct {
+	target
+	dir   string
+	owned bool
+}
+
+func (w *watched) close() { w.owned = !Ended(w.dir) }
+
+// Who waits for the end of a tender finds nothing of it any more.
+func TestTheFolderIsGivenUpLast(t *testing.T) {
+	w := &watched{dir: t.TempDir()}
+	var err error
+	x := &tender{cfg: Config{Dir: w.dir}, target: w}
+	if x.decisions, err = openSpool(w.dir, decisionSpool, decisionFile, decisionFiles); err != nil {
+		t.Fatal(err)
+	}
+	if x.logs, err = openSpool(w.dir, logSpool, logFile, logFiles); err != nil {
+		t.Fatal(err)
+	}
+	s, err := x.serve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.leave(s)
+	if !w.owned || !Ended(w.dir) {
+		t.Errorf("it has its folder as it gives up the rest: %v; then it has ended: %v", w.owned, Ended(w.dir))
+	}
+}
+
+// Who looks whether a folder has an owner keeps no tender from becoming that; another owner
+// does.
+func TestALookKeepsNoTenderFromItsFolder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		open := func() *os.File {
+			f, err := os.OpenFile(lockPath(dir), os.O_RDWR|os.O_CREATE, 0o600)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f
+		}
+		look, lock, other := open(), open(), open()
+		defer lock.Close()
+		defer other.Close()
+		if err := unix.Flock(int(look.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(20*time.Millisecond, func() { look.Close() })
+		if err := own(lock); err != nil {
+			t.Errorf("beside a look: %v", err)
+		}
+		if err := own(other); !errors.Is(err, unix.EWOULDBLOCK) {
+			t.Errorf("beside an owner: %v", err)
+		}
+	})
 }
 
 // What dies again and again is started again later each time, and never much later.
