@@ -520,7 +520,8 @@ func retire(ctx context.Context, old *Instance, last func(dir string)) error {
 }
 
 // Down drains the instances of a deployment and removes what they left. It waits for
-// a change that is under way, which would start one more.
+// a change that is under way, which would start one more. Its error tells of those that
+// do not answer, or did not end.
 func (m *Machine) Down(ctx context.Context, deployment string) error {
 	return m.down(ctx, deployment, nil)
 }
@@ -532,14 +533,9 @@ func (m *Machine) down(ctx context.Context, deployment string, last func(dir str
 		return err
 	}
 	defer book.close()
-	list, err := m.of(ctx, deployment)
-	if err != nil {
-		return err
-	}
+	list, err := m.of(ctx, deployment) // who does not answer keeps no other from its end
 	for _, i := range list {
-		if derr := retire(ctx, i, last); derr != nil && err == nil {
-			err = derr
-		}
+		err = errors.Join(err, retire(ctx, i, last))
 	}
 	if err != nil {
 		return err

@@ -182,15 +182,44 @@ func (m *Machine) Find(ctx context.Context, name string) (*Instance, error) {
 		names[i.Deployment()] = true
 		found = i
 	}
-	switch {
-	case found == nil && name == "":
-		return nil, errors.New("nothing runs")
-	case found == nil:
-		return nil, fmt.Errorf("%w: %q (lorica ps lists what runs)", ErrNone, name)
-	case name == "" && len(names) > 1:
-		return nil, errors.New("several workloads run: name one of them (lorica ps lists them)")
+	if err := single(name, len(names)); err != nil {
+		return nil, err
 	}
 	return found, nil
+}
+
+// single returns an error unless a name stands for one of so many deployments.
+func single(name string, found int) error {
+	switch {
+	case found == 0 && name == "":
+		return errors.New("nothing runs")
+	case found == 0:
+		return fmt.Errorf("%w: %q (lorica ps lists what runs)", ErrNone, name)
+	case name == "" && found > 1:
+		return errors.New("several workloads run: name one of them (lorica ps lists them)")
+	}
+	return nil
+}
+
+// Owner returns the deployment of what Find finds, also where its tenders do not answer.
+func (m *Machine) Owner(name string) (string, error) {
+	entries, err := os.ReadDir(m.paths.Runtime)
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	for _, e := range entries {
+		deployment, instance := ownerOf(e.Name())
+		if deployment != "" && called(name)(deployment, instance) && !tender.Ended(filepath.Join(m.paths.Runtime, e.Name())) {
+			found = append(found, deployment)
+		}
+	}
+	slices.Sort(found)
+	found = slices.Compact(found)
+	if err := single(name, len(found)); err != nil {
+		return "", err
+	}
+	return found[len(found)-1], nil
 }
 
 // FindAwake does what Find does, and waits while the image of what it finds is starting.

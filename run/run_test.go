@@ -3,13 +3,11 @@ package run
 import (
 	"context"
 	"errors"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -310,27 +308,7 @@ func TestATenderThatCannotBeAsked(t *testing.T) {
 	t.Parallel()
 	m := &Machine{paths: Paths{Runtime: t.TempDir()}}
 	dir := filepath.Join(m.paths.Runtime, "acme.shop.01")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	lock, err := os.Create(filepath.Join(dir, "lock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("unix", filepath.Join(dir, "control.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	go func() { // as where all its seats are taken
-		for c, err := ln.Accept(); err == nil; c, err = ln.Accept() {
-			c.Close()
-		}
-	}()
+	free := occupied(t, dir, deaf)
 	ctx := context.Background()
 	for _, name := range []string{"acme/shopping", "shopping", "other/shop", "shop-02"} {
 		if _, err := m.Find(ctx, name); !errors.Is(err, ErrNone) {
@@ -358,7 +336,7 @@ func TestATenderThatCannotBeAsked(t *testing.T) {
 	if _, err := os.Stat(dir); err != nil {
 		t.Fatalf("its folder is gone: %v", err)
 	}
-	lock.Close()
+	free()
 	if err := m.sweep(ctx, "acme/shop", nil); err != nil {
 		t.Error(err)
 	}

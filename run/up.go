@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -113,14 +114,14 @@ const (
 // Up brings every deployment of the documents up and keeps it so: it takes over
 // what already runs, follows changes of the files, starts again what dies, and
 // reports everything to sink, which is called by one goroutine at a time. When
-// ctx ends it drains all and returns nil; it also returns nil when all that it
+// ctx ends it drains all and returns nil, or ErrLeft; it also returns nil when all that it
 // holds was taken down by somebody else. It returns an error, with nothing left
 // running, when the documents cannot be brought up at first.
-func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) error {
+func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) (err error) {
 	u := &up{Machine: m, options: o, sink: sink, held: map[string]*held{}, died: make(chan *held, 16), stood: make(chan stood, 16),
 		again: make(chan string, 16), pause: map[string]time.Duration{}, docs: map[string]*policy.Deployment{}, locks: map[string]*os.File{}, dead: map[string]*held{}}
 	ctx, cancel := context.WithCancel(ctx)
-	defer func() { cancel(); u.end() }()
+	defer func() { cancel(); err = cmp.Or(err, u.end()) }()
 	// The first load says what to watch; what is used is read after the first
 	// look, so that no change falls in between.
 	bundle, err := u.load()
@@ -655,8 +656,11 @@ func (u *up) restart(ctx context.Context, name string) {
 	}
 }
 
+// ErrLeft says that not all that ran has ended; events say why.
+var ErrLeft = errors.New("not all that ran has ended")
+
 // drop drains one deployment, whose tender h, if there is one, may be dead.
-func (u *up) drop(name string, h *held) {
+func (u *up) drop(name string, h *held) error {
 	if h != nil {
 		defer h.release()
 	}
@@ -664,21 +668,28 @@ func (u *up) drop(name string, h *held) {
 	defer cancel()
 	if err := u.down(ctx, name, func(dir string) { u.last(h, name, dir) }); err != nil {
 		u.emit(Event{Kind: EventFailed, Deployment: name, Text: err.Error()})
-		return
+		return ErrLeft
 	}
 	u.emit(Event{Kind: EventDrained, Deployment: name})
+	return nil
 }
 
 // end drains everything that is held, side by side, and removes what is left of
 // that which died and was to be started again.
-func (u *up) end() {
+func (u *up) end() error {
 	var wg sync.WaitGroup
+	var left atomic.Bool
+	drop := func(name string, h *held) {
+		if u.drop(name, h) != nil {
+			left.Store(true)
+		}
+	}
 	for name, h := range u.held {
-		wg.Go(func() { u.drop(name, h) })
+		wg.Go(func() { drop(name, h) })
 	}
 	for name := range u.pause {
 		if u.held[name] == nil {
-			wg.Go(func() { u.drop(name, nil) })
+			wg.Go(func() { drop(name, nil) })
 		}
 	}
 	wg.Wait()
@@ -686,6 +697,10 @@ func (u *up) end() {
 	for name := range u.locks {
 		u.unlock(name)
 	}
+	if left.Load() {
+		return ErrLeft
+	}
+	return nil
 }
 
 // unlock lets others hold a deployment up.

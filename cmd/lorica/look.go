@@ -248,14 +248,14 @@ finishes what is open, and ends. An 'up' that holds nothing else ends as well.`,
 			if err != nil {
 				return err
 			}
-			i, err := m.Find(cmd.Context(), first(list))
+			name, err := m.Owner(first(list))
 			if err != nil {
 				return err
 			}
-			if err := m.Down(cmd.Context(), i.Deployment()); err != nil {
+			if err := m.Down(cmd.Context(), name); err != nil {
 				return err
 			}
-			return c.print(map[string]string{"down": i.Deployment()}, func(w io.Writer) { fmt.Fprintf(w, "%s has ended\n", i.Deployment()) })
+			return c.print(map[string]string{"down": name}, func(w io.Writer) { fmt.Fprintf(w, "%s has ended\n", name) })
 		},
 		ValidArgsFunction: c.completeInstances,
 	}

@@ -145,7 +145,11 @@ func (u *upping) follow(ctx context.Context, up func(context.Context) error) err
 	if !u.exit && u.format != "json" {
 		u.hints()
 	}
-	if err := u.explain(<-ended); err != nil {
+	err := <-ended
+	if errors.Is(err, run.ErrLeft) {
+		return errSilent // what is left was said
+	}
+	if err := u.explain(err); err != nil {
 		return err
 	}
 	if failed != nil || u.exit && !ok {

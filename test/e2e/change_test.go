@@ -70,6 +70,34 @@ func TestAChangeWhileTheImageDies(t *testing.T) {
 	}
 }
 
+// A change that nobody takes, here since the tender is stopped, is tried three times and no
+// more, and each time it is said whether it is tried again. Ctrl-C does not wait for a tender
+// that is silent, and is no success then.
+func TestAChangeThatNobodyTakes(t *testing.T) {
+	u := newUser(t)
+	dir := u.example(freePort(t))
+	x, s := u.up(dir)
+	if err := syscall.Kill(s.TenderPID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(s.TenderPID, syscall.SIGCONT)
+	edit(t, filepath.Join(dir, "policy.yaml"), `@id("teller-transfer")`,
+		"@id(\"teller-read\")\n      permit (principal in Group::\"tellers\", action == Action::\"call\", resource in RouteGroup::\"reads\");\n\n      @id(\"teller-transfer\")")
+	for n := 1; n <= 3; n++ {
+		e := x.wait("refused")
+		if again := strings.Contains(e.Text, "It is tried again in "); again != (n < 3) || !strings.Contains(e.Text, fmt.Sprintf("kill -CONT %d", s.TenderPID)) {
+			t.Errorf("try %d: %s", n, e.Text)
+		}
+	}
+	x.interrupt()
+	if code := x.cmd.ProcessState.ExitCode(); code != 1 || x.stderr.String() != "" { // an event told of it
+		t.Errorf("what it left runs, and its exit code is %d: %s", code, x.stderr.String())
+	}
+	syscall.Kill(s.TenderPID, syscall.SIGCONT)
+	u.run("down", "accounts")
+	eventually(t, "the tender is gone", func() bool { return !alive(s.TenderPID) })
+}
+
 // Where one of two workloads cannot be changed, the other one is; and whatever starts it again
 // later does so as it was changed: a right that was withdrawn stays so.
 func TestAChangeThatIsRefusedInPart(t *testing.T) {
