@@ -18,6 +18,7 @@ import (
 	"lorica.dev/lorica/builder"
 	"lorica.dev/lorica/policy"
 	"lorica.dev/lorica/tender"
+	"lorica.dev/lorica/tender/qemu"
 	"lorica.dev/lorica/tender/way"
 )
 
@@ -255,6 +256,11 @@ func (m *Machine) takeOver(ctx context.Context, a *Applied, book *ledger, p *Pla
 		}
 	}
 	if l.Image == nil {
+		if d.Workload.Target == api.TargetMicroVM {
+			if _, err = qemu.Find(""); err != nil { // else it is built for nothing
+				return err
+			}
+		}
 		if a.Instance != nil && o.Leased && o.Held == nil {
 			// A build may take longer than an instance waits for the next up.
 			if lease, err := a.Instance.Lease(ctx); err == nil {
