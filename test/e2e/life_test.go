@@ -45,6 +45,35 @@ func leavesNothing(t *testing.T, u *user, dir string, end func(*upping)) {
 	}
 }
 
+// A second Ctrl-C ends 'up' at once, whatever what runs has open, and that goes on draining by
+// itself.
+func TestASecondInterruptWaitsForNobody(t *testing.T) {
+	u := newUser(t)
+	x, s := u.up(u.example(freePort(t)))
+	if err := syscall.Kill(s.PID, syscall.SIGSTOP); err != nil { // it does not drain
+		t.Fatal(err)
+	}
+	defer syscall.Kill(s.PID, syscall.SIGCONT)
+	x.cmd.Process.Signal(syscall.SIGINT)
+	eventually(t, "it drains", func() bool {
+		var list []status
+		err := json.Unmarshal([]byte(u.run("ps", "-o", "json")), &list)
+		return err == nil && len(list) == 1 && list[0].State == "draining"
+	})
+	x.cmd.Process.Signal(syscall.SIGINT)
+	select {
+	case <-x.done:
+	case <-time.After(patience):
+		t.Fatal("up goes on")
+	}
+	x.cmd.Wait()
+	if end := x.cmd.ProcessState.Sys().(syscall.WaitStatus); !end.Signaled() || end.Signal() != syscall.SIGINT {
+		t.Errorf("up ended with %v: %s", x.cmd.ProcessState, x.stderr.String())
+	}
+	syscall.Kill(s.PID, syscall.SIGCONT)
+	eventually(t, "the tender and its image are gone", func() bool { return !alive(s.TenderPID) && !alive(s.PID) })
+}
+
 // What 'up' started survives it for a while; the next 'up' takes it over, and
 // shows what is decided from then on.
 func TestReattach(t *testing.T) {
