@@ -146,16 +146,22 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) (err er
 	changes := watch(ctx, taken, paths)
 	refresh := time.NewTicker(refreshInterval)
 	defer refresh.Stop()
-	var refused builder.Stamp  // of what was wrong
+	var refused builder.Stamp  // of what was wrong, from before it was read
 	var again <-chan time.Time // the last change was not refused for good
 	tries := 0
 	// follow brings what runs to the documents as they are now.
 	follow := func() {
 		again = nil
+		refused = stampOf(paths())
 		next, err := u.load()
-		for range 3 { // what mends it may be a file that nothing named before
-			names := append(inputs(bundle), named(policy.Decoded(o.Path))...)
-			if err == nil || slices.Equal(names, *watched.Load()) {
+		for range 3 { // it may name other files, and what mends it be one that nothing named before
+			var names []string
+			if err == nil {
+				names = inputs(next)
+			} else {
+				names = append(inputs(bundle), named(policy.Decoded(o.Path))...)
+			}
+			if slices.Equal(names, *watched.Load()) {
 				break
 			}
 			look(names)
@@ -163,8 +169,6 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) (err er
 			next, err = u.load()
 		}
 		if err == nil {
-			look(inputs(next)) // watched even if it cannot be applied
-			refused = builder.Stamp{}
 			err = u.apply(ctx, next)
 		}
 		if err == nil {
@@ -185,7 +189,7 @@ func (m *Machine) Up(ctx context.Context, o UpOptions, sink func(Event)) (err er
 			return nil
 		case <-changes:
 			if u.wrong && stampOf(paths()) == refused {
-				continue // more is watched, and nothing changed
+				continue // other files are watched, and nothing changed
 			}
 			tries = 0
 			follow()

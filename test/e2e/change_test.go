@@ -71,8 +71,8 @@ func TestAChangeWhileTheImageDies(t *testing.T) {
 }
 
 // A change that nobody takes, here since the tender is stopped, is tried three times and no
-// more, and each time it is said whether it is tried again. Ctrl-C does not wait for a tender
-// that is silent, and is no success then.
+// more, also where it names other files, and each time it is said whether it is tried again.
+// Ctrl-C does not wait for ever for a tender that is silent, and is no success then.
 func TestAChangeThatNobodyTakes(t *testing.T) {
 	u := newUser(t)
 	dir := u.example(freePort(t))
@@ -81,8 +81,12 @@ func TestAChangeThatNobodyTakes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer syscall.Kill(s.TenderPID, syscall.SIGCONT)
-	edit(t, filepath.Join(dir, "policy.yaml"), `@id("teller-transfer")`,
-		"@id(\"teller-read\")\n      permit (principal in Group::\"tellers\", action == Action::\"call\", resource in RouteGroup::\"reads\");\n\n      @id(\"teller-transfer\")")
+	users, err := os.ReadFile(filepath.Join(dir, "users.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "others.txt"), string(users))
+	edit(t, filepath.Join(dir, "policy.yaml"), "users.txt", "others.txt")
 	for n := 1; n <= 3; n++ {
 		e := x.wait("refused")
 		if again := strings.Contains(e.Text, "It is tried again in "); again != (n < 3) || !strings.Contains(e.Text, fmt.Sprintf("kill -CONT %d", s.TenderPID)) {
