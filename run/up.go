@@ -478,7 +478,8 @@ func (u *up) hold(ctx context.Context, a *Applied, secrets [sha256.Size]byte) (*
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	h.lease, h.stop = lease, stop
-	go u.watchLevel(ctx, h)
+	name, level := i.Deployment(), i.Status.Level // a later change writes the status
+	go u.watchLevel(ctx, h, level)
 	go func() {
 		// A tender breaks off a stream that is not read, as on a terminal that
 		// stands still: then it goes on where it was.
@@ -487,7 +488,7 @@ func (u *up) hold(ctx context.Context, a *Applied, secrets [sha256.Size]byte) (*
 				if ctx.Err() != nil { // last has taken over
 					return ctx.Err()
 				}
-				return u.show(h.Deployment(), &h.from, &d)
+				return u.show(name, &h.from, &d)
 			})
 			if err == nil || ctx.Err() != nil {
 				break
@@ -506,9 +507,9 @@ func (u *up) hold(ctx context.Context, a *Applied, secrets [sha256.Size]byte) (*
 	return h, nil
 }
 
-// watchLevel tells of every level that the instance of h comes to.
-func (u *up) watchLevel(ctx context.Context, h *held) {
-	last, plan := h.Status.Level, ""
+// watchLevel tells of every level that the instance of h comes to from the last one on.
+func (u *up) watchLevel(ctx context.Context, h *held, last string) {
+	plan := ""
 	for ctx.Err() == nil {
 		err := h.Levels(ctx, func(now tender.LevelChange) error {
 			if now.Level == last && now.Standing.Plan == plan {
