@@ -222,12 +222,15 @@ func pushSignal(t *thread, sig, code, address uint64) bool {
 func sysSigreturn(t *thread) {
 	uc := t.reg[regSP]
 	sc := uc + ucContext
+	// Of memory shorter than a page, all can be read where both ends can: a call that
+	// faulted on the way would leave what it has read by then, and has not looked at.
+	mask := ld(uc + ucMask)
 	for i := uint64(0); i < scSegments; i++ {
 		t.reg[contextRegister(i)] = ld(sc + i*8)
 	}
 	t.reg[regFlags] = t.reg[regFlags]&flagsUser | flagInterrupt | flagReserved
 	t.reg[regVector] = 0 // every register counts: not the way back of a system call
-	t.mask = ld(uc + ucMask)
+	t.mask = mask
 	if ip := t.reg[regIP]; ip >= userEnd {
 		t.reg[regIP] = 0 // faults where it can be handled
 	}
@@ -236,6 +239,7 @@ func sysSigreturn(t *thread) {
 	}
 	if fp := ld(sc + scFPState*8); fp != 0 && fp < userEnd {
 		a := t.address() + threadXSAVE
+		copyWords(a+xsaveSize-8, fp+xsaveSize-8, 1)
 		copyWords(a, fp, xsaveSize/8)
 		st32(a+mxcsrAt, ld32(a+mxcsrAt)&mxcsrAllowed)
 		st(a+xsaveHeader, ld(a+xsaveHeader)&xsaveMask)

@@ -2,7 +2,9 @@ package kernel
 
 import (
 	"bytes"
+	"runtime/debug"
 	"slices"
+	"syscall"
 	"testing"
 	"unsafe"
 )
@@ -120,6 +122,47 @@ func TestForgedFrames(t *testing.T) {
 	st(th.reg[regDX]+ucContext+scFPState*8, direct)
 	if ends(th); th.vectors != 0 {
 		t.Error("vectors are taken from the kernel's memory")
+	}
+}
+
+// TestFramesThatEndInNothing: of a frame, or of the vectors in it, whose end is not mapped,
+// nothing is taken.
+func TestFramesThatEndInNothing(t *testing.T) {
+	th := interrupted(t)
+	mem, err := syscall.Mmap(-1, 0, 2*pageSize, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Munmap(mem)
+	if err := syscall.Mprotect(mem[pageSize:], syscall.PROT_NONE); err != nil {
+		t.Fatal(err)
+	}
+	copy(mem, bytes.Repeat([]byte{0xee}, pageSize))
+	end := addrOf(mem) + pageSize
+	faults := func() (fault bool) {
+		defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+		defer func() { fault = recover() != nil }()
+		sysSigreturn(th)
+		return false
+	}
+
+	for uc := end - ucMask; uc < end; uc += 8 {
+		th.reg[regSP] = uc
+		before := th.reg
+		if !faults() || th.reg != before || th.mask != testMask {
+			t.Errorf("of a frame with %d bytes it takes registers %#x, mask %#x", end-uc, th.reg, th.mask)
+		}
+	}
+
+	frame := addrOf(mem)
+	th.vectors = 0
+	whole := slices.Clone(vectorsOf(th))
+	for fp := end - xsaveSize + 8; fp < end; fp += 8 {
+		th.reg[regSP] = frame
+		st(frame+ucContext+scFPState*8, fp)
+		if !faults() || th.vectors != 0 || !bytes.Equal(vectorsOf(th), whole) {
+			t.Errorf("of vectors with %d bytes it takes some", end-fp)
+		}
 	}
 }
 
