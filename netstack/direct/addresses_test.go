@@ -244,6 +244,31 @@ func TestALeasedAddress(t *testing.T) {
 	}
 }
 
+// Who is told that clients can reach the image can answer them: it has the ways by then.
+func TestAnAddressWithoutAWayIsNotThereYet(t *testing.T) {
+	lessee := make(chan *Lessee, 1)
+	n, _, f := look(t, launch.Link{DHCP: true}, func(l *Lessee) { lessee <- l })
+	l, p := <-lessee, netip.MustParsePrefix("10.0.0.9/24")
+	held := make(chan error, 1)
+	n.owned.setting.Lock()
+	go func() { held <- l.Hold(p, p.Masked().Addr().Next()) }()
+	wait(t, "the filter knows it", func() bool { return f.knows(p.Addr()) })
+	n.owned.mu.Lock() // whoever told it is done
+	select {
+	case <-n.owned.any:
+		t.Error("clients can reach it, and nothing says where they are")
+	default:
+	}
+	n.owned.mu.Unlock()
+	n.owned.setting.Unlock()
+	if err := <-held; err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Addressed(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNobodyCanAskForAnAddress(t *testing.T) {
 	n := New(func(*launch.Params) (Device, error) { return newDeck(), nil })
 	if err := n.Open(&launch.Params{Link: launch.Link{DHCP: true}}); err == nil {

@@ -33,7 +33,7 @@ type owned struct {
 	learned Learned
 	setting sync.Mutex    // held by who sets ways
 	changed chan struct{} // has room for one: ways are to be set
-	any     chan struct{} // closed when there is an address that clients can reach
+	any     chan struct{} // closed when there is an address that clients can reach, and ways back
 }
 
 // change changes what the image owns, and tells everybody.
@@ -48,20 +48,11 @@ func (n *Net) change(f func(*owned)) {
 	}
 	n.card.own.Store(&list)
 	addrs := make([]netip.Addr, len(list))
-	reachable := false
 	for i, p := range list {
 		addrs[i] = p.Addr()
-		reachable = reachable || !p.Addr().IsLinkLocalUnicast() || slices.Contains(o.fixed, p)
 	}
 	if n.filter != nil {
 		n.filter.Own(addrs)
-	}
-	if reachable { // now that its filter lets clients through
-		select {
-		case <-o.any:
-		default:
-			close(o.any)
-		}
 	}
 	select {
 	case o.changed <- struct{}{}:
@@ -69,8 +60,9 @@ func (n *Net) change(f func(*owned)) {
 	}
 }
 
-// routes returns the ways to everybody, by what the image owns.
-func (o *owned) routes() (list []tcpip.Route) {
+// routes returns the ways to everybody, by what the image owns, and whether clients can
+// reach any of that.
+func (o *owned) routes() (list []tcpip.Route, reachable bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	add := func(to netip.Prefix, by netip.Addr) {
@@ -101,7 +93,8 @@ func (o *owned) routes() (list []tcpip.Route) {
 	for _, w := range o.learned.Ways {
 		add(w.To, w.By)
 	}
-	return list
+	far := func(p netip.Prefix) bool { return !p.Addr().IsLinkLocalUnicast() }
+	return list, len(o.fixed) > 0 || o.leased.IsValid() || slices.ContainsFunc(o.learned.Addrs, far)
 }
 
 // all is all addresses of the family of a.
@@ -125,10 +118,20 @@ func (n *Net) reroute() {
 	}
 }
 
+// setRoutes comes last of what an address takes: its filter lets clients through by then.
 func (n *Net) setRoutes() {
-	n.owned.setting.Lock()
-	defer n.owned.setting.Unlock()
-	n.stack.SetRouteTable(n.owned.routes())
+	o := &n.owned
+	o.setting.Lock()
+	defer o.setting.Unlock()
+	list, reachable := o.routes()
+	n.stack.SetRouteTable(list)
+	if reachable {
+		select {
+		case <-o.any:
+		default:
+			close(o.any)
+		}
+	}
 }
 
 // address gives the stack the addresses that the image was launched with.
