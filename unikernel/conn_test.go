@@ -81,9 +81,7 @@ func large() string { return largeApp + "X: " + strings.Repeat("x", 3*http1.Free
 // However many clients send large heads, a bounded number is held; small ones
 // pass meanwhile, and a large one when another is done.
 func TestLargeHeadsWaitForTheirPlace(t *testing.T) {
-	l := testLimits()
-	l.HeaderTimeout = 20 * time.Second
-	r := newRig(t, l, text("ok"))
+	r := newRig(t, testLimits(), text("ok"))
 	r.life.server.memory = 1 << 20
 	r.run()
 	held := fill(t, r)

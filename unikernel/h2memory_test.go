@@ -23,6 +23,7 @@ func TestSecuredConnectionsFitTheMemory(t *testing.T) {
 	if third.Handshake() == nil {
 		t.Fatal("a third one is served")
 	}
+	third.NetConn().Close()
 	first.Close()
 	eventually(t, "one is gone, and the third as well", func() bool { return r.life.stats().Connections == 1 })
 	r.tls(nil)

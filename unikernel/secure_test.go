@@ -227,7 +227,7 @@ func TestSlowHandshakesEnd(t *testing.T) {
 // number is bounded and so is the memory.
 func TestIdleHandshakesHoldUpNobody(t *testing.T) {
 	l := testLimits()
-	l.MaxConnections, l.HandshakeTimeout = 1001, 20*time.Second
+	l.MaxConnections = 1001
 	r := newSecureRig(t, transport.Simple, l, text("ok"))
 	r.run()
 	var before, after runtime.MemStats

@@ -238,7 +238,7 @@ func TestAReadThatComesLateEnds(t *testing.T) {
 	}
 	defer ln.Close()
 	l := limits()
-	l.Body = time.Hour
+	l.Header = time.Minute // and so is not taken for the body's
 	s := &slow{waits: make(chan bool), past: make(chan bool)}
 	h := &host{t: t, server: NewServer(l), addr: ln.Addr().String(), handler: func(w *Response, r *http.Request) {
 		go io.Copy(io.Discard, r.Body)
