@@ -97,9 +97,8 @@ func TestNothingOfTheOutputIsKept(t *testing.T) {
 
 // TestNoSeedIsKept: not where the device wrote it, from where all could be computed.
 func TestNoSeedIsKept(t *testing.T) {
-	page := make([]byte, pageSize)
-	defer func() { random, rng.memory, lastSeeded = generator{}, 0, 0 }()
-	random, rng.memory = generator{}, addrOf(page)
+	page := newRNG(t)
+	random = generator{}
 	copy(page[rngBuffer:], bytes.Repeat([]byte{0x5a}, seedBytes))
 	reseed()
 	if random.key == [keyWords]uint32{} || random.key == seeded(0).key {
