@@ -17,6 +17,9 @@ import (
 	"lorica.dev/lorica/test/wire"
 )
 
+// soon is sooner than anybody on the way ends a connection that nobody has refused.
+const soon = 10 * time.Second
+
 // inside names the folder of the command under test in the environment of tests that
 // run in a network namespace of their own. As root, clients' packets are routed to
 // images that have a stack by rules of the kernel, and the machine's stay as they are.
@@ -115,7 +118,7 @@ func TestDirect(t *testing.T) {
 	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}, Timeout: patience}
 	if c, err := from.Dial("tcp", "127.0.0.1:"+port); err == nil {
 		// Where the tender's machine makes the handshake, the image still does not.
-		c.SetDeadline(time.Now().Add(patience))
+		c.SetDeadline(time.Now().Add(soon))
 		if n, err := c.Read(make([]byte, 1)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("who is denied is left waiting: %d, %v", n, err)
 		}
@@ -299,7 +302,7 @@ func TestIPv6WhereItIsNeeded(t *testing.T) {
 		t.Errorf("over IPv4: %d", a.status)
 	}
 	if c, err := net.DialTimeout("tcp", at6, patience); err == nil { // of the tender's machine, which cannot pass it on
-		c.SetDeadline(time.Now().Add(patience))
+		c.SetDeadline(time.Now().Add(soon))
 		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 		if n, err := c.Read(make([]byte, 1)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("an image of IPv4 alone has a client of IPv6: %d bytes, %v", n, err)
