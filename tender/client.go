@@ -152,7 +152,11 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	defer cancel()
 	err = c.call(soon, request{Op: opStatus}, &s)
 	if err != nil && soon.Err() != nil && ctx.Err() == nil {
-		err = lost{fmt.Sprintf("tender: the tender in %s has not answered for %s: it is stopped, or hangs. Continue it (kill -CONT %d), or end it (kill -KILL %[3]d)", c.dir, statusWithin, c.pid), err}
+		text := fmt.Sprintf("tender: the tender in %s has not answered for %s: it is stopped, or hangs", c.dir, statusWithin)
+		if c.pid > 0 { // not of another namespace: 0 would be whoever types it
+			text += fmt.Sprintf(". Continue it (kill -CONT %d), or end it (kill -KILL %[1]d)", c.pid)
+		}
+		err = lost{text, err}
 	}
 	return s, err
 }
