@@ -28,7 +28,7 @@ elsewhere = ^(TestMachines|TestAMachine|TestNoQEMU|TestTheLinesOfTheDocs|TestDoc
 
 .PHONY: end-to-end
 end-to-end: ## the end-to-end suite alone (TARGET=microvm; NET=direct)
-	@LORICA_TARGET="$(TARGET)" LORICA_NET="$(NET)" CGO_ENABLED=0 $(GO) test -count 1 -timeout 30m $(if $(TARGET)$(NET),-skip '$(elsewhere)') ./test/e2e
+	@LORICA_TARGET="$(TARGET)" LORICA_NET="$(NET)" CGO_ENABLED=0 $(GO) test -count 1 -timeout 60m $(if $(TARGET)$(NET),-skip '$(elsewhere)') ./test/e2e
 
 .PHONY: weigh
 weigh: bin/lorica ## measure the code that each module adds to an image, and hold every manifest to it

@@ -2,9 +2,9 @@ package unikernel
 
 import (
 	"errors"
-	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -110,22 +110,25 @@ type opening struct {
 	err  error // behind what was said
 }
 
-// open reads a preface and the SETTINGS that follow it (RFC 9113, section 3.4). From
-// the preface on, net/http gives a client two seconds for them, also where they are
-// here and it is the image that has no time to look: so it gets both at once.
+// open reads a preface and the SETTINGS that follow it (RFC 9113, section 3.4), or what
+// shows that they do not come. From the preface on, net/http gives a client two seconds for
+// them, also where they are here and it is the image that has no time to look: so it gets
+// both at once.
 func open(c net.Conn) *opening {
 	const settings, most = 4, 32 * 6 // more than anybody has to say
-	o := &opening{Conn: c, said: make([]byte, len(preface)+frameHead, len(preface)+frameHead+most)}
-	n, err := io.ReadFull(c, o.said)
-	o.said, o.err = o.said[:n], err
-	if err != nil {
-		return o
-	}
-	f := o.said[len(preface):]
-	if size := int(f[0])<<16 | int(f[1])<<8 | int(f[2]); f[3] == settings && size <= most {
-		o.said = o.said[:n+size]
-		m, err := io.ReadFull(c, o.said[n:])
-		o.said, o.err = o.said[:n+m], err
+	o := &opening{Conn: c, said: make([]byte, 0, len(preface)+frameHead+most)}
+	for want := len(preface) + frameHead; len(o.said) < want && o.err == nil; {
+		n, err := c.Read(o.said[len(o.said):want])
+		o.said, o.err = o.said[:len(o.said)+n], err
+		if said := string(o.said[:min(len(o.said), len(preface))]); !strings.HasPrefix(preface, said) {
+			break
+		}
+		if want == len(preface)+frameHead && len(o.said) == want {
+			f := o.said[len(preface):]
+			if size := int(f[0])<<16 | int(f[1])<<8 | int(f[2]); f[3] == settings && size <= most {
+				want += size
+			}
+		}
 	}
 	return o
 }

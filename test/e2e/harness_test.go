@@ -337,7 +337,7 @@ func (x *upping) wait(kind string) event {
 				return e
 			}
 		case <-late:
-			x.t.Fatalf("no %q within two minutes", kind)
+			x.t.Fatalf("no %q within %v", kind, patience)
 		}
 	}
 }
@@ -360,7 +360,7 @@ func (x *upping) ends(signal syscall.Signal) {
 		x.cmd.Process.Signal(syscall.SIGQUIT)
 		<-x.done
 		x.cmd.Wait()
-		x.t.Errorf("up did not end within two minutes of %v:\n%s", signal, x.stderr.String())
+		x.t.Errorf("up did not end within %v of %v:\n%s", patience, signal, x.stderr.String())
 	}
 }
 
@@ -401,8 +401,9 @@ func alive(pid int) bool {
 }
 
 // patience is how long who waits for an image, or for a command, goes on before it counts
-// as hung: a machine may be busy, and an image in a microVM without KVM is slow besides.
-const patience = 2 * time.Minute
+// as hung: a machine may be busy, with nothing compiled yet, and an image in a microVM without
+// KVM is slow besides.
+const patience = 5 * time.Minute
 
 // eventually waits until a condition holds.
 func eventually(t *testing.T, what string, ok func() bool) {
