@@ -73,7 +73,7 @@ func TestObserversAreToldOfEveryDecision(t *testing.T) {
 	}
 	// A guard that is a gate is asked after the gates, whose rule an allow keeps.
 	w.shut(pep.Decision{Rule: abi.Rule{ID: "shut"}, Stage: "watch"})
-	if !closedWithin(r.dial(), 5*time.Second) {
+	if !cutOff(r.dial()) {
 		t.Error("a connection that the guard refuses stays open")
 	}
 	if k := r.kept(t, 5)[4]; k.Rule.ID != "shut" || k.Verdict != abi.Deny {
@@ -95,7 +95,7 @@ func TestAnObserverThatFailsLetsNothingPass(t *testing.T) {
 	r := newRig(t, testLimits(), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the application was called") }), w).run()
 	c := r.dial()
 	io.WriteString(c, getApp)
-	if !closedWithin(c, 5*time.Second) {
+	if !cutOff(c) {
 		t.Error("got an answer")
 	}
 	eventually(t, "it is logged", func() bool { return r.logged("observer: panic: blind") })
@@ -146,7 +146,7 @@ func TestABlockedSourceIsRefusedEverywhere(t *testing.T) {
 	}
 	fresh := r.dial()
 	io.WriteString(fresh, getApp)
-	if !closedWithin(fresh, 5*time.Second) {
+	if !cutOff(fresh) {
 		t.Error("a new connection is read")
 	}
 	for i, k := range r.kept(t, 8)[6:] {
@@ -158,7 +158,7 @@ func TestABlockedSourceIsRefusedEverywhere(t *testing.T) {
 	moved := scanning
 	moved.Rule.Line = "p.yaml:10"
 	r.swap(1, 1, obligedProgram(2, moved))
-	if !closedWithin(idle, 5*time.Second) || !closedWithin(r.dial(), 5*time.Second) {
+	if !cutOff(idle) || !cutOff(r.dial()) {
 		t.Error("a change of program lifts the block")
 	}
 	if m, ok := r.next().(control.Released); !ok {

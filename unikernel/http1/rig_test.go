@@ -118,7 +118,7 @@ func (h *host) dial() *client {
 		h.t.Fatal(err)
 	}
 	h.t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(2 * time.Minute))
 	return &client{c.(*net.TCPConn), h.t, bufio.NewReader(c)}
 }
 
@@ -167,7 +167,7 @@ func echo(w *Response, r *http.Request) {
 
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for late := time.Now().Add(10 * time.Second); !f(); time.Sleep(2 * time.Millisecond) {
+	for late := time.Now().Add(time.Minute); !f(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(late) {
 			t.Fatalf("it never came that %s", what)
 		}

@@ -105,9 +105,9 @@ func Record(id string) audit.Record {
 // Eventually waits until something is so.
 func Eventually(t testing.TB, what string, so func() bool) {
 	t.Helper()
-	for end := time.Now().Add(15 * time.Second); !so(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !so(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("after 15 s it is not so that %s", what)
+			t.Fatalf("after a minute it is not so that %s", what)
 		}
 	}
 }
