@@ -64,18 +64,19 @@ func (n *netlink) connections(addrs []netip.Prefix) (found []message) {
 	return found
 }
 
-// forgetOwn has the kernel forget connections to doors that go to this machine itself, and
-// that are not what they are taken for: they were under way when it began to track them, or
-// they ended when it no longer did, and nobody has them. Those that go on are taken up again.
-func (n *netlink) forgetOwn(doors []Door) {
+// forgetOwn has the kernel forget connections to doors that go to this machine itself, which
+// has some addresses, and that are not what they are taken for: they were under way when it
+// began to track them, or they ended when it no longer did, and nobody has them. Those that
+// go on are taken up again.
+func (n *netlink) forgetOwn(doors []Door, addrs []netip.Addr) {
 	if len(doors) == 0 {
 		return
 	}
-	own := func(c *connection) bool {
-		from, to := ends(c.begin) // either may be of this machine
-		return !c.translated && slices.ContainsFunc(doors, func(d Door) bool { return d.at(from) || d.at(to) })
-	}
+	own := func(c *connection) bool { return c.own(doors, addrs) }
 	list := append(n.which(unix.AF_INET, own), n.which(unix.AF_INET6, own)...)
+	if len(list) == 0 {
+		return
+	}
 	has, err := established() // after the list, which has none then that only begins
 	for _, c := range list {
 		from, to := ends(c.begin)
@@ -83,6 +84,16 @@ func (n *netlink) forgetOwn(doors []Door) {
 			n.do(c.forgotten())
 		}
 	}
+}
+
+// own reports whether a machine that has some addresses has one end of c itself, where there
+// is a door. Those that it forwards to others are theirs, whatever port they go to.
+func (c *connection) own(doors []Door, addrs []netip.Addr) bool {
+	from, to := ends(c.begin)
+	is := func(a netip.AddrPort) bool {
+		return (a.Addr().IsLoopback() || slices.Contains(addrs, a.Addr())) && slices.ContainsFunc(doors, func(d Door) bool { return d.at(a) })
+	}
+	return !c.translated && (is(from) || is(to))
 }
 
 // at reports whether clients find the image at a.
@@ -96,8 +107,9 @@ func (n *netlink) which(family byte, meant func(*connection) bool) (found []conn
 	head := nfnetlink(family)
 	n.list(message{kind: unix.NFNL_SUBSYS_CTNETLINK<<8 | connGet, body: head, what: "connections"}, func(b []byte) {
 		c := connection{family: family}
-		attributes(slices.Clone(b[len(head):])).read(c.take)
+		attributes(b[len(head):]).read(c.take)
 		if meant(&c) {
+			c.begin, c.reply = slices.Clone(c.begin), slices.Clone(c.reply)
 			found = append(found, c)
 		}
 	})

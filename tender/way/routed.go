@@ -106,9 +106,13 @@ func (r *Routed) open(name string, spec Spec) (err error) {
 // free makes an interface whose number gives addresses that nobody here has. Numbers
 // are the kernel's to give, so no two tenders get the same.
 func (r *Routed) free(s Spec) (*device, error) {
-	taken, err := r.route.addresses()
+	own, peers, err := r.route.addresses()
 	if err != nil {
 		return nil, err
+	}
+	var taken []netip.Prefix // networks of four: a wider one may be around a link's, which comes first
+	for _, a := range slices.Concat(own, peers) {
+		taken = append(taken, netip.PrefixFrom(a, a.BitLen()-2).Masked())
 	}
 	var passed []*device
 	defer func() {
@@ -134,18 +138,30 @@ func (r *Routed) free(s Spec) (*device, error) {
 	}
 }
 
-// addresses lists the networks of four that this machine has addresses in: a wider one
-// may be around a link's, which comes first.
-func (n *netlink) addresses() (list []netip.Prefix, err error) {
+// addresses lists what this machine has, and what others have at the ends of its links.
+func (n *netlink) addresses() (own, peers []netip.Addr, err error) {
 	body := make([]byte, unix.SizeofIfAddrmsg)
 	err = n.list(message{kind: unix.RTM_GETADDR, body: body, what: "the addresses of interfaces"}, func(b []byte) {
+		var here, there netip.Addr // the same, or there alone, where there is no peer
 		attributes(b[len(body):]).read(func(kind uint16, v []byte) {
-			if a, ok := netip.AddrFromSlice(v); ok && (kind == unix.IFA_ADDRESS || kind == unix.IFA_LOCAL) {
-				list = append(list, netip.PrefixFrom(a, a.BitLen()-2).Masked())
+			switch kind {
+			case unix.IFA_LOCAL:
+				here, _ = netip.AddrFromSlice(v)
+			case unix.IFA_ADDRESS:
+				there, _ = netip.AddrFromSlice(v)
 			}
 		})
+		if !here.IsValid() {
+			here = there
+		}
+		if here.IsValid() {
+			own = append(own, here)
+		}
+		if there.IsValid() && there != here {
+			peers = append(peers, there)
+		}
 	})
-	return list, err
+	return own, peers, err
 }
 
 // A passage is the rules of doors.
@@ -199,7 +215,9 @@ func (r *Routed) Admit(doors []Door) error {
 	if err := r.admit(&p); err != nil {
 		return fmt.Errorf("way: the doors of an image: %w", err)
 	}
-	r.tables.forgetOwn(doors)
+	if own, _, err := r.route.addresses(); err == nil { // else it keeps them until they are old
+		r.tables.forgetOwn(doors, own)
+	}
 	return nil
 }
 

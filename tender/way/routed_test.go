@@ -701,3 +701,31 @@ func TestForgettingIsOfOneImage(t *testing.T) {
 		t.Errorf("the second one: %v", err)
 	}
 }
+
+// A door at all addresses is at none of others: what the machine forwards to the same port
+// stays known.
+func TestConnectionsOfOthersAreTheirs(t *testing.T) {
+	all := []Door{{netip.MustParseAddrPort("0.0.0.0:443"), 8443}}
+	own := []netip.Addr{netip.MustParseAddr("10.1.0.1")}
+	for _, c := range []struct {
+		from, to   string
+		translated bool
+		want       bool
+	}{
+		{"10.1.0.2:40000", "10.1.0.1:443", false, true},
+		{"10.1.0.1:443", "10.1.0.2:40000", false, true}, // it was under way
+		{"127.0.0.1:40000", "127.0.0.9:443", false, true},
+		{"10.1.0.2:40000", "10.1.0.1:443", true, false},
+		{"10.1.0.2:40000", "10.1.0.1:444", false, false},
+		{"10.1.0.2:40000", "192.0.2.1:443", false, false},
+		{"10.1.0.1:40000", "192.0.2.1:443", false, false},
+	} {
+		from, to := netip.MustParseAddrPort(c.from), netip.MustParseAddrPort(c.to)
+		tuple := attributes{}.nest(connIP, attributes{}.bytes(connSource4, from.Addr().AsSlice()).bytes(connTarget4, to.Addr().AsSlice())).
+			nest(connPorts, attributes{}.bytes(connSource, port(from.Port())).bytes(connTarget, port(to.Port())))
+		x := connection{family: unix.AF_INET, begin: tuple, translated: c.translated}
+		if got := x.own(all, own); got != c.want {
+			t.Errorf("from %s to %s, translated %v: %v", c.from, c.to, c.translated, got)
+		}
+	}
+}
